@@ -34,8 +34,8 @@ lint: .venv/dev  ## ruff and mypy
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 
-bench: .venv/core  ## time the train step of this machine (compares, never asserts)
-	$(PY) -m benchmarks.step
+bench: .venv/core .venv/torch/done  ## time training and decoding against PyTorch and transformers (compares, never asserts)
+	$(PY) -m benchmarks.against_torch --torch=.venv/torch/bin/python
 
 clean:  ## remove .venv, caches and runs/
 	rm -rf .venv runs dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -57,6 +57,14 @@ clean:  ## remove .venv, caches and runs/
 	@echo "installing the TPU compiler into .venv/libtpu (about a minute)"
 	@$(PY) -c 'import importlib.metadata as m; print(*(r.split(";")[0] for r in m.requires("jax") if r.startswith("libtpu")))' \
 	  | xargs $(PY) -m pip install -q --no-deps --upgrade --target=.venv/libtpu
+	@touch $@
+
+# Where pip would take a build of torch with CUDA in it, TORCH=--index-url=... picks the CPU's.
+.venv/torch/done: | .venv/bin/python
+	@echo "installing PyTorch and transformers into .venv/torch (a few minutes)"
+	@$(PY) -m venv .venv/torch
+	@.venv/torch/bin/python -m pip install -q torch==2.13.0 $(TORCH)
+	@.venv/torch/bin/python -m pip install -q "transformers>=5"
 	@touch $@
 
 # Debian's python3 comes without the module that puts pip into a new environment.

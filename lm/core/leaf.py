@@ -9,17 +9,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from lm.core.matmul import matmul
+
 Array = jax.Array
 
 
-def dot(x: Array, w: Any, *, transpose: bool = False) -> Array:
-    """x [..., in] times w [in, out] -> [..., out], in x's dtype; with `transpose`, w is stored [out, in].
+def dot(x: Array, w: Any, bias: Any = None, *, transpose: bool = False, dtype: Any = None) -> Array:
+    """x [..., in] times w [in, out] plus bias [out] -> [..., out], in x's dtype or `dtype`; with `transpose`, w is
+    stored [out, in].
 
     With batch axes (experts) the leading axes of x and w correspond, as in `jnp.matmul`."""
     if isinstance(w, Leaf):
-        return w.dot(x, transpose)
-    w = w.astype(x.dtype)
-    return x @ (jnp.swapaxes(w, -1, -2) if transpose else w)
+        y = w.dot(x, transpose).astype(dtype or x.dtype)
+        return y if bias is None else y + bias.astype(y.dtype)
+    return matmul(x, w, bias, transpose, dtype)
 
 
 def take(w: Any, ids: Array, dtype: Any = jnp.float32) -> Array:

@@ -1,11 +1,29 @@
 """Cross-entropy from hidden states, a chunk of the sequence at a time, so that [B, S, vocab] never exists at once."""
 
+import functools
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 Array = jax.Array
+Head = Callable[[Any, Array], Array]  # (parameters, states [B, C, d]) -> logits [B, C, V]
+
+
+class Terms(NamedTuple):
+    """What is minimised, per unit of a token's weight:
+    (1 - smoothing) * nll + smoothing * (cross-entropy with the uniform distribution) + z_loss * logsumexp^2."""
+
+    z_loss: float = 0.0
+    smoothing: float = 0.0
+
+
+class Tokens(NamedTuple):
+    """Of each token [B, S], float32: negative log-likelihood in nats, and whether the target ranks first."""
+
+    nll: Array
+    hit: Array
 
 
 def token_losses(logits: Array, targets: Array) -> tuple[Array, Array, Array]:
@@ -18,22 +36,86 @@ def token_losses(logits: Array, targets: Array) -> tuple[Array, Array, Array]:
     return log_z - target, log_z, target >= jnp.max(logits, axis=-1)
 
 
-def chunked_losses(
-    head: Callable[[Array], Array], x: Array, targets: Array, chunk: int = 128
-) -> tuple[Array, Array, Array]:
-    """`token_losses(head(x), targets)` for x [B, S, d], targets [B, S]; logits are made for `chunk` positions at a
-    time and made again in the backward pass. Returns three arrays [B, S]."""
-    b, s, d = x.shape
-    if s <= chunk:
-        return token_losses(head(x), targets)
-    pad = -s % chunk
-    x = jnp.pad(x, ((0, 0), (0, pad), (0, 0))).reshape(b, -1, chunk, d)
-    y = jnp.pad(targets, ((0, 0), (0, pad))).reshape(b, -1, chunk)
+def chunked_loss(
+    head: Head, params: Any, x: Array, targets: Array, weights: Array, terms: Terms = Terms(), chunk: int = 128
+) -> tuple[Array, Tokens]:
+    """(weighted sum of the loss, figures of each token) for states x [B, S, d], targets and weights [B, S].
 
-    @jax.checkpoint
-    def one(xs: tuple[Array, Array]) -> tuple[Array, Array, Array]:
-        return token_losses(head(xs[0]), xs[1])
+    Logits are made for `chunk` positions at a time. The gradient is computed in the same pass, while they are there,
+    instead of making them again: the sum is linear in the loss of each token, so that nothing else is needed for it.
+    No gradient goes to the weights, nor through the tokens' figures."""
+    return _loss(head, terms, min(chunk, x.shape[1]), params, x, targets, weights.astype(jnp.float32))
 
-    parts = jax.lax.map(one, (jnp.swapaxes(x, 0, 1), jnp.swapaxes(y, 0, 1)))  # each [S / chunk, B, chunk]
-    nll, log_z, hit = (jnp.swapaxes(part, 0, 1).reshape(b, -1)[:, :s] for part in parts)
-    return nll, log_z, hit
+
+def _chunks(a: Array, chunk: int) -> Array:
+    """[B, S, ...] -> [S / chunk, B, chunk, ...], padded with zeros (whose weight is zero too)."""
+    a = jnp.pad(a, [(0, 0), (0, -a.shape[1] % chunk)] + [(0, 0)] * (a.ndim - 2))
+    return jnp.swapaxes(a.reshape(a.shape[0], -1, chunk, *a.shape[2:]), 0, 1)
+
+
+def _whole(parts: Array, length: int) -> Array:
+    """The inverse of `_chunks`."""
+    parts = jnp.swapaxes(parts, 0, 1)
+    return parts.reshape(parts.shape[0], -1, *parts.shape[3:])[:, :length]
+
+
+def _sum(nll: Array, log_z: Array, logits: Array, weights: Array, terms: Terms) -> Array:
+    loss = nll
+    if terms.smoothing:
+        loss = (1 - terms.smoothing) * nll + terms.smoothing * (log_z - logits.mean(-1))
+    if terms.z_loss:
+        loss = loss + terms.z_loss * jnp.square(log_z)
+    return (loss * weights).sum()
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _loss(
+    head: Head, terms: Terms, chunk: int, params: Any, x: Array, targets: Array, weights: Array
+) -> tuple[Array, Tokens]:
+    def one(part: tuple[Array, ...]) -> tuple[Array, Tokens]:
+        h, y, w = part
+        logits = head(params, h)
+        nll, log_z, hit = token_losses(logits, y)
+        return _sum(nll, log_z, logits, w, terms), Tokens(nll, hit)
+
+    sums, tokens = jax.lax.map(one, tuple(_chunks(a, chunk) for a in (x, targets, weights)))
+    return sums.sum(), Tokens(*(_whole(t, x.shape[1]) for t in tokens))
+
+
+def _forward(head: Head, terms: Terms, chunk: int, params: Any, x: Array, targets: Array, weights: Array) -> tuple:
+    leaves, treedef = jax.tree.flatten(params)
+    real = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jnp.inexact)]  # quantised ones stay
+
+    def logits_of(own: list[Array], h: Array) -> Array:
+        return head(
+            jax.tree.unflatten(treedef, [own[real.index(i)] if i in real else leaf for i, leaf in enumerate(leaves)]), h
+        )
+
+    def one(gradient: list[Array], part: tuple[Array, ...]) -> tuple[list[Array], tuple]:
+        h, y, w = part
+        logits, back = jax.vjp(logits_of, [leaves[i] for i in real], h)
+        nll, log_z, hit = token_losses(logits, y)
+        v = logits.shape[-1]
+        # d loss / d logits = (1 + 2 z log Z) softmax - (1 - s) onehot - s / V; a gather would scatter
+        slope = (1 + 2 * terms.z_loss * log_z)[..., None]
+        onehot = jnp.where(jnp.arange(v) == y[..., None], 1 - terms.smoothing, 0)
+        d = slope * jnp.exp(logits - log_z[..., None]) - onehot - terms.smoothing / v
+        dp, dh = back(d * w[..., None])
+        return jax.tree.map(jnp.add, gradient, dp), (_sum(nll, log_z, logits, w, terms), Tokens(nll, hit), dh)
+
+    parts = tuple(_chunks(a, chunk) for a in (x, targets, weights))
+    dp, (sums, tokens, dh) = jax.lax.scan(one, [jnp.zeros_like(leaves[i]) for i in real], parts)
+    gradients: list[Array | None] = [None] * len(leaves)
+    for i, g in zip(real, dp, strict=True):
+        gradients[i] = g
+    tokens = Tokens(*(_whole(t, x.shape[1]) for t in tokens))
+    return (sums.sum(), tokens), (jax.tree.unflatten(treedef, gradients), _whole(dh, x.shape[1]))
+
+
+def _backward(head: Head, terms: Terms, chunk: int, saved: tuple, cotangents: tuple) -> tuple:
+    gradients, (scale, _) = saved, cotangents
+    dp, dx = jax.tree.map(lambda g: (g * scale).astype(g.dtype), gradients)
+    return dp, dx, None, None
+
+
+_loss.defvjp(_forward, _backward)

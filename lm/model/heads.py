@@ -27,7 +27,7 @@ class LMHead:
 
     def __call__(self, p: Tree, x: Array, ctx: Ctx) -> Array:
         """x [..., d] -> float32 logits [..., vocab]."""
-        logits = dot(x * self.scale, p["w"], transpose=True).astype(jnp.float32)
+        logits = dot(x * self.scale, p["w"], transpose=True, dtype=jnp.float32)
         logits = logits + p["b"] if self.bias else logits
         return constrain(logits, ctx, "batch", *(None,) * (x.ndim - 2), "vocab")
 

@@ -23,8 +23,7 @@ def linear_spec(
 
 
 def linear(p: Tree, x: Array) -> Array:
-    y = dot(x, p["w"])
-    return y + p["b"].astype(y.dtype) if "b" in p else y
+    return dot(x, p["w"], p.get("b"))
 
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {

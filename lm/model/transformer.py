@@ -93,7 +93,10 @@ class LanguageModel:
 
     def logits(self, params: Tree, x: Array, ctx: Ctx) -> Array:
         """The head on states x [..., d]."""
-        return self.head(with_aliases(params, self.ties)["head"], x, ctx)
+        return self.head(self.head_params(params), x, ctx)
+
+    def head_params(self, params: Tree) -> Tree:
+        return with_aliases(params, self.ties)["head"]
 
     def update(self, params: Tree, out: Tree) -> Tree:
         """Move the buffers, given what the step's forward pass left in `out`."""
@@ -153,7 +156,10 @@ class EncoderDecoder:
         return x, slots, out
 
     def logits(self, params: Tree, x: Array, ctx: Ctx) -> Array:
-        return self.head(with_aliases(params, self.ties)["head"], x, ctx)
+        return self.head(self.head_params(params), x, ctx)
+
+    def head_params(self, params: Tree) -> Tree:
+        return with_aliases(params, self.ties)["head"]
 
     def update(self, params: Tree, out: Tree) -> Tree:
         towers = {"encoder": self.encoder, "decoder": self.decoder}

@@ -9,7 +9,7 @@ import numpy as np
 from lm.core.component import component
 from lm.core.ctx import Ctx
 from lm.core.param import Tree
-from lm.kernels.cross_entropy import chunked_losses
+from lm.kernels.cross_entropy import Terms, chunked_loss
 from lm.model.transformer import Batch, Model
 from lm.objectives.router import balance_and_z, load_metrics
 
@@ -30,10 +30,12 @@ class Loss(NamedTuple):
 class TokenLoss:
     """Cross-entropy of `batch["targets"]` [B, S] under `batch["weights"]`, plus the usual auxiliary terms.
 
-    z_loss: weight of squared logsumexp (PaLM); balance, router_z: weights of the routers' losses (Switch, ST-MoE);
+    z_loss: weight of squared logsumexp (PaLM); smoothing: share of the target's probability that goes to all tokens
+    evenly (Szegedy et al. 2016, arXiv 1512.00567); balance, router_z: weights of the routers' losses (Switch, ST-MoE);
     chunk: positions whose logits exist at once."""
 
     z_loss: float = 0.0
+    smoothing: float = 0.0
     balance: float = 0.01
     router_z: float = 0.0
     chunk: int = 128
@@ -41,16 +43,22 @@ class TokenLoss:
     def __call__(self, model: Model, params: Tree, batch: Batch, ctx: Ctx, dtype: jax.typing.DTypeLike) -> Loss:
         rows = {k: v for k, v in batch.items() if k not in ("targets", "weights", "bytes")}
         x, _, out = model.hidden(params, rows, ctx, None, dtype)
-        head_ctx = ctx.at("head")
-        nll, log_z, hit = chunked_losses(lambda h: model.logits(params, h, head_ctx), x, batch["targets"], self.chunk)
+        # Without the step's key: a head draws nothing, and what the kernel differentiates must not hold traced values.
+        head_ctx = Ctx(sharding=ctx.sharding, run=ctx.run).at("head")
         weights = batch["weights"].astype(jnp.float32)
-        tokens, nll_sum = weights.sum(), (nll * weights).sum()
-        total = nll_sum
-        if self.z_loss:
-            total += self.z_loss * (jnp.square(log_z) * weights).sum()
+        total, each = chunked_loss(
+            lambda p, h: model.head(p, h, head_ctx),
+            model.head_params(params),
+            x,
+            batch["targets"],
+            weights,
+            Terms(self.z_loss, self.smoothing),
+            self.chunk,
+        )
+        tokens, nll_sum = weights.sum(), (each.nll * weights).sum()
         balance, router_z = balance_and_z(out)
         total += self.balance * balance + self.router_z * router_z
-        stats = {"nll": nll_sum, "hits": (hit * weights).sum(), "tokens": tokens, **load_metrics(out)}
+        stats = {"nll": nll_sum, "hits": (each.hit * weights).sum(), "tokens": tokens, **load_metrics(out)}
         if "bytes" in batch:
             stats["bytes"] = batch["bytes"].sum().astype(jnp.float32)
         return Loss(total, tokens, stats, out)

@@ -1,0 +1,151 @@
+"""Tokens per second of training and decoding, ours against PyTorch and transformers, on this machine: `make bench`.
+
+The two sides are two processes in environments of their own, of which one works at a time; every variant takes its turn
+in every round, so that a machine whose speed drifts treats them alike. Read the ratios of the medians. Both train the
+same plain GPT (tied head, biases, GELU, AdamW, gradient clipping) on the same number of tokens; torch's step is
+nanoGPT's: scaled_dot_product_attention and fused AdamW. MFU is against our float32 matmul peak of the same run."""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from benchmarks.protocol import DECODE, MATMUL, SHAPES, Shape
+from lm.model.cost import training_flops
+from lm.zoo.gpt2 import gpt2
+
+HERE = Path(__file__).parent
+OURS = ("lm float32", "lm bfloat16")
+THEIRS = tuple(f"torch {how} {dtype}" for dtype in ("float32", "bfloat16") for how in ("eager", "compile"))
+Seconds = dict[tuple[str, str], list[float]]  # (variant, shape) -> seconds per call, one a round
+
+
+class Side:
+    """A process that times variants."""
+
+    def __init__(self, *command: str) -> None:
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def seconds(self, variant: str, shape: str, calls: int) -> float:
+        assert self._process.stdin and self._process.stdout
+        print(json.dumps([variant, shape, calls]), file=self._process.stdin, flush=True)
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise SystemExit(f"{variant} at {shape}: the process ended with status {self._process.wait()}")
+        return json.loads(answer)
+
+    def close(self) -> None:
+        self._process.communicate()
+
+
+def measure(shapes: list[str], rounds: int, torch_python: str) -> Seconds:
+    ours = Side(sys.executable, "-m", "benchmarks.jax_side")
+    theirs = Side(torch_python, str(HERE / "torch_side.py"))
+    work = [("XLA float32 matmul", shapes[0], ours), ("torch float32 matmul", shapes[0], theirs)]
+    for shape in shapes:
+        work += [(v, shape, ours) for v in OURS] + [(v, shape, theirs) for v in THEIRS]
+        for n in DECODE.rows:
+            work += [(f"lm decoding, batch {n}", shape, ours), (f"transformers generate, batch {n}", shape, theirs)]
+    found: Seconds = {(v, s): [] for v, s, _ in work}
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task("compiling", total=len(work) * (rounds + 1))
+        for turn in range(rounds + 1):
+            for variant, shape, side in work:
+                progress.update(task, description=f"{variant}, {shape}" + ("" if turn else " (compiling)"))
+                seconds = side.seconds(variant, shape, 2 if turn else 1)
+                if turn:  # the first round compiles and warms up
+                    found[variant, shape].append(seconds)
+                progress.advance(task)
+    ours.close()
+    theirs.close()
+    return found
+
+
+def flops_of(s: Shape) -> float:
+    """Per token of a training step."""
+    model = gpt2(layers=s.layers, d_model=s.d, heads=s.heads, vocab=s.vocab, context=s.length)
+    return training_flops(model, s.length) / s.length
+
+
+def report(found: Seconds, shapes: list[str]) -> list[dict]:
+    """A record for each variant and shape: tokens/s, MFU of training, and the ratio to the best rival."""
+    median = {key: statistics.median(times) for key, times in found.items()}
+    peak = 2 * MATMUL**3 / median["XLA float32 matmul", shapes[0]]
+    records = []
+    for shape in shapes:
+        s = SHAPES[shape]
+        groups = [(v, [t for t in THEIRS if v.split()[-1] in t]) for v in OURS] + [("best of lm", list(THEIRS))]
+        rates = {v: s.tokens / median[v, shape] for v in OURS + THEIRS}
+        rates["best of lm"] = max(rates[v] for v in OURS)
+        for variant, rivals in groups:
+            records.append({"shape": shape, "what": variant, "ratio": rates[variant] / max(rates[r] for r in rivals)})
+        records += [{"shape": shape, "what": v} for v in THEIRS]
+        for r in records:
+            if r["shape"] == shape and r["what"] in rates:
+                r["tokens_per_second"] = rates[r["what"]]
+                r["mfu"] = rates[r["what"]] * flops_of(s) / peak
+        for n in DECODE.rows:
+            ours, theirs = f"lm decoding, batch {n}", f"transformers generate, batch {n}"
+            speed = {v: n * DECODE.new / median[v, shape] for v in (ours, theirs)}
+            records.append({"shape": shape, "what": ours, "tokens_per_second": speed[ours]})
+            records[-1]["ratio"] = speed[ours] / speed[theirs]
+            records.append({"shape": shape, "what": theirs, "tokens_per_second": speed[theirs]})
+    return records
+
+
+def plot(records: list[dict], png: Path) -> None:
+    shapes = list(dict.fromkeys(r["shape"] for r in records))
+    figure, axes = plt.subplots(1, len(shapes), figsize=(6 * len(shapes), 4.5), layout="constrained", squeeze=False)
+    for ax, shape in zip(axes[0], shapes, strict=True):
+        chosen = [r for r in records if r["shape"] == shape and "mfu" in r and r["what"] != "best of lm"][::-1]
+        colors = ["tab:blue" if r["what"].startswith("lm") else "tab:gray" for r in chosen]
+        bars = ax.barh([r["what"] for r in chosen], [r["tokens_per_second"] for r in chosen], color=colors)
+        ax.bar_label(bars, [f"{r['tokens_per_second']:,.0f}" for r in chosen], padding=3)
+        s = SHAPES[shape]
+        ax.set(title=f"training, d {s.d}, {s.layers} layers, {s.rows} x {s.length} tokens", xlabel="tokens per second")
+        ax.margins(x=0.15)
+    figure.savefig(png, dpi=120)
+    plt.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--torch", required=True, help="a Python that has torch and transformers")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--shapes", default="d256,d512", help=f"of {', '.join(SHAPES)}")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="folder of bench.json and bench.png")
+    args = parser.parse_args()
+    shapes = args.shapes.split(",")
+    if unknown := [s for s in shapes if s not in SHAPES]:
+        parser.error(f"--shapes: {unknown[0]} is unknown; there are {', '.join(SHAPES)}")
+    found = measure(shapes, args.rounds, args.torch)
+    records = report(found, shapes)
+    args.out.mkdir(parents=True, exist_ok=True)
+    seconds = [{"variant": v, "shape": s, "seconds": times} for (v, s), times in found.items()]
+    (args.out / "bench.json").write_text(json.dumps({"records": records, "seconds": seconds}, indent=1))
+    plot(records, args.out / "bench.png")
+    rate = {v: 2 * MATMUL**3 / statistics.median(found[v, shapes[0]]) / 1e9 for v, _ in list(found)[:2]}
+    console = Console()
+    console.print(", ".join(f"{v}: {r:,.0f} GFLOP/s" for v, r in rate.items()) + f"; {args.rounds} rounds, medians")
+    table = Table("shape", "variant", "tokens/s", "MFU", "against the best rival", box=None, pad_edge=False)
+    for r in records:
+        table.add_row(
+            r["shape"], r["what"], f"{r['tokens_per_second']:,.0f}", f"{r['mfu']:.0%}" if "mfu" in r else "",
+            f"{r['ratio']:.2f}" if "ratio" in r else "",
+        )  # fmt: skip
+    console.print(table)
+    console.print(f"{args.out / 'bench.png'}, {args.out / 'bench.json'}")
+
+
+if __name__ == "__main__":
+    main()

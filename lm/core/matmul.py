@@ -1,0 +1,66 @@
+"""The matrix product behind every weight."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental.layout import Layout, with_layout_constraint
+
+Array = jax.Array
+HALF = (jnp.bfloat16, jnp.float16)
+
+
+def matmul(x: Array, w: Array, bias: Array | None = None, transpose: bool = False, dtype: Any = None) -> Array:
+    """x [..., in] times w [in, out] (stored [out, in] with `transpose`) plus bias [out] -> [..., out], in x's dtype or
+    `dtype`.
+
+    Leading axes of a w with more than two correspond to those of x, as in `jnp.matmul`. A half-precision product with a
+    matrix is summed in float32, as are the gradients of matrix and bias: float32 parameters get them unrounded."""
+    dtype = jnp.dtype(dtype or x.dtype)
+    if w.ndim == 2 and x.dtype in HALF:
+        return _half(transpose, dtype, x, w, bias)
+    w = w.astype(x.dtype)
+    y = (x @ (jnp.swapaxes(w, -1, -2) if transpose else w)).astype(dtype)
+    return y if bias is None else y + bias.astype(dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _half(transpose: bool, dtype: Any, x: Array, w: Array, bias: Array | None) -> Array:
+    w = w.astype(x.dtype)
+    y = _product(x, _transposed(w) if transpose else w)
+    return (y if bias is None else y + bias).astype(dtype)
+
+
+def _forward(transpose: bool, dtype: Any, x: Array, w: Array, bias: Array | None) -> tuple[Array, tuple]:
+    return _half(transpose, dtype, x, w, bias), (x, w, bias)
+
+
+def _backward(transpose: bool, dtype: Any, saved: tuple, dy: Array) -> tuple[Array, Array, Array | None]:
+    x, w, bias = saved
+    dy, half = dy.astype(x.dtype), w.astype(x.dtype)
+    dx = _product(dy, half if transpose else _transposed(half)).astype(x.dtype)
+    rows, dys = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
+    left, right = (dys, rows) if transpose else (rows, dys)
+    dw = _product(_transposed(left), right).astype(w.dtype)
+    # A product with ones: XLA's CPU backend takes longer to sum half-precision rows than to multiply them.
+    db = None if bias is None else _product(jnp.ones((1, len(dys)), dys.dtype), dys)[0].astype(bias.dtype)
+    return dx, dw, db
+
+
+_half.defvjp(_forward, _backward)
+
+
+def _product(x: Array, w: Array) -> Array:
+    return lax.dot_general(x, w, (((x.ndim - 1,), (0,)), ((), ())), preferred_element_type=jnp.float32)
+
+
+def _transposed(x: Array) -> Array:
+    """x^T; on a CPU as a copy laid out by rows. XLA's CPU backend multiplies half-precision matrices twice as fast when
+    neither is a transposed view, and would fold any plain transposition into the product."""
+
+    def copy(x: Array) -> Array:
+        return with_layout_constraint(x.T, Layout((0, 1)))
+
+    return lax.platform_dependent(x, cpu=copy, default=jnp.transpose)

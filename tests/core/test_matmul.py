@@ -1,0 +1,50 @@
+"""Half-precision products: sums and parameter gradients in float32."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lm.core.leaf import dot
+
+KEYS = jax.random.split(jax.random.key(0), 4)
+X = jax.random.normal(KEYS[0], (2, 5, 8)).astype(jnp.bfloat16)
+BIAS = jax.random.normal(KEYS[2], (6,))
+DY = jax.random.normal(KEYS[3], (2, 5, 6)).astype(jnp.bfloat16)
+
+
+def close(a, b, rtol):
+    np.testing.assert_allclose(np.float32(a), np.float32(b), rtol=rtol, atol=1e-5)
+
+
+@pytest.mark.parametrize("transpose", [False, True])
+@pytest.mark.parametrize("biased", [False, True])
+def test_bfloat16_products_differ_from_float32_ones_by_roundings_only(transpose, biased):
+    w = jax.random.normal(KEYS[1], (6, 8) if transpose else (8, 6))
+    args = (X, w, BIAS) if biased else (X, w)
+
+    def half(*args):
+        return dot(*args, transpose=transpose)
+
+    def exact(x, w, *bias):
+        y = x @ (w.T if transpose else w)
+        return y + bias[0] if bias else y
+
+    y, back = jax.vjp(jax.jit(half), *args)
+    rounded = (X.astype(jnp.float32), w.astype(jnp.bfloat16).astype(jnp.float32), *args[2:])
+    z, exact_back = jax.vjp(exact, *rounded)
+    assert y.dtype == jnp.bfloat16
+    close(y, z, rtol=2**-7)
+    ours, theirs = back(DY), exact_back(DY.astype(jnp.float32))
+    assert [g.dtype for g in ours] == [a.dtype for a in args]
+    close(ours[0], theirs[0], rtol=2**-7)
+    for a, b in zip(ours[1:], theirs[1:], strict=True):
+        close(a, b, rtol=1e-5)
+
+
+def test_logits_of_half_precision_states_are_not_rounded():
+    w = jax.random.normal(KEYS[1], (6, 8))
+    y = dot(X, w, transpose=True, dtype=jnp.float32)
+    exact = X.astype(jnp.float32) @ w.astype(jnp.bfloat16).astype(jnp.float32).T
+    np.testing.assert_allclose(y, exact, rtol=1e-6)
+    assert (y != y.astype(jnp.bfloat16)).any()
