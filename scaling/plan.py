@@ -20,7 +20,7 @@ from lm.core.param import count
 from lm.model.cost import training_flops
 from lm.model.transformer import Model
 from lm.train import config as train_config
-from lm.train.optimizer import schedule
+from lm.train.schedule import Span, multiplier
 from lm.zoo.build import build
 
 from .laws import Array
@@ -91,7 +91,8 @@ class Trunk:
     def learning_rates(self, cell: Cell) -> Array:
         """Of each step of a cell, [steps]; before `cell.branch` the same for every cell."""
         c = self.config.optimizer
-        share = jax.jit(lambda step: schedule("wsd", step, cell.steps, c.warmup, c.final, c.cooldown))
+        span = Span(cell.steps, c.warmup, c.final, c.cooldown)
+        share = jax.jit(lambda step: multiplier("wsd", step, span))
         return c.learning_rate * np.asarray(share(np.arange(cell.steps)), np.float64)
 
 

@@ -1,10 +1,13 @@
 """Checkpoints (orbax): parameters, optimizer state, and what is needed to rebuild the model and its tokenizer.
 
 A run's folder has `checkpoints/<step>/` with the items `params`, `opt` and `meta` (JSON: config, model tree,
-tokenizer)."""
+tokenizer), and a manifest of their files (`lm.train.manifest`). A checkpoint that does not agree with its manifest, or
+has none because a kill came first, is named and passed over: the one before it serves."""
 
 import base64
 import logging
+import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,12 +21,12 @@ from lm.core.errors import UserError
 from lm.core.param import Tree, abstract, flatten
 from lm.data.tokenizers import ByteTokenizer, SentencePieceTokenizer, Tokenizer
 from lm.model.transformer import Model
-from lm.train import components  # noqa: F401
+from lm.train import components, manifest  # noqa: F401
 from lm.train.optimizer import Hyper
 from lm.train.step import State
 
-# What orbax raises for damaged or foreign files; besides these a bare Exception, for an array that cannot be read.
-BROKEN = (ValueError, KeyError, OSError, TypeError, EOFError)
+FOREIGN = (ValueError, KeyError, OSError, TypeError, EOFError)  # what orbax raises for files of another structure
+log = logging.getLogger(__name__)
 logging.getLogger("absl").setLevel(logging.ERROR)  # orbax reports every file it touches
 
 
@@ -48,18 +51,63 @@ class Checkpoints:
     """The checkpoints of one run. Saving goes on in the background; `close` waits for it."""
 
     def __init__(self, workdir: str | Path, keep: int = 3, read_only: bool = False) -> None:
+        """Raises `UserError` when there are finished checkpoints, but every one of them is damaged."""
         self.path = Path(workdir).expanduser().resolve() / "checkpoints"
+        self._damage: dict[int, str | None] = {}
+        if not read_only and jax.process_index() == 0:
+            self._set_damaged_aside()
         options = ocp.CheckpointManagerOptions(
             max_to_keep=None if read_only else keep,
             read_only=read_only,
             create=not read_only,
             cleanup_tmp_directories=not read_only,
         )
+        self._background = ThreadPoolExecutor(1)
+        self._sealed: Future | None = None  # of the save under way, or the last one
         self._manager = ocp.CheckpointManager(self.path, options=options, item_names=("params", "opt", "meta"))
+
+    def _seal(self, step: int) -> None:
+        """In the background: the manifest, once the files of the checkpoint being saved are complete."""
+        self._manager.wait_until_finished()
+        if jax.process_index() == 0:
+            manifest.write(self.path / str(step))
+
+    def damage(self, step: int) -> str | None:
+        """What is wrong with the files of a checkpoint; None if nothing is. They are hashed once."""
+        if step not in self._damage:
+            self._damage[step] = manifest.damage(self.path / str(step))
+        return self._damage[step]
+
+    def _newest_sound(self, steps: list[int]) -> int | None:
+        """The newest of these steps whose files are sound, after telling of the newer ones that are not."""
+        found = next((s for s in reversed(steps) if self.damage(s) is None), None)
+        newer = [s for s in steps if found is None or s > found]
+        finished = [s for s in newer if manifest.is_sealed(self.path / str(s))]
+        if found is None and finished:
+            raise UserError(
+                f"every checkpoint in {self.path} is damaged (of step {finished[-1]}, {self.damage(finished[-1])}): "
+                "restore one from a copy, or choose another --workdir"
+            )
+        for step in newer:
+            instead = "no earlier one" if found is None else f"that of step {found} is used"
+            log.warning("checkpoint %s is damaged (%s); %s", self.path / str(step), self.damage(step), instead)
+        return found
+
+    def _set_damaged_aside(self) -> None:
+        """Rename them, so that their steps can be saved again."""
+        steps = sorted(int(p.name) for p in self.path.glob("*") if p.name.isdecimal())
+        sound = self._newest_sound(steps)
+        for step in steps:
+            if sound is None or step > sound:
+                aside = self.path / f"{step}.damaged"
+                shutil.rmtree(aside, ignore_errors=True)  # from an earlier time
+                (self.path / str(step)).rename(aside)
+                del self._damage[step]
 
     @property
     def latest(self) -> int | None:
-        return self._manager.latest_step()
+        """The newest step whose checkpoint is sound."""
+        return self._newest_sound(self.steps)
 
     @property
     def steps(self) -> list[int]:
@@ -68,14 +116,17 @@ class Checkpoints:
     def save(self, state: State, meta: dict) -> None:
         # A copy, so that the next steps may take over the state's buffers while the write goes on.
         params, opt = jax.tree.map(jnp.copy, (state.params, state.opt))
+        self.wait()
+        step = int(state.step)
         self._manager.save(
-            int(state.step),
+            step,
             args=ocp.args.Composite(
                 params=ocp.args.StandardSave(params),
                 opt=ocp.args.StandardSave(_flat(opt)),
                 meta=ocp.args.JsonSave(meta),
             ),
         )
+        self._sealed = self._background.submit(self._seal, step)
 
     def meta(self, step: int) -> dict:
         return self._restore(step, meta=ocp.args.JsonRestore())["meta"]
@@ -97,23 +148,30 @@ class Checkpoints:
         return State(at, got["params"], opt, hyper)
 
     def _restore(self, step: int, **items: Any) -> Any:
+        if (wrong := self.damage(step)) is not None:
+            raise UserError(
+                f"checkpoint {self.path / str(step)} is damaged ({wrong}): use another of the steps "
+                f"{', '.join(map(str, self.steps))}"
+            )
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**items))
-        except Exception as e:
-            if type(e) is not Exception and not isinstance(e, BROKEN):
-                raise
+        except FOREIGN as e:
             reason = " ".join(str(e.__cause__ or e).split())[:200]
             raise UserError(
-                f"checkpoint {self.path / str(step)} cannot be read ({reason}): delete that folder to use an "
-                f"earlier one"
+                f"checkpoint {self.path / str(step)} cannot be read ({reason}): was it saved by another version?"
             ) from e
 
     def wait(self) -> None:
-        self._manager.wait_until_finished()
+        """Until the save under way is finished, manifest and all. Raises what went wrong with it."""
+        if self._sealed is not None:
+            self._sealed.result()
 
     def close(self) -> None:
-        self._manager.wait_until_finished()
-        self._manager.close()
+        try:
+            self.wait()
+        finally:
+            self._background.shutdown()
+            self._manager.close()
 
 
 def _flat(tree: Tree) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from ml_collections.config_dict import ConfigDict
 from lm.core.component import to_dict
 from lm.core.errors import UserError
 from lm.objectives.causal import NextToken
+from lm.train.schedule import SCHEDULES
 
 
 def default() -> ConfigDict:
@@ -31,9 +32,9 @@ def default() -> ConfigDict:
     )
     config.optimizer = ConfigDict(
         {
-            "name": "adamw",
+            "name": "adamw",  # or adafactor, lion, muon, sgd
             "learning_rate": 1e-3,
-            "schedule": "cosine",  # or constant, wsd
+            "schedule": "cosine",  # or linear, inverse_sqrt, constant, wsd
             "warmup": 100,  # steps
             "final": 0.1,  # the last learning rate, as a share of the first
             "cooldown": 0.2,  # wsd: share of the steps
@@ -44,6 +45,8 @@ def default() -> ConfigDict:
             "clip": 1.0,  # global norm of the gradient; 0: off
             # (pattern of the parameter's path, share of weight_decay); the first match counts
             "decay": ((r"norm|/b$|embed/position", 0.0), (r".*", 1.0)),
+            # (pattern, share of the learning rate); 0 freezes: neither gradient nor optimizer state
+            "rates": ((r".*", 1.0),),
         }
     )
     config.train = ConfigDict(
@@ -69,7 +72,7 @@ def default() -> ConfigDict:
 
 
 CHOICES = {
-    "optimizer.schedule": ("cosine", "constant", "wsd"),
+    "optimizer.schedule": tuple(SCHEDULES),
     "train.dtype": ("float32", "bfloat16"),
     "train.remat": ("none", "dots", "full"),
 }

@@ -12,6 +12,7 @@ import optax
 
 from lm.core.errors import UserError, nearest
 from lm.core.param import Param, Tree, flatten
+from lm.train.schedule import Span, multiplier
 
 Array = jax.Array
 Hyper = dict[str, Array]  # learning_rate, weight_decay, b1, b2, eps: float32 scalars
@@ -89,22 +90,13 @@ def _scale_by_shape() -> optax.GradientTransformation:
     return optax.stateless_with_tree_map(lambda u, _: scale(u))
 
 
-TRANSFORMS = {"adamw": _adamw, "adafactor": _adafactor, "muon": _muon, "sgd": _sgd}
+def _lion(h: Hyper, spec: Tree) -> optax.GradientTransformation:
+    """The sign of an interpolated momentum (Chen et al. 2023, arXiv 2302.06675); wants a tenth of Adam's learning rate
+    and ten times its weight decay."""
+    return optax.scale_by_lion(b1=h["b1"], b2=h["b2"])
 
 
-def schedule(name: str, step: Array, steps: int, warmup: int, final: float, cooldown: float) -> Array:
-    """Share of the peak learning rate at `step`: linear warm-up, then cosine to `final`, constant, or wsd (constant,
-    then 1 - sqrt over the last `cooldown` share of the steps; Haegele et al. 2024, arXiv 2405.18392)."""
-    t = jnp.asarray(step, jnp.float32)
-    up = jnp.minimum(1.0, (t + 1) / max(warmup, 1)) if warmup else 1.0
-    if name == "cosine":
-        progress = jnp.clip((t - warmup) / max(steps - warmup, 1), 0, 1)
-        return up * (final + (1 - final) * 0.5 * (1 + jnp.cos(jnp.pi * progress)))
-    if name == "wsd":
-        start = steps * (1 - cooldown)
-        progress = jnp.clip((t - start) / max(steps - start, 1e-6), 0, 1)
-        return up * (1 - (1 - final) * jnp.sqrt(progress))
-    return up * jnp.ones(())
+TRANSFORMS = {"adamw": _adamw, "adafactor": _adafactor, "lion": _lion, "muon": _muon, "sgd": _sgd}
 
 
 def by_pattern(rules: Sequence[tuple[str, float]], spec: Tree, name: str) -> Tree:
@@ -126,27 +118,51 @@ def by_pattern(rules: Sequence[tuple[str, float]], spec: Tree, name: str) -> Tre
     return jax.tree_util.tree_map_with_path(value, spec)
 
 
+def trained(spec: Tree, rates: Tree) -> Tree:
+    """The spec of what trains: None in the places of buffers and of parameters whose rate is 0."""
+    return jax.tree.map(lambda p, rate: None if p.kind == "buffer" or rate == 0 else p, spec, rates)
+
+
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-    """What `config.optimizer` describes, for a spec without buffers."""
+    """What `config.optimizer` describes, for the parameters of `spec`, in which what does not train is None."""
 
     name: str
     spec: Tree
     decay: Tree  # share of weight_decay, by parameter
+    rates: Tree  # share of the learning rate, by parameter
     clip: float
     multiplier: Callable[[Array], Array]  # step -> share of the peak learning rate
 
     @classmethod
     def of(cls, c: Any, spec: Tree, steps: int) -> "Optimizer":
+        """From `config.optimizer` and a model's whole spec. Raises `UserError` for names and rules that do not fit."""
         if c.name not in TRANSFORMS:
             raise UserError(f"config.optimizer.name={c.name!r} is unknown{nearest(c.name, TRANSFORMS)}")
-        name, warmup, final, cooldown = c.schedule, c.warmup, c.final, c.cooldown
+        paths = [path for path, _ in flatten(spec)]
+        spec = trained(spec, by_pattern(c.rates, spec, "rates"))
+        for pattern, _ in c.rates:  # broken ones are told by now
+            if not any(re.search(pattern, path) for path in paths):
+                shown = ", ".join(paths[:3])
+                raise UserError(f"config.optimizer.rates: {pattern!r} is in no parameter's path; they are {shown} ...")
+        if not jax.tree.leaves(spec):
+            raise UserError("config.optimizer.rates freezes every parameter: give one a rate above 0")
+        schedule, span = c.schedule, Span(steps, c.warmup, c.final, c.cooldown)
         return cls(
             c.name,
             spec,
             by_pattern(c.decay, spec, "decay"),
+            by_pattern(c.rates, spec, "rates"),
             c.clip,
-            lambda step: schedule(name, step, steps, warmup, final, cooldown),
+            lambda step: multiplier(schedule, step, span),
+        )
+
+    def split(self, params: Tree) -> tuple[Tree, Tree]:
+        """(what trains, the rest): two trees with None where the other has the tensor."""
+        trains = jax.tree.map(lambda p: p is not None, self.spec, is_leaf=lambda p: p is None)
+        return (
+            jax.tree.map(lambda t, x: x if t else None, trains, params),
+            jax.tree.map(lambda t, x: None if t else x, trains, params),
         )
 
     def init(self, params: Tree, hyper: Hyper) -> Tree:
@@ -160,10 +176,11 @@ class Optimizer:
         updates, state = TRANSFORMS[self.name](hyper, self.spec).update(grads, state, params)
         rate = hyper["learning_rate"] * self.multiplier(step)
 
-        def move(p: Array, u: Array, decay: float) -> Array:
-            return p - rate * (u + decay * hyper["weight_decay"] * p)
+        def move(p: Array, u: Array, decay: float, share: float) -> Array:
+            return p - share * rate * (u + decay * hyper["weight_decay"] * p)
 
-        return jax.tree.map(move, params, updates, self.decay), state, {"learning_rate": rate, "grad_norm": norm}
+        moved = jax.tree.map(move, params, updates, self.decay, self.rates)
+        return moved, state, {"learning_rate": rate, "grad_norm": norm}
 
 
 def hyper_of(c: Any) -> Hyper:

@@ -19,7 +19,7 @@ from lm.data.tokenizers import Tokenizer
 from lm.model.transformer import Model
 from lm.train.checkpoint import Checkpoints
 from lm.train.optimizer import Optimizer
-from lm.train.step import State, Trainer, trained
+from lm.train.step import State, Trainer
 
 
 def sharding_of(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Sharding | None:
@@ -109,7 +109,7 @@ def trainer_of(
     return Trainer(
         model=model,
         objective=objective,
-        optimizer=Optimizer.of(config.optimizer, trained(model.spec()), config.train.steps),
+        optimizer=Optimizer.of(config.optimizer, model.spec(), config.train.steps),
         seed=config.seed,
         accumulate=config.train.accumulate,
         dtype=jnp.dtype(config.train.dtype),

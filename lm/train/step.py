@@ -43,7 +43,7 @@ class Trainer:
 
     def _first(self, hyper: Hyper) -> State:
         params = initialize(self.model.spec(), jax.random.key(self.seed))
-        weights, _ = split(params, self.model.spec())
+        weights, _ = self.optimizer.split(params)
         return State(jnp.zeros((), jnp.int32), params, self.optimizer.init(weights, hyper), hyper)
 
     def init(self, hyper: Hyper) -> State:
@@ -90,8 +90,7 @@ class Trainer:
     def step(self, state: State, batch: Batch) -> tuple[State, dict[str, Array]]:
         """One step on a global batch: arrays [B, ...]. Metrics are sums over the batch, except learning_rate,
         grad_norm."""
-        spec = self.model.spec()
-        weights, buffers = split(state.params, spec)
+        weights, rest = self.optimizer.split(state.params)
         ctx = Ctx(
             key=jax.random.fold_in(jax.random.key(self.seed + 1), state.step),
             sharding=self.sharding,
@@ -99,7 +98,7 @@ class Trainer:
         )
 
         def loss(weights: Tree, part: Batch) -> tuple[Array, Any]:
-            result = self.objective(self.model, merge(weights, buffers), part, ctx, self.dtype)
+            result = self.objective(self.model, merge(weights, rest), part, ctx, self.dtype)
             return result.total, (result.weight, result.stats, result.out)
 
         batch = batch | {"row": jnp.arange(batch["tokens"].shape[0])}
@@ -107,7 +106,7 @@ class Trainer:
         weight = jnp.maximum(weight, 1.0)
         grads = jax.tree.map(lambda g: g / weight, grads)
         moved, opt, metrics = self.optimizer.update(grads, state.opt, weights, state.hyper, state.step)
-        params = self.model.update(merge(moved, buffers), out)
+        params = self.model.update(merge(moved, rest), out)
         return State(state.step + 1, params, opt, state.hyper), metrics | stats | {"total": total}
 
 
@@ -135,19 +134,6 @@ def accumulated(loss: Callable, weights: Tree, batch: Batch, parts: int) -> tupl
     return grads, total, (weight, stats, out)
 
 
-def split(params: Tree, spec: Tree) -> tuple[Tree, Tree]:
-    """(what is trained, buffers): two trees with None where the other has the tensor."""
-    buffer = jax.tree.map(lambda p: p.kind == "buffer", spec)
-    return (
-        jax.tree.map(lambda x, b: None if b else x, params, buffer),
-        jax.tree.map(lambda x, b: x if b else None, params, buffer),
-    )
-
-
-def merge(weights: Tree, buffers: Tree) -> Tree:
-    return jax.tree.map(lambda w, b: b if w is None else w, weights, buffers, is_leaf=lambda x: x is None)
-
-
-def trained(spec: Tree) -> Tree:
-    """The spec without its buffers (None in their places)."""
-    return jax.tree.map(lambda p: None if p.kind == "buffer" else p, spec)
+def merge(weights: Tree, rest: Tree) -> Tree:
+    """The whole tree from the two that `Optimizer.split` made."""
+    return jax.tree.map(lambda w, r: r if w is None else w, weights, rest, is_leaf=lambda x: x is None)

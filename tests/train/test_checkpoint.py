@@ -1,8 +1,9 @@
 """A run's folder is enough to have its model back, in a process that has seen nothing else of it."""
 
 import dataclasses
-import gc
 import pickle
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -97,22 +98,68 @@ def test_missing_checkpoints(run, tmp_path):
         open_model(tmp_path)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of the reads given up
-def test_a_truncated_checkpoint_is_named(tmp_path):
-    save(tmp_path, ByteTokenizer(), 3, 5)
-    assert open_model(tmp_path).tokenizer == ByteTokenizer()
-    files = [f for f in (tmp_path / "checkpoints/5/params").rglob("*") if f.is_file()]
-    largest = max(files, key=lambda f: f.stat().st_size)
-    largest.write_bytes(largest.read_bytes()[:100])
-    with pytest.raises(UserError, match=r"checkpoint .*/checkpoints/5 cannot be read .*: delete that folder") as e:
-        open_model(tmp_path)
-    assert "\n" not in str(e.value)
-    assert open_model(tmp_path, step=3).step == 3
-    for item in (tmp_path / "checkpoints/3/meta").iterdir():
-        item.write_text("{")
-    with pytest.raises(UserError, match=r"checkpoint .*/checkpoints/3 cannot be read"):
-        open_model(tmp_path, step=3)
-    gc.collect()
+def largest_file(folder: Path) -> Path:
+    return max((f for f in folder.rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
+
+
+def truncate(folder: Path) -> str:
+    file = largest_file(folder / "params")
+    file.write_bytes(file.read_bytes()[:100])
+    return rf"{file.name} has 100 bytes, not \d+"
+
+
+def flip_a_bit(folder: Path) -> str:
+    file = largest_file(folder / "opt")
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    return rf"{file.name} has changed since it was written"
+
+
+def remove(folder: Path) -> str:
+    file = largest_file(folder / "params")
+    file.unlink()
+    return rf"{file.name} is missing"
+
+
+def leave_unfinished(folder: Path) -> str:
+    (folder / "manifest.json").unlink()
+    return r"it has no manifest\.json: it was not written to its end"
+
+
+@pytest.mark.parametrize("harm", [truncate, flip_a_bit, remove, leave_unfinished])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(run, tmp_path, caplog, harm):
+    shutil.copytree(run, tmp_path, dirs_exist_ok=True)
+    nine = tmp_path / "checkpoints/9"
+    wrong = harm(nine)
+    told = rf"checkpoint {nine} is damaged \((\S+/)?{wrong}\); that of step 5 is used$"
+    assert open_model(tmp_path).step == 5
+    assert re.search(told, caplog.messages[-1]) and "\n" not in caplog.messages[-1]
+    with pytest.raises(UserError, match=rf"checkpoint {nine} is damaged \(.*{wrong}\): use another of the steps 5, 9$"):
+        open_model(tmp_path, step=9)
+
+    # A run that goes on sets it aside, and can save that step again.
+    caplog.clear()
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.latest == 5 and re.search(told, caplog.messages[-1])
+    assert not nine.exists() and (tmp_path / "checkpoints/9.damaged").is_dir()
+    checkpoints.save(state_of(9), meta_of(tiny.config(tmp_path), MODEL, ByteTokenizer(), "digest"))
+    checkpoints.close()
+    assert open_model(tmp_path).step == 9
+
+
+def test_no_run_starts_over_where_every_checkpoint_is_damaged(run, tmp_path, caplog):
+    shutil.copytree(run, tmp_path, dirs_exist_ok=True)
+    for step in (5, 9):
+        truncate(tmp_path / f"checkpoints/{step}")
+    for use in (Checkpoints, open_model):
+        with pytest.raises(UserError, match=r"every checkpoint in .* is damaged \(of step 9, .*\): restore one"):
+            use(tmp_path)
+    assert (tmp_path / "checkpoints/9").is_dir()
+    for step in (5, 9):  # but a first save that a kill cut short is nothing to stop for
+        leave_unfinished(tmp_path / f"checkpoints/{step}")
+    assert Checkpoints(tmp_path).latest is None
+    assert "no earlier one" in caplog.messages[-1]
 
 
 def test_tokenizers_from_bytes(tokenizer):

@@ -39,10 +39,12 @@ WRONG_DATA = {
 
 WRONG_KNOBS = {
     "optimizer.name=adam": r"config\.optimizer\.name='adam' is unknown; did you mean 'adamw'\?",
-    "optimizer.schedule=cosin": r"config\.optimizer\.schedule='cosin' must be one of cosine, constant, wsd",
+    "optimizer.schedule=cosin": r"config\.optimizer\.schedule='cosin' must be one of cosine, linear, inverse_sqrt, ",
     "optimizer.learning_rate=-1.0": r"config\.optimizer\.learning_rate=-1\.0 must not be negative",
     "optimizer.final=-0.1": r"config\.optimizer\.final=-0\.1 must be between 0 and 1",
     "optimizer.cooldown=1.5": r"config\.optimizer\.cooldown=1\.5 must be between 0 and 1",
+    "optimizer.rates=(('heads', 0.0), ('.*', 1.0))": r"config\.optimizer\.rates: 'heads' is in no parameter's path; .*",
+    "optimizer.rates=(('.*', 0.0),)": r"config\.optimizer\.rates freezes every parameter",
     "optimizer.decay=(('norm', 0.0),)": r"no rule of config\.optimizer\.decay covers body/\S+: add \('\.\*', value\)",
     "train.dtype=float16": r"config\.train\.dtype='float16' must be one of float32, bfloat16",
     "train.steps=0": r"config\.train\.steps=0 must be at least 1",

@@ -1,0 +1,49 @@
+"""Schedules rise along a line, fall as their papers say, and end where they are told to."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lm.train.schedule import SCHEDULES, Span, multiplier
+
+
+@settings(max_examples=60)
+@given(
+    st.sampled_from(list(SCHEDULES)),
+    st.integers(1, 300),
+    st.integers(0, 400),
+    st.floats(0, 1),
+    st.sampled_from([0.0, 0.05, 0.2, 0.7, 1.0]),
+)
+def test_schedules(name, steps, warmup, final, cooldown):
+    every = np.arange(301)  # always as many, so that each operation is compiled once
+    rate = np.broadcast_to(multiplier(name, every, Span(steps, warmup, final, cooldown)), every.shape)[: steps + 1]
+    assert (rate >= 0).all() and (rate <= 1 + 1e-6).all()
+    up = np.arange(1, min(warmup, steps) + 1) / max(warmup, 1)
+    if name == "constant" or (name == "wsd" and cooldown == 0):
+        np.testing.assert_allclose(rate[: len(up)], up, rtol=1e-5)
+    assert (rate[: len(up)] <= up + 1e-6).all()
+    after = rate[warmup:]
+    assert (np.diff(after) <= 1e-6).all()
+    if warmup >= steps:
+        return
+    if name == "inverse_sqrt":
+        at = max(warmup, 1)
+        np.testing.assert_allclose(after, np.sqrt(at / np.maximum(np.arange(warmup, steps + 1) + 1, at)), rtol=1e-5)
+    elif name == "constant":
+        assert (after == 1).all()
+    else:
+        np.testing.assert_allclose(rate[-1], 1.0 if name == "wsd" and cooldown == 0 else final, atol=2e-3)
+    if name == "linear":
+        np.testing.assert_allclose(np.diff(after, 2), 0, atol=1e-5)
+    if name == "cosine":
+        assert after[0] == pytest.approx(1)
+        assert rate[(steps + warmup) // 2] >= (1 + final) / 2 - 1e-5
+    if name == "wsd":
+        start = int(np.floor(steps * (1 - cooldown)))
+        np.testing.assert_allclose(rate[warmup : max(start, warmup)], 1)
+        if start >= warmup and cooldown * steps >= 4:
+            quarter = steps * (1 - cooldown) + steps * cooldown / 4
+            below, above = int(np.floor(quarter)), int(np.ceil(quarter))
+            assert rate[above] - 1e-5 <= 1 - (1 - final) * 0.5 <= rate[below] + 1e-5
