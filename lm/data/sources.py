@@ -3,7 +3,8 @@
     open_source("python-stdlib")                                  the .py files of the running interpreter
     open_source("moby-dick.txt", "validation", holdout=0.1)       the last tenth of one file
     open_source("corpus/", pattern="*.md,*.txt")                  a folder, recursively
-    open_source("shards/*.jsonl", field="content")                JSON lines
+    open_source("shards/*.jsonl.zst", field="content")            JSON lines, here compressed (.gz, .zst)
+    open_source("shards/*.parquet", field="content")              a column of Parquet files
 
 The split is by document and a function of the document's name alone, so that growing a corpus moves no
 document from one split to the other. (A corpus of one document is cut at a line instead.)
@@ -12,22 +13,19 @@ document from one split to the other. (A corpus of one document is cut at a line
 import fnmatch
 import glob
 import hashlib
-import json
 import os
 import sysconfig
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import BinaryIO, NoReturn
 
 import numpy as np
 
 from lm.core.errors import UserError, nearest
+from lm.data.formats import Read, entries, unreadable
 
 STDLIB = "python-stdlib"
 SPLITS = ("train", "validation")
-JSON_LINES = (".jsonl", ".ndjson")
 
 # The validation modules of the standard library: plain, varied code, about 3.5 % of the bytes, which
 # Python 3.11 to 3.13 have and Debian's trimmed package too.
@@ -46,7 +44,7 @@ STDLIB_WITHOUT = (
 
 @dataclass(frozen=True)
 class Document:
-    name: str  # path within the corpus; JSON lines add ":line"
+    name: str  # path within the corpus; JSON lines and Parquet add ":number"
     text: str
 
 
@@ -85,18 +83,10 @@ class Source:
             elif is_held == (self.split == "validation"):
                 yield Document(name, read())
 
-    def _entries(self) -> Iterator[tuple[str, Callable[[], str]]]:
-        """(name, how to read the text) of every document of every split; only a wanted text is decoded."""
+    def _entries(self) -> Iterator[tuple[str, Read]]:
+        """(name, how to read the text) of every document of every split."""
         for name, path in self.files:
-            if not name.endswith(JSON_LINES):
-                yield name, partial(_read_text, path)
-                continue
-            offset = 0
-            with _open(path) as file:
-                for number, line in enumerate(file, 1):
-                    if line.strip():
-                        yield f"{name}:{number}", partial(_read_json, line, path, number, offset, self.field)
-                    offset += len(line)
+            yield from entries(path, name, self.field)
 
 
 def open_source(
@@ -110,9 +100,9 @@ def open_source(
 ) -> Source:
     """A split of "python-stdlib", or of files, folders, globs, a sequence or comma-separated list of these.
 
-    `pattern` selects by name within a folder (several: "*.txt,*.md"). Files ending in .jsonl or .ndjson hold
-    a document a line, in `field`. `validation` names the files that are the validation split; without it a
-    fraction `holdout` of the documents is.
+    `pattern` selects by name within a folder (several: "*.txt,*.md"). Files ending in .jsonl or .ndjson hold a document
+    a line, Parquet files a document a row, in `field`. `validation` names the files that are the validation split;
+    without it a fraction `holdout` of the documents is.
     """
     if split not in SPLITS:
         raise UserError(f"unknown split {split!r}{nearest(split, SPLITS)}")
@@ -188,7 +178,7 @@ def _stdlib_files() -> dict[Path, str]:
 def _walk(root: Path, without: Sequence[str] = ()) -> Iterator[tuple[Path, str]]:
     """(resolved path, name relative to root) of all files neither hidden nor named as in `without`."""
     without = (".*", *without)
-    for folder, folders, files in os.walk(root, onerror=_unreadable):
+    for folder, folders, files in os.walk(root, onerror=unreadable):
         folders[:] = [f for f in folders if not _matches(f, without)]  # prunes the walk
         for file in files:
             path = Path(folder, file)
@@ -198,52 +188,6 @@ def _walk(root: Path, without: Sequence[str] = ()) -> Iterator[tuple[Path, str]]
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def _open(path: Path) -> BinaryIO:
-    try:
-        return open(path, "rb")
-    except OSError as e:
-        _unreadable(e)
-
-
-def _unreadable(e: OSError) -> NoReturn:
-    raise UserError(f"cannot read {e.filename}: {e.strerror}") from e
-
-
-def _read_text(path: Path) -> str:
-    with _open(path) as file:
-        return _decode(file.read(), path, 0)
-
-
-def _read_json(line: bytes, path: Path, number: int, offset: int, field: str) -> str:
-    try:
-        record = json.loads(_decode(line, path, offset))
-    except json.JSONDecodeError as e:
-        raise UserError(f"{path} line {number} is not JSON ({e.msg} at column {e.colno})") from e
-    if not isinstance(record, dict):
-        kind = type(record).__name__
-        raise UserError(f"{path} line {number} is not a JSON object but {kind}; write one {{...}} a line")
-    if field not in record:
-        raise UserError(f"{path} line {number} has no field {field!r}{nearest(field, record)}")
-    text = record[field]
-    if not isinstance(text, str):
-        raise UserError(f"{path} line {number}: field {field!r} is not text but {type(text).__name__}")
-    try:
-        text.encode()
-    except UnicodeEncodeError as e:  # JSON can spell half of a surrogate pair, which is no character
-        raise UserError(f"{path} line {number} holds half a surrogate pair ({text[e.start]!a}); repair it") from e
-    return text
-
-
-def _decode(data: bytes, path: Path, offset: int) -> str:
-    if b"\0" in data:
-        raise UserError(f"{path} is binary (a NUL at byte {offset + data.index(0)}); give text files only")
-    try:
-        text = data.decode()
-    except UnicodeDecodeError as e:
-        raise UserError(f"{path} is not UTF-8 at byte {offset + e.start}; convert it (iconv -t UTF-8)") from e
-    return text.removeprefix("\ufeff") if offset == 0 else text  # a byte order mark is no text
 
 
 def _cut(name: str, text: str, holdout: float) -> tuple[str, str]:

@@ -1,4 +1,6 @@
+import gzip
 import json
+import sys
 import sysconfig
 
 import pytest
@@ -171,3 +173,74 @@ def test_missing_things_are_named(folder, tmp_path):
     (tmp_path / "blank.jsonl").write_text("\n\n")
     with pytest.raises(UserError, match="holds no document"):
         list(open_source(tmp_path / "blank.jsonl"))
+
+
+def jsonl_bytes(texts):
+    return "".join(json.dumps({"content": t}) + "\n" for t in texts).encode()
+
+
+TEXTS = ["one", "two\nlines", "naïve ☃", "four"] * 500
+
+
+def compressors():
+    zstandard = pytest.importorskip("zstandard", reason="needs the extra `data`")
+    half = lambda data: data[: len(data) // 2]  # noqa: E731
+    return {
+        "gz": gzip.compress,
+        "zst": zstandard.ZstdCompressor().compress,
+        "zst in frames": lambda d: zstandard.compress(half(d)) + zstandard.compress(d[len(half(d)) :]),
+    }
+
+
+@pytest.mark.parametrize("kind", ["gz", "zst", "zst in frames"])
+def test_compressed_files_read_as_plain_ones(tmp_path, kind):
+    data = jsonl_bytes(TEXTS)
+    plain, packed = tmp_path / "plain.jsonl", tmp_path / f"packed.jsonl.{kind.split()[0]}"
+    plain.write_bytes(data)
+    packed.write_bytes(compressors()[kind](data))
+    for split in ("train", "validation"):
+        ours, theirs = (open_source(p, split, field="content", holdout=0.3) for p in (packed, plain))
+        assert {d.text for d in ours} | {d.text for d in theirs} == set(TEXTS)
+    both = [d.text for split in ("train", "validation") for d in open_source(packed, split, field="content")]
+    assert sorted(both) == sorted(TEXTS)
+    book = tmp_path / f"book.txt.{kind.split()[0]}"
+    book.write_bytes(compressors()[kind](b"a line\n" * 100))
+    assert text(open_source(book)) + text(open_source(book, "validation")) == "a line\n" * 100
+
+
+@pytest.mark.parametrize("kind", ["gz", "zst"])
+@pytest.mark.parametrize("keep", [0.4, 0.999])
+def test_a_cut_compressed_file_is_an_error_and_never_a_shorter_corpus(tmp_path, kind, keep):
+    data = compressors()[kind](jsonl_bytes([f"{i * i} squared" for i in range(5000)]))
+    cut = tmp_path / f"cut.jsonl.{kind}"
+    cut.write_bytes(data[: int(len(data) * keep)])
+    with pytest.raises(UserError, match=rf"cut\.jsonl\.{kind} is truncated or damaged \(.*\); compress it again"):
+        list(open_source(cut, field="content"))
+    cut.write_bytes(b"no such format" * 10)
+    with pytest.raises(UserError, match=r"is truncated or damaged"):
+        list(open_source(cut, field="content"))
+
+
+def test_parquet(tmp_path):
+    arrow = pytest.importorskip("pyarrow", reason="needs the extra `data`")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "shard.parquet"
+    parquet.write_table(arrow.table({"content": TEXTS, "n": range(len(TEXTS))}), path, row_group_size=300)
+    train, validation = (open_source(path, split, field="content", holdout=0.1) for split in ("train", "validation"))
+    assert sorted(d.text for s in (train, validation) for d in s) == sorted(TEXTS)
+    assert not set(names(train)) & set(names(validation)) and names(train)[-1] == f"shard.parquet:{len(TEXTS)}"
+    with pytest.raises(UserError, match=r"shard\.parquet has no column 'contents'; did you mean 'content'\?"):
+        list(open_source(path, field="contents"))
+    with pytest.raises(UserError, match=r"shard\.parquet row \d+: field 'n' is not text but int"):
+        list(open_source(path, field="n"))
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(UserError, match=r"shard\.parquet is no whole Parquet file"):
+        list(open_source(path, field="content"))
+
+
+def test_a_missing_package_is_named(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt.zst"
+    path.write_bytes(b"anything")
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    with pytest.raises(UserError, match=r"a\.txt\.zst needs the package zstandard: pip install"):
+        list(open_source(path))
