@@ -5,8 +5,10 @@ tokenizer), and a manifest of their files (`lm.train.manifest`). A checkpoint th
 has none because a kill came first, is named and passed over: the one before it serves."""
 
 import base64
+import contextlib
 import logging
 import shutil
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +29,9 @@ from lm.train.step import State
 
 FOREIGN = (ValueError, KeyError, OSError, TypeError, EOFError)  # what orbax raises for files of another structure
 log = logging.getLogger(__name__)
-logging.getLogger("absl").setLevel(logging.ERROR)  # orbax reports every file it touches
+# orbax reports every file it touches, and each part of a failed save, of which `Checkpoints.wait` tells in a line.
+for _name in ("absl", "asyncio"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
 class OpenedModel(NamedTuple):
@@ -118,14 +122,15 @@ class Checkpoints:
         params, opt = jax.tree.map(jnp.copy, (state.params, state.opt))
         self.wait()
         step = int(state.step)
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                params=ocp.args.StandardSave(params),
-                opt=ocp.args.StandardSave(_flat(opt)),
-                meta=ocp.args.JsonSave(meta),
-            ),
-        )
+        with self._writing():
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    params=ocp.args.StandardSave(params),
+                    opt=ocp.args.StandardSave(_flat(opt)),
+                    meta=ocp.args.JsonSave(meta),
+                ),
+            )
         self._sealed = self._background.submit(self._seal, step)
 
     def meta(self, step: int) -> dict:
@@ -162,16 +167,30 @@ class Checkpoints:
             ) from e
 
     def wait(self) -> None:
-        """Until the save under way is finished, manifest and all. Raises what went wrong with it."""
+        """Until the save under way is finished, manifest and all. Raises `UserError` if that could not be written."""
         if self._sealed is not None:
-            self._sealed.result()
+            sealed, self._sealed = self._sealed, None
+            with self._writing():
+                sealed.result()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as e:  # the latter from the array store
+            reason = " ".join(str(e).split()).rsplit('": ', 1)[-1]
+            raise UserError(
+                f"a checkpoint could not be written to {self.path} ({reason}); the earlier ones are kept: make room, "
+                "then run the same command to go on"
+            ) from e
 
     def close(self) -> None:
         try:
             self.wait()
         finally:
             self._background.shutdown()
-            self._manager.close()
+            with self._writing():  # it tells once more of a save that failed
+                self._manager.close()
 
 
 def _flat(tree: Tree) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import json
 import math
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,9 @@ def train(config: ConfigDict, workdir: str | Path, console: Console | None = Non
     meta = meta_of(config, model, data.tokenizer, data.train.digest)
     state = start(trainer, hyper_of(config.optimizer), checkpoints, meta)
     first, last = int(state.step), config.train.steps
-    (workdir / "config.json").write_text(json.dumps(config.to_dict(), indent=2))
-    metrics = Metrics(workdir, resumed_at=first)
+    with writing(workdir):
+        (workdir / "config.json").write_text(json.dumps(config.to_dict(), indent=2))
+        metrics = Metrics(workdir, resumed_at=first)
     step_fn = trainer.jitted(state)
     flops = training_flops(model, *lengths_of(batches)) * config.data.batch_size
     peak, peak_from = peak_flops(config.train.dtype)
@@ -88,7 +90,7 @@ def train(config: ConfigDict, workdir: str | Path, console: Console | None = Non
     stream = prefetched(batches.iterate(first), sharding)
     clock = Clock(first)
     # Whatever ends the loop, a save that is under way is finished, and SIGTERM does not disturb it.
-    with Terminated() as terminated, contextlib.closing(checkpoints), progress:
+    with Terminated() as terminated, contextlib.closing(checkpoints), writing(workdir), progress:
         for step in range(first + 1, last + 1):
             state, measured = step_fn(state, next(stream))
             stop = terminated()
@@ -112,6 +114,17 @@ def train(config: ConfigDict, workdir: str | Path, console: Console | None = Non
                 console.print(f"SIGTERM: saved step {step} in {checkpoints.path}; run the same command to go on")
                 return result
     return result
+
+
+@contextlib.contextmanager
+def writing(workdir: Path) -> Iterator[None]:
+    """Tell of a full disk in one line."""
+    try:
+        yield
+    except OSError as e:
+        raise UserError(
+            f"cannot write to {workdir}: {e.strerror}; the checkpoints are kept: make room, then run the same command"
+        ) from e
 
 
 def _due(step: int, every: int) -> bool:
