@@ -19,11 +19,11 @@ def default() -> ConfigDict:
     config.objective = ConfigDict(to_dict(NextToken()))
     config.data = ConfigDict(
         {
-            "source": "python-stdlib",  # or a text file, a folder, a .jsonl file
+            "source": "python-stdlib",  # or a text file, a folder, .jsonl, .parquet; .gz, .zst of text
             "validation": "",  # a source of its own; "": part of `source`
             "holdout": 0.02,  # that part's size
             "pattern": "*.txt",  # files of a folder
-            "field": "text",  # of JSON lines
+            "field": "text",  # of JSON lines, column of Parquet
             "tokenizer": "byte",  # or bpe-2048, unigram-2048 (trained on `source`), or a SentencePiece .model file
             "length": 256,  # tokens per row
             "batch_size": 16,  # rows per step, over all devices
