@@ -16,6 +16,9 @@ from lm.core.errors import UserError, main_errors
 def run(main: Callable[[list[str]], None]) -> None:
     """`absl.app.run(main)`; wrong input prints `error: <line>` and exits with status 2, `--help` with 0."""
 
+    # A second start of the same program compiles nothing. JAX reads these when it is imported, by `main`.
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.expanduser("~/.cache/pure-lm/xla"))
+
     def guarded(argv: list[str]) -> None:
         # Both report every backend they try and every file they touch.
         logging.getLogger("absl").setLevel(logging.ERROR)

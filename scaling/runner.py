@@ -28,15 +28,11 @@ from lm.core.mesh import Sharding
 from lm.data.open import Data
 from lm.evaluate.perplexity import Evaluator
 from lm.model.cost import CONVENTION
+from lm.train.feed import Feed, batches_of, evaluation_batches, lengths_of, open_data_of
 from lm.train.optimizer import hyper_of
 from lm.train.setup import (
-    batches_of,
     check_fit,
     difference,
-    lengths_of,
-    open_data_of,
-    prefetched,
-    put,
     sharding_of,
     trainer_of,
 )
@@ -63,7 +59,7 @@ def sweep(config: ConfigDict, out: str | Path, console: Console | None = None) -
     objective = from_dict(config.objective.to_dict(), "config.objective")
     data = open_data_of(config)
     one_seed = ConfigDict({**config.to_dict(), "seed": 0})
-    trunks = plan(config, lengths_of(batches_of(one_seed, data, objective)[0]), len(data.train.tokens))
+    trunks = plan(config, lengths_of(batches_of(one_seed, data, objective)[0]), data.tokens)
     for trunk in trunks:
         check_fit(trunk.config, trunk.model, data.tokenizer)
     sharding = sharding_of(trunks[0].config)
@@ -74,7 +70,7 @@ def sweep(config: ConfigDict, out: str | Path, console: Console | None = None) -
     lacking = {trunk: cells for trunk, cells in lacking.items() if cells}
     console.print(
         f"{sum(len(t.cells) for t in trunks)} runs, {sum(map(len, lacking.values()))} of them to do: "
-        f"{sum(map(_flops, lacking.values())):.3g} FLOPs; {len(data.train.tokens):,} training tokens"
+        f"{sum(map(_flops, lacking.values())):.3g} FLOPs; {data.tokens:,} training tokens"
     )
     for line in warnings(trunks):
         console.print(f"[yellow]warning:[/] {line}", soft_wrap=True)
@@ -122,7 +118,7 @@ def run_trunk(
 
     def advance(state: State, cell: Cell, rates: Array, first: int, last: int) -> State | None:
         """Steps first ... last - 1 of a cell, which take over `state`; None once the loss is not finite."""
-        stream = prefetched(batches.iterate(first), sharding)
+        stream = Feed(batches, sharding, first)
         seen = first
         for step, rate in enumerate(rates[first:last], first + 1):
             hyper = state.hyper | {"learning_rate": jnp.float32(rate)}
@@ -148,7 +144,7 @@ def run_trunk(
         seconds = trunk_seconds + time.perf_counter() - branched
         result = None
         if cooled is not None:
-            result = evaluator(cooled.params, (put(held_out.batch(int(k)), sharding) for k in spread))
+            result = evaluator(cooled.params, evaluation_batches(held_out, spread, sharding))
         yield _record(trunk, cell, result, seconds)
 
 
@@ -217,7 +213,7 @@ def _claim(out: Path, config: ConfigDict, data: Data) -> None:
     path = out / "config.json"
     ours = {
         "config": config.to_dict(),
-        "data": {"train": data.train.digest, "validation": data.validation.digest},
+        "data": {"train": data.digest, "validation": [cache.digest for cache in data.validation]},
     }
     ours = json.loads(json.dumps(ours))
     try:

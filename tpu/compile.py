@@ -38,8 +38,9 @@ def report(config: Any, topology: str) -> dict[str, Any]:
     from lm.core.param import count
     from lm.model.cost import training_flops
     from lm.train.config import check
+    from lm.train.feed import abstract_batch
     from lm.train.optimizer import hyper_of
-    from lm.train.setup import abstract_batch, sharding_of, trainer_of
+    from lm.train.setup import sharding_of, trainer_of
     from lm.zoo.build import build
 
     check(config)

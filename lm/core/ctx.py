@@ -14,16 +14,18 @@ Array = jax.Array
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """How a model is executed; no choice here changes what it computes.
+    """How a model is executed; no choice here changes its outputs.
 
     remat: what the backward pass recomputes within a layer: "none", "dots" (keep matmul results) or "full";
     unroll: walk layers in Python instead of `lax.scan` (decoding, and small models on CPU);
     blocked_attention: skip blocks of keys that the mask hides altogether; positions must be consecutive within a
-    segment."""
+    segment; embed_gradient: share of its gradient that the token table gets from the tokens that go in (GLM-130B's
+    embedding-gradient shrink, Zeng et al. 2022, arXiv 2210.02414: 0.1)."""
 
     remat: str = "none"
     unroll: bool = False
     blocked_attention: bool = True
+    embed_gradient: float = 1.0
 
 
 @jax.tree_util.register_dataclass

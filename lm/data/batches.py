@@ -1,22 +1,24 @@
 """Batches by address: the batch of step k is a pure function of (dataset, seed, k, recorded skips).
 
 Nothing is carried from batch to batch, so a restart, a rewind, another number of hosts or of data workers
-sees the same stream, to the bit. Row n of the run (step k has rows k * batch_size ...) belongs to epoch
-n // rows_per_epoch; each epoch has an order and a shift of the row boundaries of its own.
+sees the same stream, to the bit. Row n of the run comes from one source of the mixture, whose rows are in epochs
+of their own: each row once an epoch, in a new order, cut at new boundaries.
 """
 
 import hashlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import pairwise
 
 import grain
 import numpy as np
 
-from lm.core.errors import UserError
+from lm.core.errors import UserError, nearest
 from lm.data.cache import TokenCache
-from lm.data.packing import PackedRows, Row, evaluation_rows
+from lm.data.mixture import Mixture
+from lm.data.packing import PACKINGS, ConcatenatedRows, Row, Rows, evaluation_rows
 
 Example = Callable[[Row, np.random.Generator], Row]
 Batch = dict[str, np.ndarray]  # an example's arrays with a leading batch axis
@@ -24,6 +26,7 @@ Batch = dict[str, np.ndarray]  # an example's arrays with a leading batch axis
 # What a random number is for. The seeds of these uses are hashed, not added: grain shuffles epoch e by
 # seed + e, so that with the run's own seeds epoch 1 of run 0 would repeat epoch 0 of run 1.
 ORDER, SHIFT, EXAMPLE = range(3)
+VERSIONS = {"numpy": np.__version__, "grain": grain.__version__}  # whose random streams may change with them
 
 
 def packed_row(row: Row, rng: np.random.Generator) -> Row:
@@ -32,49 +35,115 @@ def packed_row(row: Row, rng: np.random.Generator) -> Row:
 
 
 @dataclass(frozen=True)
-class Batches:
-    """Training batches without end: each row once an epoch, in a new order, cut at new boundaries.
+class Stream:
+    """[n] -> the example of row n of one source, epoch after epoch without end."""
 
-    `example(row, rng)` makes the arrays of one row (see `lm.data.packing`) and draws only from rng, which is
-    seeded by the row's address. `skips` = ((step, count), ...): from `step` on, batches come from `count`
-    addresses further, which passes over those that made a loss spike.
+    rows: Rows
+    seed: int
+    source: int  # its number in the mixture: no two draw alike
+    example: Example
+
+    def __getitem__(self, n: int) -> Row:
+        return self._examples[n]
+
+    @cached_property
+    def _examples(self) -> grain.MapDataset:
+        order = int(_seed_sequence(self.seed, self.source, ORDER, 0).generate_state(1)[0])
+        return grain.MapDataset.range(len(self.rows)).shuffle(seed=order).map_with_index(self._example).repeat()
+
+    def _example(self, n: int, i: int) -> Row:
+        shift = _seed_sequence(self.seed, self.source, SHIFT, n // len(self.rows)).generate_state(1, np.uint64)[0]
+        row = self.rows.shifted(int(shift))[i]
+        return self.example(row, np.random.default_rng(_seed_sequence(self.seed, self.source, EXAMPLE, n)))
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Training batches without end, from `sources` = ((cache, weight), ...).
+
+    `example(row, rng)` makes the arrays of one row (see `lm.data.packing`, whose PACKINGS `packing` names) and draws
+    only from rng, which is seeded by the row's address. `skips` = ((step, count), ...): from `step` on, batches come
+    from `count` addresses further, which passes over those that made a loss spike.
+
+    `warmup` = ((address, rows), ...): from that address on, a batch has so many rows, until the next; in the beginning
+    the first of them, without any `batch_size`. A batch always has its full shape, with empty rows (segment 0, no
+    weight) in the places that are left. Of `parts` microbatches, to which row r belongs by r % parts, the first are
+    full and the others empty, so that a step can leave those out.
     """
 
-    cache: TokenCache
+    sources: tuple[tuple[TokenCache, float], ...]
     length: int
     batch_size: int
     seed: int
     example: Example = packed_row
+    packing: str = "concat"
     skips: tuple[tuple[int, int], ...] = ()
+    warmup: tuple[tuple[int, int], ...] = ()
+    parts: int = 1
 
     def __post_init__(self):
         if self.batch_size < 1:
             raise UserError(f"batch size is {self.batch_size}; give 1 or more")
         if self.seed < 0:
             raise UserError(f"data seed is {self.seed}; give 0 or more")
-        PackedRows(self.cache, self.length)  # complains now, not at the first step, of too little text
+        if self.packing not in PACKINGS:
+            raise UserError(f"unknown packing {self.packing!r}{nearest(self.packing, PACKINGS)}")
+        self._check_warmup()
+        for stream in self._streams:
+            len(stream.rows)  # complains now, not at the first step, of too little text
+
+    def _check_warmup(self) -> None:
+        unit = self.batch_size // self.parts
+        starts = [at for at, _ in self.warmup]
+        if starts and (starts[0] != 0 or starts != sorted(set(starts))):
+            raise UserError(f"batch warm-up {self.warmup}: steps must rise, and the first be 0")
+        for _, rows in self.warmup:
+            if not 0 < rows <= self.batch_size or rows % unit:
+                raise UserError(
+                    f"batch warm-up to {rows} rows: give a multiple of {unit} (batch size {self.batch_size} in "
+                    f"{self.parts} microbatches) up to {self.batch_size}, or more microbatches"
+                )
 
     @property
     def fingerprint(self) -> str:
-        """Identifies the stream of rows. Versions count: NumPy and grain may change their random streams."""
-        versions = (np.__version__, grain.__version__)
-        stream = (self.cache.digest, self.length, self.batch_size, self.seed, self.skips, versions)
-        return hashlib.blake2b(repr(stream).encode(), digest_size=16).hexdigest()
+        """Identifies the stream of rows."""
+        sources = [(cache.digest, weight) for cache, weight in self.sources]
+        made_by = (self.length, self.batch_size, self.seed, self.packing, self.skips, self.warmup, VERSIONS)
+        return hashlib.blake2b(repr((sources, made_by)).encode(), digest_size=16).hexdigest()
 
-    @cached_property
-    def rows_per_epoch(self) -> int:
-        return len(PackedRows(self.cache, self.length))
+    @property
+    def rows_per_epoch(self) -> tuple[int, ...]:
+        """Of each source."""
+        return tuple(len(stream.rows) for stream in self._streams)
 
-    def batch(self, k: int, rows: slice | None = None) -> Batch:
-        """The batch of step k, or those of its rows that this process needs. [batch, ...]"""
-        first = (k + sum(count for step, count in self.skips if step <= k)) * self.batch_size
-        return _stack([self._examples[first + j] for j in range(self.batch_size)[rows or slice(None)]])
+    def address(self, k: int) -> int:
+        """The batch that step k takes, of the stream without skips."""
+        return k + sum(count for step, count in self.skips if step <= k)
+
+    def rows_of(self, k: int) -> int:
+        """How many rows step k has."""
+        return next((rows for at, rows in reversed(self.warmup) if at <= self.address(k)), self.batch_size)
+
+    def batch(self, k: int, rows: Sequence[int] | slice | None = None) -> Batch:
+        """The batch of step k, or those of its rows that this process needs. [rows, ...]"""
+        first, real = self._rows_before(self.address(k)), self.rows_of(k)
+        full = real * self.parts // self.batch_size  # microbatches that have rows
+        examples = []
+        for place in _chosen(self.batch_size, rows):
+            turn, part = divmod(place, self.parts)
+            examples.append(self.row(first + turn * full + part) if part < full else self._empty)
+        return _stack(examples)
+
+    def row(self, n: int) -> Row:
+        """The example of row n of the run."""
+        source, i = self._mixture.place(n)
+        return self._streams[source][i]
 
     def iterate(
         self,
         start: int = 0,
         *,
-        rows: slice | None = None,
+        rows: Sequence[int] | slice | None = None,
         threads: int = 1,
         workers: int = 0,
         prefetch: int = 4,
@@ -88,58 +157,84 @@ class Batches:
         return iter(batches)
 
     @cached_property
-    def _examples(self) -> grain.MapDataset:
-        """[n] -> the example of row n of the run."""
-        order = int(_seed_sequence(self.seed, ORDER, 0).generate_state(1)[0])
-        rows = grain.MapDataset.range(self.rows_per_epoch).shuffle(seed=order)
-        return rows.map_with_index(self._example).repeat()
+    def _mixture(self) -> Mixture:
+        return Mixture(tuple(weight for _, weight in self.sources))
 
-    def _example(self, n: int, i: int) -> Row:
-        shift = _seed_sequence(self.seed, SHIFT, n // self.rows_per_epoch).generate_state(1, np.uint64)[0]
-        row = PackedRows(self.cache, self.length, int(shift) % len(self.cache.tokens))[i]
-        return self.example(row, np.random.default_rng(_seed_sequence(self.seed, EXAMPLE, n)))
+    @cached_property
+    def _streams(self) -> list[Stream]:
+        pack = PACKINGS[self.packing]
+        return [
+            Stream(pack(cache, self.length), self.seed, i, self.example) for i, (cache, _) in enumerate(self.sources)
+        ]
+
+    @cached_property
+    def _empty(self) -> Row:
+        return empty_row(self.length, self.example)
+
+    def _rows_before(self, address: int) -> int:
+        """How many rows the batches before this address have."""
+        edges = [*self.warmup, (address, 0)] if self.warmup else [(0, self.batch_size), (address, 0)]
+        return sum(rows * max(0, min(end, address) - at) for (at, rows), (end, _) in pairwise(edges))
+
+
+def empty_row(length: int, example: Example) -> Row:
+    """The example of a row that is all padding (segment 0), to which no example builder gives weight."""
+    row = {key: np.zeros(length + 1, np.int32) for key in ("tokens", "segments")}
+    return example(row, np.random.default_rng(0))
 
 
 @dataclass(frozen=True)
 class EvalBatches:
-    """All of a cache in order, each token a target exactly once.
+    """All of some caches in order, each token a target exactly once.
 
-    Rows that fill up the last batch are all padding (segment 0), to which an example builder gives no weight.
-    Random examples, such as masks, are the same at every evaluation.
+    A cache begins a new batch. Rows that fill up a last batch are all padding (segment 0), to which an example builder
+    gives no weight. Random examples, such as masks, are the same at every evaluation.
     """
 
-    cache: TokenCache
+    caches: tuple[TokenCache, ...]
     length: int
     batch_size: int
     example: Example = packed_row
     seed: int = 0
 
     def __len__(self) -> int:
-        return -(-len(self._rows) // self.batch_size)
+        return self.ranges[-1].stop
 
-    def batch(self, k: int, rows: slice | None = None) -> Batch:
-        """Batch k of len(self), or those of its rows that this process needs. [batch, ...]"""
+    @cached_property
+    def ranges(self) -> tuple[range, ...]:
+        """The batches of each cache."""
+        ends = np.cumsum([0] + [-(-len(rows) // self.batch_size) for rows in self._rows]).tolist()
+        return tuple(map(range, ends, ends[1:]))
+
+    def batch(self, k: int, rows: Sequence[int] | slice | None = None) -> Batch:
+        """Batch k of len(self), or those of its rows that this process needs. [rows, ...]"""
         if not 0 <= k < len(self):
             raise IndexError(k)
-        first = k * self.batch_size
-        return _stack([self._example(first + j) for j in range(self.batch_size)[rows or slice(None)]])
+        source, of_source = next((i, r) for i, r in enumerate(self.ranges) if k in r)
+        first = (k - of_source.start) * self.batch_size
+        return _stack([self._example(source, first + j) for j in _chosen(self.batch_size, rows)])
 
     def __iter__(self) -> Iterator[Batch]:
         return map(self.batch, range(len(self)))
 
     @cached_property
-    def _rows(self) -> PackedRows:
-        return evaluation_rows(self.cache, self.length)
+    def _rows(self) -> list[ConcatenatedRows]:
+        return [evaluation_rows(cache, self.length) for cache in self.caches]
 
-    def _example(self, n: int) -> Row:
-        row = self._rows[min(n, len(self._rows) - 1)]
-        if n >= len(self._rows):
-            row = {key: np.zeros_like(values) for key, values in row.items()}
-        return self.example(row, np.random.default_rng(_seed_sequence(self.seed, EXAMPLE, n)))
+    def _example(self, source: int, n: int) -> Row:
+        if n >= len(self._rows[source]):
+            return empty_row(self.length, self.example)
+        rng = np.random.default_rng(_seed_sequence(self.seed, source, EXAMPLE, n))
+        return self.example(self._rows[source][n], rng)
 
 
-def _seed_sequence(seed: int, use: int, index: int) -> np.random.SeedSequence:
-    return np.random.SeedSequence(seed, spawn_key=(use, index))
+def _seed_sequence(*what: int) -> np.random.SeedSequence:
+    """From the run's seed, a source, what it is for, and an index."""
+    return np.random.SeedSequence(what[0], spawn_key=what[1:])
+
+
+def _chosen(batch_size: int, rows: Sequence[int] | slice | None) -> Sequence[int]:
+    return range(batch_size)[rows or slice(None)] if rows is None or isinstance(rows, slice) else rows
 
 
 def _stack(examples: list[Row]) -> Batch:

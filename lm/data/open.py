@@ -1,47 +1,104 @@
 """The front door: from names to token caches.
 
 data = open_data("python-stdlib", "bpe-2048")
-batches = Batches(data.train, length=512, batch_size=16, seed=0, example=...)
+batches = Batches(data.training, length=512, batch_size=16, seed=0, example=...)
 """
 
+import hashlib
 import os
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lm.core.errors import UserError
+from lm.data.build import build_cache
 from lm.data.cache import TokenCache
 from lm.data.sources import open_source
 from lm.data.tokenizers import Tokenizer, open_tokenizer
 
 CACHE = "~/.cache/pure-lm"
+Where = str | os.PathLike | Sequence[str | os.PathLike]
 
 
-class Data(NamedTuple):
-    tokenizer: Tokenizer
+class Part(NamedTuple):
+    """One source of a mixture; a plain corpus is a mixture of one."""
+
+    name: str
+    weight: float
     train: TokenCache
     validation: TokenCache
 
 
+class Data(NamedTuple):
+    tokenizer: Tokenizer
+    parts: tuple[Part, ...]
+
+    @property
+    def training(self) -> tuple[tuple[TokenCache, float], ...]:
+        return tuple((part.train, part.weight) for part in self.parts)
+
+    @property
+    def validation(self) -> tuple[TokenCache, ...]:
+        return tuple(part.validation for part in self.parts)
+
+    @property
+    def tokens(self) -> int:
+        """For training."""
+        return sum(part.train.size for part in self.parts)
+
+    @property
+    def digest(self) -> str:
+        """Of the training tokens of every part, in order."""
+        digests = [part.train.digest for part in self.parts]
+        return digests[0] if len(digests) == 1 else hashlib.blake2b(repr(digests).encode(), digest_size=16).hexdigest()
+
+
 def open_data(
-    source: str | os.PathLike | Sequence[str | os.PathLike],
+    source: Where,
     tokenizer: str = "byte",
     *,
-    validation: str | os.PathLike | Sequence[str | os.PathLike] | None = None,
+    mixture: Sequence[tuple[str, float]] = (),
+    validation: Where | None = None,
     pattern: str = "*.txt",
     field: str = "text",
     holdout: float = 0.02,
     cache: str | os.PathLike = CACHE,
+    reserved: Sequence[str] = (),
 ) -> Data:
     """Both splits of a source (see `open_source`) in tokens, which are kept below `cache` for the next time.
 
-    So is a tokenizer given as "bpe-2048" or "unigram-2048", which is trained on the training split.
+    `mixture` = ((source, weight), ...) is taken instead of `source`. A tokenizer given as "bpe-2048" or "unigram-2048"
+    is trained on the training splits, with `reserved` special tokens, and kept too.
     """
+    sources = sources_of(source, mixture)
+    if mixture and validation is not None:
+        raise UserError("data.validation does not go with data.mixture: each of its sources holds out its own part")
     options: dict[str, Any] = dict(validation=validation, pattern=pattern, field=field, holdout=holdout)
     root = Path(cache).expanduser()
-    train = open_source(source, "train", **options)
-    tokens = open_tokenizer(tokenizer, train, root / "tokenizers" / f"{train.fingerprint}-{tokenizer}.model")
-    return Data(
-        tokens,
-        TokenCache.build(train, tokens, root / "tokens"),
-        TokenCache.build(open_source(source, "validation", **options), tokens, root / "tokens"),
-    )
+    train = [open_source(where, "train", **options) for where, _ in sources]
+    text = hashlib.blake2b(repr([s.fingerprint for s in train] + list(reserved)).encode(), digest_size=16).hexdigest()
+    path = root / "tokenizers" / f"{text}-{Path(tokenizer).name}.model"
+    tokens = open_tokenizer(tokenizer, chain.from_iterable(train), path, reserved=reserved)
+    caches = root / "tokens"
+    parts = [
+        Part(
+            str(where),
+            weight,
+            build_cache(of_source, tokens, caches),
+            build_cache(open_source(where, "validation", **options), tokens, caches),
+        )
+        for (where, weight), of_source in zip(sources, train, strict=True)
+    ]
+    return Data(tokens, tuple(parts))
+
+
+def sources_of(source: Where, mixture: Sequence[tuple[str, float]]) -> list[tuple[Where, float]]:
+    """((source, weight), ...) of a run, whether it has a mixture or not. Raises `UserError` for a malformed one."""
+    try:
+        weighted: list[tuple[Where, float]] = [(where, float(weight)) for where, weight in mixture]
+    except (TypeError, ValueError) as e:
+        raise UserError(f"data.mixture={mixture!r} is no list of (source, weight): write (('a.txt', 0.7), ...)") from e
+    if len({str(where) for where, _ in weighted}) < len(weighted):
+        raise UserError(f"data.mixture={mixture!r} names a source twice: give it one weight")
+    return weighted or [(source, 1.0)]

@@ -17,6 +17,7 @@ import os
 import sysconfig
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -75,13 +76,22 @@ class Source:
             for name, read in self._entries():
                 yield Document(name, read())
             return
-        held = held_out((name for name, _ in self._entries()), self.holdout)
-        for (name, read), is_held in zip(self._entries(), held, strict=True):
-            if len(held) == 1:
+        for (name, read), is_held in zip(self._entries(), self._held, strict=True):
+            if len(self._held) == 1:
                 head, tail = _cut(name, read(), self.holdout)
                 yield Document(name, tail if self.split == "validation" else head)
             elif is_held == (self.split == "validation"):
                 yield Document(name, read())
+
+    def __len__(self) -> int:
+        """How many documents; the files are read for it, but not decoded."""
+        if self.split == "all":
+            return sum(1 for _ in self._entries())
+        return 1 if len(self._held) == 1 else int((self._held == (self.split == "validation")).sum())
+
+    @cached_property
+    def _held(self) -> np.ndarray:
+        return held_out((name for name, _ in self._entries()), self.holdout)
 
     def _entries(self) -> Iterator[tuple[str, Read]]:
         """(name, how to read the text) of every document of every split."""

@@ -1,6 +1,7 @@
-"""Text to token ids and back: bytes (ByT5, arXiv:2105.13626) and SentencePiece (arXiv:1808.06226).
+"""Text to token ids and back: bytes (ByT5, arXiv:2105.13626), SentencePiece (arXiv:1808.06226), and Hugging Face's
+tokenizer.json (`lm.data.hf_tokenizer`).
 
-Both tokenizers share their special ids (pad 0, end of text 1, unknown 2) and attributes:
+The first two share their special ids (pad 0, end of text 1, unknown 2), all of them their attributes:
 
     vocab_size, pad_id, eos_id, unk_id, bos_id (or None), sentinels (their number), fingerprint
     encode(text)   -> int32[tokens]        without an end-of-text id
@@ -8,26 +9,30 @@ Both tokenizers share their special ids (pad 0, end of text 1, unknown 2) and at
                                            those beyond vocab_size, which a padded embedding can produce
     token_bytes()  -> int32[vocab_size]    how many UTF-8 bytes each token stands for; 0 for special ids
     sentinel(i)    -> int                  T5's <extra_id_i>, which no text encodes to
+    piece_id(name) -> int                  a special token, or any other, by name
+    saved()        -> dict                 all that `from_saved` needs to make it again, ready for JSON
 
 A lossless tokenizer (bytes, and anything `train_sentencepiece` makes) keeps decode(encode(text)) == text and
 token_bytes()[encode(text)].sum() == len(text.encode()), which is what makes bits per byte exact.
 """
 
+import base64
 import hashlib
 import heapq
 import io
 import os
 import re
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import sentencepiece
 
 from lm.core.errors import UserError, nearest
+from lm.data.hf_tokenizer import HFTokenizer
 from lm.data.sources import Document
 
 SPACE = "\u2581"  # what SentencePiece writes for a space
@@ -52,6 +57,8 @@ class Tokenizer(Protocol):
     def decode(self, ids: Iterable[int]) -> str: ...
     def token_bytes(self) -> np.ndarray: ...
     def sentinel(self, i: int) -> int: ...
+    def piece_id(self, name: str) -> int: ...
+    def saved(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,16 @@ class ByteTokenizer:
             raise UserError(f"the byte tokenizer has {self.extra_ids} sentinels, not {i + 1}; raise extra_ids")
         return self.first_byte + 256 + i
 
+    def piece_id(self, name: str) -> int:
+        if sentinel := re.fullmatch(r"<extra_id_(\d+)>", name):
+            return self.sentinel(int(sentinel[1]))
+        if len(name.encode()) != 1:
+            raise UserError(f"the byte tokenizer has no token {name!r}; it has single bytes and <extra_id_0> ...")
+        return self.first_byte + name.encode()[0]
+
+    def saved(self) -> dict[str, Any]:
+        return {"kind": "byte", "extra_ids": self.extra_ids}
+
 
 class SentencePieceTokenizer:
     """A SentencePiece .model file, from `train_sentencepiece` or published (T5, LLaMA, Mistral ...).
@@ -131,7 +148,7 @@ class SentencePieceTokenizer:
         self.unk_id: int = sp.unk_id()
         self.bos_id: int | None = sp.bos_id() if sp.bos_id() >= 0 else None
         self.pad_id: int = sp.pad_id() if sp.pad_id() >= 0 else sp.unk_id()  # LLaMA's model has none
-        pieces = {sp.id_to_piece(i): i for i in range(self.vocab_size)}
+        self._pieces = pieces = {sp.id_to_piece(i): i for i in range(self.vocab_size)}
         sentinels = (f"<extra_id_{i}>" for i in range(self.vocab_size))
         self._sentinels = [pieces[name] for name in sentinels if name in pieces]
         # The library turns a literal U+2581 into a space; spelling it in bytes keeps it.
@@ -173,6 +190,14 @@ class SentencePieceTokenizer:
             raise UserError(f"tokenizer {self.name} has {self.sentinels} sentinels, not {i + 1}; {remedy}")
         return self._sentinels[i]
 
+    def piece_id(self, name: str) -> int:
+        if name not in self._pieces:
+            raise UserError(f"tokenizer {self.name} has no token {name!r}{nearest(name, self._pieces)}")
+        return self._pieces[name]
+
+    def saved(self) -> dict[str, Any]:
+        return {"kind": "sentencepiece", "model": base64.b64encode(self.model).decode()}
+
 
 def train_sentencepiece(
     documents: Iterable[Document],
@@ -181,17 +206,23 @@ def train_sentencepiece(
     *,
     model_type: str = "bpe",
     sentinels: int = 100,
+    reserved: Sequence[str] = (),
     max_bytes: int = 1_000_000,
 ) -> SentencePieceTokenizer:
     """Trains a lossless "bpe" or "unigram" vocabulary on an even sample of the text and writes it to `path`.
 
-    The same documents give the same file. vocab_size counts everything: 3 special ids, the sentinels, 256
-    bytes, characters, pieces. The default sample takes half a second with BPE, five seconds with unigram.
+    The same documents give the same file. vocab_size counts everything: 3 special ids, the sentinels, the `reserved`
+    special tokens (as "<|user|>"; no text encodes to them), 256 bytes, characters, pieces. The default sample takes
+    half a second with BPE, five seconds with unigram.
     """
     if model_type not in ("bpe", "unigram"):
         raise UserError(f"unknown tokenizer model {model_type!r}{nearest(model_type, ('bpe', 'unigram'))}")
     if not 260 <= vocab_size <= 1_000_000:
         raise UserError(f"vocabulary of {vocab_size}; give 260 (special ids, bytes, a character) to 1000000")
+    control = [f"<extra_id_{i}>" for i in range(sentinels)] + list(reserved)
+    for name in reserved:
+        if not name or control.count(name) > 1 or name in ("<pad>", "<s>", "</s>", "<unk>"):
+            raise UserError(f"reserved token {name!r} is empty or there already; give each another name")
     sample = _sample(documents, max_bytes)
     if not sample:
         raise UserError("no text to train a tokenizer on; give documents that are not empty")
@@ -206,7 +237,7 @@ def train_sentencepiece(
             eos_id=ByteTokenizer.eos_id,
             unk_id=ByteTokenizer.unk_id,
             bos_id=-1,
-            control_symbols=[f"<extra_id_{i}>" for i in range(sentinels)],
+            control_symbols=control,
             # lossless: text goes in as it is, and what has no piece is spelled in bytes
             normalization_rule_name="identity",
             add_dummy_prefix=False,
@@ -238,23 +269,50 @@ def open_tokenizer(
     name: str | os.PathLike,
     documents: Iterable[Document] | None = None,
     path: str | os.PathLike | None = None,
+    reserved: Sequence[str] = (),
 ) -> Tokenizer:
-    """A tokenizer by name: "byte", a SentencePiece .model file, or a kind and vocabulary size.
+    """A tokenizer by name: "byte", a SentencePiece .model file, a tokenizer.json or a folder with one, or a kind and
+    vocabulary size.
 
-    The last, such as "bpe-2048" or "unigram-8192", is the file at `path`, trained on `documents` if need be.
+    The last, such as "bpe-2048" or "unigram-8192", is the file at `path`, trained on `documents` if need be. `reserved`
+    special tokens must be in the vocabulary, of which a trained one makes sure.
     """
-    name = os.fspath(name)
+    tokenizer = _open(os.fspath(name), documents, path, reserved)
+    for piece in reserved:
+        tokenizer.piece_id(piece)
+    return tokenizer
+
+
+def _open(
+    name: str, documents: Iterable[Document] | None, path: str | os.PathLike | None, reserved: Sequence[str]
+) -> Tokenizer:
     if name == "byte":
         return ByteTokenizer()
     if trained := re.fullmatch(r"(bpe|unigram)-(\d+)", name):
         if path is None or documents is None:
             raise UserError(f"tokenizer {name} has nothing to be trained on here; give byte or a .model file")
         if not Path(path).exists():
-            return train_sentencepiece(documents, int(trained[2]), path, model_type=trained[1])
+            return train_sentencepiece(documents, int(trained[2]), path, model_type=trained[1], reserved=reserved)
         return SentencePieceTokenizer(path)
+    if name.endswith(".json") or os.path.isdir(name):
+        return HFTokenizer.open(name)
     if name.endswith(".model") or os.path.exists(name):
         return SentencePieceTokenizer(name)
-    raise UserError(f"unknown tokenizer {name!r}; give byte, bpe-2048, unigram-2048 (any size) or a .model file")
+    raise UserError(
+        f"unknown tokenizer {name!r}; give byte, bpe-2048, unigram-2048 (any size), a .model file or a tokenizer.json"
+    )
+
+
+KINDS: dict[str, Callable[..., Tokenizer]] = {
+    "byte": ByteTokenizer,
+    "sentencepiece": lambda model: SentencePieceTokenizer.from_bytes(base64.b64decode(model)),
+    "hf": HFTokenizer,
+}
+
+
+def from_saved(saved: dict[str, Any]) -> Tokenizer:
+    """The tokenizer that `saved()` told of."""
+    return KINDS[saved["kind"]](**{key: value for key, value in saved.items() if key != "kind"})
 
 
 CHUNK = 4000  # characters

@@ -46,15 +46,17 @@ def evaluate() -> dict[str, Any]:
 
     from lm.core.component import from_dict
     from lm.core.ctx import Run
-    from lm.data.cache import TokenCache
-    from lm.data.open import Data
+    from lm.data.build import build_cache
+    from lm.data.open import Data, Part
     from lm.data.sources import STDLIB, open_source
     from lm.evaluate.perplexity import Evaluator
     from lm.train.checkpoint import open_model
-    from lm.train.setup import batches_of
+    from lm.train.feed import batches_of
 
     opened = open_model(CHECKPOINT.value, STEP.value)
     c = opened.config.data
+    if DATA.value is None and c.mixture:
+        raise UserError(f"this run's data is a mixture of {[w for w, _ in c.mixture]}: choose one of them with --data")
     where = DATA.value or c.source
     split = SPLIT.value or ("validation" if DATA.value in (None, STDLIB) else "all")
     options = {"pattern": PATTERN.value or c.pattern, "field": c.field, "holdout": c.holdout}
@@ -64,10 +66,10 @@ def evaluate() -> dict[str, Any]:
         source = open_source(where, "validation", validation=where, **options)
     else:
         source = open_source(where, split, validation=(not DATA.value and c.validation) or None, **options)
-    cache = TokenCache.build(source, opened.tokenizer, Path(c.cache).expanduser() / "tokens")
+    cache = build_cache(source, opened.tokenizer, Path(c.cache).expanduser() / "tokens")
 
     objective = from_dict(opened.config.objective.to_dict(), "config.objective")
-    _, batches = batches_of(opened.config, Data(opened.tokenizer, cache, cache), objective)
+    _, batches = batches_of(opened.config, Data(opened.tokenizer, (Part(where, 1.0, cache, cache),)), objective)
     dtype = jnp.dtype(opened.config.train.dtype)
     evaluator = Evaluator(opened.model, objective, dtype, run=Run(unroll=opened.config.train.unroll))
     begun = time.perf_counter()

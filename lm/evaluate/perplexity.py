@@ -1,7 +1,7 @@
 """How well a model predicts held-out batches: nats per token, bits per byte, accuracy."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -59,6 +59,17 @@ class Evaluator:
                 "bytes": totals["bytes"],
             }
         return result
+
+
+def pooled(results: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The figures of several evaluations as of one on all their batches."""
+    tokens = sum(r["tokens"] for r in results)
+    pool = {name: sum(r[name] * r["tokens"] for r in results) / tokens for name in ("loss", "accuracy")}
+    pool["tokens"] = tokens
+    if all("bytes" in r for r in results):
+        pool["bytes"] = sum(r["bytes"] for r in results)
+        pool["bits_per_byte"] = sum(r["bits_per_byte"] * r["bytes"] for r in results) / pool["bytes"]
+    return pool
 
 
 def _add(totals: dict[str, float], sums: dict[str, jax.Array]) -> None:

@@ -70,20 +70,22 @@ def to_params(model: Model, table: Table, tensors: Mapping[str, np.ndarray]) -> 
     spec = model.spec()
     names = _by_pieces(model, table)
     known = {link.name for links in names.values() for link in links}
-    unused = [re.escape(theirs).replace(r"\{layer\}", r"\d+") for ours, theirs, _ in table if not ours]
-    dropped = re.compile("|".join(unused))
+    dropped = dropped_names(table)
     for name in tensors:
         if name not in known and not dropped.fullmatch(name):
             raise UserError(
                 f"tensor {name!r} is unknown to this model, whose tensors are called {min(known)!r} and so on: "
                 "check family and size"
             )
+    for links in names.values():  # all of them before any is read, which may take minutes
+        if not any(link.name in tensors for link in links):
+            raise UserError(
+                f"tensor {links[0].name!r} is missing: check that the file is whole, and family, size and ties"
+            )
     params: dict[str, np.ndarray] = {}
     shapes = {path: p.shape for path, p in flatten(spec)}
     for links in names.values():
         found = [link for link in links if link.name in tensors]
-        if not found:
-            raise UserError(f"tensor {links[0].name!r} is missing: check that the file is whole, and family and size")
         parts = _read(found[0], tensors)
         for other in found[1:]:
             if not all(map(np.array_equal, _read(other, tensors), parts)):
@@ -115,6 +117,17 @@ def to_tensors(model: Model, table: Table, params: Tree) -> dict[str, np.ndarray
     arrays = {path: np.asarray(value) for path, value in values.items()}
     first = (links[0] for links in _by_pieces(model, table).values())
     return {link.name: link.join([arrays[path][at] for path, at in link.pieces]) for link in first}
+
+
+def links_by_name(model: Model, table: Table) -> dict[str, Link]:
+    """All their tensors that hold something of this model."""
+    return {link.name: link for link in _links(model, table)}
+
+
+def dropped_names(table: Table) -> re.Pattern[str]:
+    """Matches, in full, the names of buffers that old files carry and we drop."""
+    unused = [re.escape(theirs).replace(r"\{layer\}", r"\d+") for ours, theirs, _ in table if not ours]
+    return re.compile("|".join(unused))
 
 
 def _read(link: Link, tensors: Mapping[str, np.ndarray]) -> list[np.ndarray]:

@@ -42,6 +42,8 @@ class Embed:
         if isinstance(table, jax.Array):  # whole rows, before the lookup: a lookup of split ones is partitioned badly
             table = constrain(table, ctx, "vocab", None)
         x = take(table, ids, dtype)
+        if (share := ctx.run.embed_gradient) != 1:
+            x = share * x + (1 - share) * jax.lax.stop_gradient(x)
         if self.scaled:
             x = x * math.sqrt(d)
         if self.position:

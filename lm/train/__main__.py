@@ -12,16 +12,36 @@ from absl import flags
 from ml_collections import config_flags
 
 from lm import cli
+from lm.core.errors import UserError
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment file; --config.a.b=value changes a knob.")
+COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "host:port of the first of several processes; auto: from the cluster's environment (a pod)."
+)
+PROCESSES = flags.DEFINE_integer("processes", None, "How many processes there are, unless --coordinator=auto.")
+PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, metrics, plot.")
 
 
 def main(argv: list[str]) -> None:
     from lm.train.loop import train  # JAX starts here, not for --help
 
+    if COORDINATOR.value is not None:
+        connect(COORDINATOR.value)
     assert WORKDIR.value is not None  # a required flag
     train(CONFIG.value, WORKDIR.value)
+
+
+def connect(coordinator: str) -> None:
+    """Make one run of several processes, each with its own devices."""
+    import jax
+
+    if coordinator == "auto":
+        jax.distributed.initialize()
+    elif PROCESSES.value is None or PROCESS.value is None:
+        raise UserError(f"--coordinator={coordinator} needs --processes and --process, or give --coordinator=auto")
+    else:
+        jax.distributed.initialize(coordinator, PROCESSES.value, PROCESS.value)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """Checkpoints (orbax): parameters, optimizer state, and what is needed to rebuild the model and its tokenizer.
 
-A run's folder has `checkpoints/<step>/` with the items `params`, `opt` and `meta` (JSON: config, model tree,
-tokenizer), and a manifest of their files (`lm.train.manifest`). A checkpoint that does not agree with its manifest, or
-has none because a kill came first, is named and passed over: the one before it serves."""
+A run's folder has `checkpoints/<step>/` with the items `params`, `opt`, `ema` where the parameters are averaged, and
+`meta` (JSON: config, model tree, tokenizer, skipped batches and other events), and a manifest of their files
+(`lm.train.manifest`). A checkpoint that does not agree with its manifest, or has none because a kill came first, is
+named and passed over: the one before it serves."""
 
-import base64
 import contextlib
 import logging
 import shutil
@@ -16,17 +16,20 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from ml_collections.config_dict import ConfigDict
 
 from lm.core.component import from_dict, to_dict
 from lm.core.errors import UserError
 from lm.core.param import Tree, abstract, flatten
-from lm.data.tokenizers import ByteTokenizer, SentencePieceTokenizer, Tokenizer
+from lm.data.batches import VERSIONS
+from lm.data.tokenizers import Tokenizer, from_saved
 from lm.model.transformer import Model
 from lm.train import components, manifest  # noqa: F401
 from lm.train.optimizer import Hyper
 from lm.train.step import State
 
+ITEMS = ("params", "opt", "ema", "meta")
 FOREIGN = (ValueError, KeyError, OSError, TypeError, EOFError)  # what orbax raises for files of another structure
 log = logging.getLogger(__name__)
 # orbax reports every file it touches, and each part of a failed save, of which `Checkpoints.wait` tells in a line.
@@ -45,10 +48,15 @@ class OpenedModel(NamedTuple):
 def meta_of(config: ConfigDict, model: Model, tokenizer: Tokenizer, text: str) -> dict:
     """What a checkpoint says about itself: enough to rebuild model and tokenizer, and `text`, the training tokens'
     digest, to know them again."""
-    saved: dict[str, Any] = {"kind": "byte"}
-    if isinstance(tokenizer, SentencePieceTokenizer):
-        saved = {"kind": "sentencepiece", "model": base64.b64encode(tokenizer.model).decode()}
-    return {"config": config.to_dict(), "model": to_dict(model), "tokenizer": saved, "text": text}
+    return {
+        "config": config.to_dict(),
+        "model": to_dict(model),
+        "tokenizer": tokenizer.saved(),
+        "text": text,
+        "versions": VERSIONS,
+        "skips": [],
+        "events": [],
+    }
 
 
 class Checkpoints:
@@ -66,9 +74,11 @@ class Checkpoints:
             create=not read_only,
             cleanup_tmp_directories=not read_only,
         )
+        if jax.process_count() > 1:  # all look at the same folder
+            multihost_utils.sync_global_devices("checkpoints")
         self._background = ThreadPoolExecutor(1)
         self._sealed: Future | None = None  # of the save under way, or the last one
-        self._manager = ocp.CheckpointManager(self.path, options=options, item_names=("params", "opt", "meta"))
+        self._manager = ocp.CheckpointManager(self.path, options=options, item_names=ITEMS)
 
     def _seal(self, step: int) -> None:
         """In the background: the manifest, once the files of the checkpoint being saved are complete."""
@@ -119,15 +129,14 @@ class Checkpoints:
 
     def save(self, state: State, meta: dict) -> None:
         # A copy, so that the next steps may take over the state's buffers while the write goes on.
-        params, opt = jax.tree.map(jnp.copy, (state.params, state.opt))
+        state = jax.tree.map(jnp.copy, state)
         self.wait()
         step = int(state.step)
         with self._writing():
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    params=ocp.args.StandardSave(params),
-                    opt=ocp.args.StandardSave(_flat(opt)),
+                    **{name: ocp.args.StandardSave(tree) for name, tree in _items(state).items()},
                     meta=ocp.args.JsonSave(meta),
                 ),
             )
@@ -136,21 +145,39 @@ class Checkpoints:
     def meta(self, step: int) -> dict:
         return self._restore(step, meta=ocp.args.JsonRestore())["meta"]
 
-    def params(self, step: int, like: Tree) -> Tree:
-        """Parameters alone, laid out as `like` (arrays or ShapeDtypeStructs with shardings)."""
-        return self._restore(step, params=ocp.args.StandardRestore(like))["params"]
+    def has_average(self, step: int) -> bool:
+        return (self.path / str(step) / "ema").is_dir()
+
+    def params(self, step: int, like: Tree, average: bool = False) -> Tree:
+        """Parameters alone, or their average, laid out as `like` (arrays or ShapeDtypeStructs with shardings)."""
+        item = "ema" if average else "params"
+        return self._restore(step, **{item: ocp.args.StandardRestore(like)})[item]
+
+    def forget(self, after: int) -> None:
+        """Delete the checkpoints of later steps, of a stretch that is given up."""
+        self.wait()
+        for step in self.steps:
+            if step > after:
+                self._manager.delete(step)
+                self._damage.pop(step, None)
 
     def state(self, step: int, like: State, hyper: Hyper) -> State:
         """Everything, laid out as `like` (see `Trainer.abstract`) or, without a mesh, on one device. Hyperparameters
         are not read but given, since a resumed run may change them."""
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding or device), like)
-        items = {"params": like.params, "opt": _flat(like.opt)}
+        items = _items(like)
+        if not self.has_average(step):
+            items.pop("ema", None)
         got = self._restore(step, **{name: ocp.args.StandardRestore(tree) for name, tree in items.items()})
-        opt = jax.tree.unflatten(jax.tree.structure(like.opt), [got["opt"][name] for name in _flat(like.opt)])
+        slow = like.opt, like.watch
+        opt, watch = jax.tree.unflatten(jax.tree.structure(slow), [got["opt"][name] for name in _flat(slow)])
         at = jax.device_put(jnp.int32(step), like.step.sharding)
         hyper = jax.tree.map(lambda x, to: jax.device_put(x, to.sharding), hyper, like.hyper)
-        return State(at, got["params"], opt, hyper)
+        ema = None
+        if like.ema is not None:  # one that was not kept so far begins here
+            ema = got["ema"] if "ema" in items else jax.tree.map(jnp.copy, got["params"])
+        return State(at, got["params"], opt, hyper, watch, ema)
 
     def _restore(self, step: int, **items: Any) -> Any:
         if (wrong := self.damage(step)) is not None:
@@ -193,13 +220,20 @@ class Checkpoints:
                 self._manager.close()
 
 
+def _items(state: State) -> dict[str, Tree]:
+    """What a checkpoint keeps of a state, by item."""
+    items = {"params": state.params, "opt": _flat((state.opt, state.watch))}
+    return items if state.ema is None else items | {"ema": state.ema}
+
+
 def _flat(tree: Tree) -> dict[str, Any]:
     """Leaves by dotted path: optimizer states are tuples with holes, which orbax would not give back as they were."""
     return {path.replace("/", "."): leaf for path, leaf in flatten(tree)}
 
 
 def open_model(path: str | Path, step: int | None = None) -> OpenedModel:
-    """The model of a run's folder, rebuilt from its checkpoint alone (the latest, or that of `step`), on one device."""
+    """The model of a run's folder, rebuilt from its checkpoint alone (the latest, or that of `step`), on one device.
+    Its parameters are the averaged ones where the run kept an average."""
     folder = Path(path).expanduser()
     if not (folder / "checkpoints").is_dir():
         raise UserError(f"{folder} holds no checkpoints: give the --workdir of a training run")
@@ -212,10 +246,6 @@ def open_model(path: str | Path, step: int | None = None) -> OpenedModel:
     model = from_dict(meta["model"])
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), abstract(model.spec()))
-    params = checkpoints.params(at, like)
+    params = checkpoints.params(at, like, average=checkpoints.has_average(at))
     checkpoints.close()
-    saved = meta["tokenizer"]
-    tokenizer: Tokenizer = ByteTokenizer()
-    if saved["kind"] == "sentencepiece":
-        tokenizer = SentencePieceTokenizer.from_bytes(base64.b64decode(saved["model"]))
-    return OpenedModel(model, params, tokenizer, ConfigDict(meta["config"]), at)
+    return OpenedModel(model, params, from_saved(meta["tokenizer"]), ConfigDict(meta["config"]), at)

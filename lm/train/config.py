@@ -1,14 +1,17 @@
 """The knobs of a training run. An experiment file's `get_config()` starts from `default()` and changes what it wants;
 `--config.a.b=value` changes the rest. Unknown knobs and wrong types are errors that name the nearest right one."""
 
+import dataclasses
 from typing import Any
 
 from ml_collections.config_dict import ConfigDict
 
 from lm.core.component import to_dict
 from lm.core.errors import UserError
+from lm.data.packing import PACKINGS
 from lm.objectives.causal import NextToken
 from lm.train.schedule import SCHEDULES
+from lm.train.watch import ACTIONS, Recovery
 
 
 def default() -> ConfigDict:
@@ -25,6 +28,9 @@ def default() -> ConfigDict:
             "pattern": "*.txt",  # files of a folder
             "field": "text",  # of JSON lines, column of Parquet
             "tokenizer": "byte",  # or bpe-2048, unigram-2048 (trained on `source`), or a SentencePiece .model file
+            "reserved": (),  # special tokens besides, of a tokenizer trained here
+            "mixture": (),  # ((source, weight), ...) in place of `source`
+            "packing": "concat",  # or best-fit: whole documents, padded rows
             "length": 256,  # tokens per row
             "batch_size": 16,  # rows per step, over all devices
             "cache": "~/.cache/pure-lm",  # folder of token caches and trained tokenizers
@@ -47,15 +53,21 @@ def default() -> ConfigDict:
             "decay": ((r"norm|/b$|embed/position", 0.0), (r".*", 1.0)),
             # (pattern, share of the learning rate); 0 freezes: neither gradient nor optimizer state
             "rates": ((r".*", 1.0),),
+            "embed_gradient": 1.0,  # share of the gradient that reaches the token table from the input (GLM-130B: 0.1)
+            "ema": 0.0,  # average of the parameters: share kept at each step, as 0.999; 0: off
         }
     )
     config.train = ConfigDict(
         {
             "steps": 1000,
+            "init_from": "",  # first parameters: a run's folder or a Hugging Face folder
             "accumulate": 1,  # microbatches per step
-            "dtype": "float32",  # of the computation, or bfloat16; parameters are float32
+            "batch_warmup": (),  # ((first step, rows), ...): smaller batches at first; multiples of a microbatch
+            "dtype": "float32",  # of the computation, or bfloat16, float16; parameters are float32
             "remat": "none",  # or dots, full
             "unroll": False,  # walk layers in Python instead of lax.scan
+            "noise_scale": False,  # measure the gradient noise scale; needs two microbatches
+            "recovery": dataclasses.asdict(Recovery()),  # from a loss that is not finite, or spikes
         }
     )
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "expert": 1, "tensor": 1})
@@ -66,6 +78,9 @@ def default() -> ConfigDict:
             "eval_batches": 0,  # 0: the whole validation split
             "checkpoint_every": 250,
             "keep": 3,  # checkpoints
+            "profile_at": 0,  # step at which a trace for TensorBoard or Perfetto begins; 0: when SIGUSR1 comes
+            "profile_steps": 3,
+            "tensorboard": False,  # event files in <workdir>/tensorboard; needs the extra `board`
         }
     )
     return config.lock()
@@ -73,10 +88,23 @@ def default() -> ConfigDict:
 
 CHOICES = {
     "optimizer.schedule": tuple(SCHEDULES),
-    "train.dtype": ("float32", "bfloat16"),
+    "train.dtype": ("float32", "bfloat16", "float16"),
+    "train.recovery.action": ACTIONS,
+    "data.packing": tuple(PACKINGS),
     "train.remat": ("none", "dots", "full"),
 }
-POSITIVE = ("train.steps", "train.accumulate", "data.length", "data.batch_size", "log.every", "log.keep")
+POSITIVE = (
+    "train.steps",
+    "train.accumulate",
+    "train.recovery.window",
+    "train.recovery.skip",
+    "train.recovery.limit",
+    "data.length",
+    "data.batch_size",
+    "log.every",
+    "log.keep",
+    "log.profile_steps",
+)
 NON_NEGATIVE = (
     "optimizer.learning_rate",
     "optimizer.warmup",
@@ -85,8 +113,11 @@ NON_NEGATIVE = (
     "log.eval_every",
     "log.eval_batches",
     "log.checkpoint_every",
+    "log.profile_at",
+    "train.recovery.spike",
+    "train.recovery.back",
 )
-SHARES = ("optimizer.final", "optimizer.cooldown")
+SHARES = ("optimizer.final", "optimizer.cooldown", "optimizer.embed_gradient", "optimizer.ema")
 
 
 def check(config: ConfigDict) -> None:
@@ -115,3 +146,11 @@ def check(config: ConfigDict) -> None:
             f"config.data.batch_size={config.data.batch_size} is no multiple of "
             f"config.train.accumulate={config.train.accumulate}: change one of them"
         )
+    recovery = config.train.recovery
+    if recovery.action == "rewind" and recovery.skip <= recovery.back:
+        raise UserError(
+            f"config.train.recovery.skip={recovery.skip} does not reach the bad batch from back={recovery.back} steps "
+            "before it: raise skip above back"
+        )
+    if config.train.noise_scale and config.train.accumulate < 2:
+        raise UserError("config.train.noise_scale compares microbatches: set config.train.accumulate to 2 or more")

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +13,57 @@ import matplotlib.pyplot as plt
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from lm.core.errors import UserError
+
 Record = dict[str, Any]
 
 
 class Metrics:
-    """`metrics.jsonl` in a run's folder: one record per line, each with its step."""
+    """`metrics.jsonl` in a run's folder: one record per line, each with its step; and the same for TensorBoard.
 
-    def __init__(self, workdir: Path, resumed_at: int) -> None:
+    One process of a run writes, the others do not."""
+
+    def __init__(self, workdir: Path, tensorboard: bool = False, writes: bool = True) -> None:
         self.path = workdir / "metrics.jsonl"
-        # A killed run may have told of steps that no checkpoint holds; they are run, and told, again.
-        kept = [r for r in read_metrics(self.path) if r["step"] <= resumed_at]
+        self._writes = writes
+        self._board = _board(workdir / "tensorboard") if tensorboard and writes else None
+
+    def resume(self, step: int, events: Sequence[Record]) -> None:
+        """Go on from `step`, up to which these events have been: what was told of later steps, which a kill or a
+        rewind undid, is told again."""
+        if not self._writes:
+            return
+        kept = [r for r in read_metrics(self.path) if r["step"] <= step and "event" not in r]
         written = self.path.with_suffix(".new")  # a kill here must not cost the records
-        written.write_text("".join(json.dumps(r) + "\n" for r in kept))
+        written.write_text("".join(json.dumps(r) + "\n" for r in [*events, *kept]))
         written.replace(self.path)
 
+    def close(self) -> None:
+        if self._board is not None:
+            self._board.close()
+
     def write(self, record: Record) -> None:
+        if not self._writes:
+            return
         with self.path.open("a") as file:
             file.write(json.dumps({k: _short(v) for k, v in record.items()}) + "\n")
+        if self._board is not None:
+            for name, value in record.items():
+                if name != "step" and isinstance(value, int | float):
+                    self._board.add_scalar(name, value, record["step"])
 
 
 def read_metrics(path: Path) -> list[Record]:
     """The records of a metrics.jsonl; a last line cut short by a kill is left out."""
     return list(_records(path)) if path.exists() else []
+
+
+def _board(folder: Path) -> Any:
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError as e:
+        raise UserError("config.log.tensorboard needs the package tensorboardX: pip install -e '.[board]'") from e
+    return SummaryWriter(str(folder))
 
 
 def _records(path: Path) -> Iterator[Record]:
@@ -69,6 +98,8 @@ def status(record: Record) -> str:
         parts.append(f"{record['bits_per_byte']:.3f} bits/byte")
     parts.append(f"{record['tokens_per_second']:,.0f} tokens/s")
     parts.append(f"MFU {record['mfu']:.0%}")
+    if record["waiting"] > 0.02:
+        parts.append(f"waiting for data {record['waiting']:.0%}")
     return ", ".join(parts)
 
 
@@ -97,6 +128,9 @@ def plot_losses(path: Path, png: Path, title: str) -> None:
         axes.annotate(
             f"{values[-1]:.3f}", (steps[-1], values[-1]), textcoords="offset points", xytext=(-4, -14), ha="right"
         )
+    for i, event in enumerate(r for r in records if "event" in r):
+        label = f"{event['event']} after a bad step" if i == 0 else None
+        axes.axvline(event["step"], color="tab:orange", lw=1, ls="--", label=label)
     axes.set(xlabel="step", ylabel="bits per byte" if unit == "bits_per_byte" else "loss, nats per token", title=title)
     axes.grid(alpha=0.3)
     if train and max(r[unit] for r in train) > 4 * min(r[unit] for r in train):

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from lm.core.ctx import Ctx, Run
 from lm.core.mesh import Sharding
 from lm.core.param import Tree, flatten, initialize
 from lm.model.transformer import Batch, Model
+from lm.train import watch
 from lm.train.optimizer import Hyper, Optimizer
 
 Array = jax.Array
@@ -26,6 +27,8 @@ class State:
     params: Tree
     opt: Tree
     hyper: Hyper
+    watch: watch.Watch
+    ema: Tree | None = None  # average of the parameters over past steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,24 +39,37 @@ class Trainer:
     objective: Objective
     optimizer: Optimizer
     seed: int = 0
-    accumulate: int = 1
+    accumulate: int = 1  # microbatches
+    ragged: bool = False  # the last ones may be empty, and are left out
+    ema: float = 0.0  # share of the average that a step keeps; 0: no average
+    recovery: watch.Recovery = watch.Recovery()
+    noise_scale: bool = False
     dtype: Any = jnp.float32
     run: Run = Run()
     sharding: Sharding | None = None
 
-    def _first(self, hyper: Hyper) -> State:
-        params = initialize(self.model.spec(), jax.random.key(self.seed))
+    def first(self, params: Tree, hyper: Hyper) -> State:
+        """Step 0 with these parameters."""
         weights, _ = self.optimizer.split(params)
-        return State(jnp.zeros((), jnp.int32), params, self.optimizer.init(weights, hyper), hyper)
+        ema = jax.tree.map(jnp.copy, params) if self.ema else None
+        return State(jnp.zeros((), jnp.int32), params, self.optimizer.init(weights, hyper), hyper, watch.first(), ema)
 
-    def init(self, hyper: Hyper) -> State:
-        """Step 0. The same values on every mesh."""
-        shardings = self.state_shardings(jax.eval_shape(self._first, hyper))
-        return jax.jit(self._first, out_shardings=shardings)(hyper)
+    def init(self, hyper: Hyper, params: Tree | None = None) -> State:
+        """Step 0, with given or with random parameters. The same values on every mesh."""
+
+        def make(params: Tree | None) -> State:
+            drawn = initialize(self.model.spec(), jax.random.key(self.seed)) if params is None else params
+            return self.first(drawn, hyper)
+
+        layout = self.state_shardings(jax.eval_shape(make, params))
+        if layout is None:  # said outright, as of a restored state: else the step would be compiled anew for that
+            layout = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        return jax.jit(make, out_shardings=layout)(params)
 
     def abstract(self, hyper: Hyper) -> State:
         """Shapes and layouts of the state: enough to compile the step without allocating anything."""
-        state = jax.eval_shape(self._first, hyper)
+        key = jax.random.key(self.seed)
+        state = jax.eval_shape(lambda: self.first(initialize(self.model.spec(), key), hyper))
         if self.sharding is None:
             return state
         shardings = self.state_shardings(state)
@@ -78,6 +94,7 @@ class Trainer:
         return dataclasses.replace(
             jax.tree.map(lambda _: everywhere, state),
             params=params,
+            ema=None if state.ema is None else params,
             opt=jax.tree_util.tree_map_with_path(opt, state.opt),
         )
 
@@ -88,50 +105,97 @@ class Trainer:
         return jax.jit(self.step, donate_argnums=0, out_shardings=out)
 
     def step(self, state: State, batch: Batch) -> tuple[State, dict[str, Array]]:
-        """One step on a global batch: arrays [B, ...]. Metrics are sums over the batch, except learning_rate,
-        grad_norm."""
+        """One step on a global batch: arrays [B, ...]. Metrics are sums over the batch, except learning_rate, grad_norm
+        and what `watch` tells. A step that `watch` refuses leaves parameters and optimizer as they were."""
         weights, rest = self.optimizer.split(state.params)
         ctx = Ctx(
             key=jax.random.fold_in(jax.random.key(self.seed + 1), state.step),
             sharding=self.sharding,
             run=self.run,
         )
+        scale = state.watch.scale if self.scaled else 1.0
 
         def loss(weights: Tree, part: Batch) -> tuple[Array, Any]:
             result = self.objective(self.model, merge(weights, rest), part, ctx, self.dtype)
-            return result.total, (result.weight, result.stats, result.out)
+            return result.total * scale, (result.weight, result.stats, result.out)
 
         batch = batch | {"row": jnp.arange(batch["tokens"].shape[0])}
-        grads, total, (weight, stats, out) = accumulated(loss, weights, batch, self.accumulate)
-        weight = jnp.maximum(weight, 1.0)
-        grads = jax.tree.map(lambda g: g / weight, grads)
-        moved, opt, metrics = self.optimizer.update(grads, state.opt, weights, state.hyper, state.step)
-        params = self.model.update(merge(moved, rest), out)
-        return State(state.step + 1, params, opt, state.hyper), metrics | stats | {"total": total}
+        sums = accumulated(loss, weights, batch, self.accumulate, self.ragged)
+        weight = jnp.maximum(sums.weight, 1.0)
+        grads = jax.tree.map(lambda g: g / (weight * scale), sums.grads)
+        moved, opt, told = self.optimizer.update(grads, state.opt, weights, state.hyper, state.step)
+        params = self.model.update(merge(moved, rest), sums.out)
+        told |= sums.stats | {"total": sums.total / scale}
+
+        verdict, watched = watch.judge(
+            self.recovery, self.scaled, state.watch, told["total"] / weight, told["grad_norm"]
+        )
+        if self.noise_scale:
+            small = sums.squares / jnp.square(scale)
+            watched, told["noise_scale"] = watch.noise(
+                watched, small, jnp.square(told["grad_norm"]), weight, sums.parts
+            )
+        ema = state.ema
+        if ema is not None:  # shorter in the beginning, which the random first parameters should not outlast
+            keep = jnp.minimum(self.ema, (1.0 + state.step) / (10.0 + state.step))
+            ema = jax.tree.map(lambda e, p: keep * e + (1 - keep) * p, ema, params)
+        if self.scaled or self.recovery.action == "skip":
+            (params, opt, ema) = jax.tree.map(
+                lambda new, old: jnp.where(verdict.refused, old, new),
+                (params, opt, ema),
+                (state.params, state.opt, state.ema),
+            )
+        told |= {"bad": verdict.bad} | ({"loss_scale": scale} if self.scaled else {})
+        return State(state.step + 1, params, opt, state.hyper, watched, ema), told
+
+    @property
+    def scaled(self) -> bool:
+        """Whether the loss is scaled, so that gradients do not vanish in float16."""
+        return self.dtype == jnp.float16
 
 
-def accumulated(loss: Callable, weights: Tree, batch: Batch, parts: int) -> tuple[Tree, Array, Any]:
-    """Gradient, value and aux of a loss that is a sum over rows, `parts` microbatches at a time.
+class Sums(NamedTuple):
+    """Of a loss that is a sum over rows."""
 
-    aux = (weight, stats, out): sums of the first two, rows of `out` (axis 1, behind `layers`) joined in order."""
+    grads: Tree
+    total: Array
+    weight: Array
+    stats: Tree
+    squares: Array  # mean over parts of the squared norm of each part's gradient per weight
+    parts: Array | int  # how many microbatches had rows
+    out: Tree  # rows (axis 1, behind `layers`) joined in order
+
+
+def accumulated(loss: Callable, weights: Tree, batch: Batch, parts: int, ragged: bool = False) -> Sums:
+    """Gradient and value of `loss(weights, part) -> total, (weight, stats, out)`, `parts` microbatches at a time; those
+    behind the last that has any weight are left out where `ragged`."""
     grad = jax.value_and_grad(loss, has_aux=True)
     if parts == 1:
-        (total, aux), grads = grad(weights, batch)
-        return grads, total, aux
+        (total, (weight, stats, out)), grads = grad(weights, batch)
+        return Sums(grads, total, weight, stats, jnp.zeros(()), 1, out)
     # Row r goes to microbatch r % parts: each microbatch is spread over all devices that hold rows.
     micro = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1), batch)
+    active: Array | int = parts
+    if ragged:
+        filled = jnp.any(micro["weights"] > 0, axis=tuple(range(1, micro["weights"].ndim)))
+        active = jnp.max(jnp.where(filled, jnp.arange(1, parts + 1), 1))
 
-    def one(carry: tuple, part: Batch) -> tuple[tuple, Tree]:
+    def one(i: Array, carry: tuple) -> tuple:
+        sums, outs = carry
+        part = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), micro)
         (total, (weight, stats, out)), grads = grad(weights, part)
-        return jax.tree.map(jnp.add, carry, (grads, total, weight, stats)), out
+        squares = sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads)) / jnp.square(jnp.maximum(weight, 1.0))
+        sums = jax.tree.map(jnp.add, sums, (grads, total, weight, stats, squares))
+        return sums, jax.tree.map(lambda whole, x: jax.lax.dynamic_update_index_in_dim(whole, x, i, 0), outs, out)
 
-    first = jax.tree.map(lambda x: x[0], micro)
-    shapes = jax.eval_shape(grad, weights, first)
-    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (shapes[1], shapes[0][0], *shapes[0][1][:2]))
-    (grads, total, weight, stats), out = jax.lax.scan(one, zeros, micro)
+    (total, (weight, stats, out)), grads = jax.eval_shape(grad, weights, jax.tree.map(lambda x: x[0], micro))
+    sums = (grads, total, weight, stats, total)
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), sums)
+    outs = jax.tree.map(lambda s: jnp.zeros((parts, *s.shape), s.dtype), out)
+    (grads, total, weight, stats, squares), outs = jax.lax.fori_loop(0, active, one, (zeros, outs))
     # out leaves are [parts, layers, rows, ...]
-    out = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 2).reshape(x.shape[1], -1, *x.shape[3:]), out)
-    return grads, total, (weight, stats, out)
+    out = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 2).reshape(x.shape[1], -1, *x.shape[3:]), outs)
+    return Sums(grads, total, weight, stats, squares / active, active, out)
 
 
 def merge(weights: Tree, rest: Tree) -> Tree:

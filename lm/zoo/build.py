@@ -11,6 +11,7 @@ from lm.core.component import checked, from_dict, to_dict
 from lm.core.errors import UserError, nearest
 from lm.model.transformer import Model
 from lm.zoo import gpt2, gpt3, llama
+from lm.zoo.names import Table
 
 
 class Family(NamedTuple):
@@ -24,6 +25,12 @@ FAMILIES: dict[str, Family] = {
     "gpt2": Family(gpt2.gpt2, gpt2.SIZES),
     "gpt3": Family(gpt3.gpt3, gpt3.SIZES),
     "llama": Family(llama.llama, llama.SIZES),
+}
+
+# `model_type` in the config.json of a Hugging Face folder -> what the tensors are called there.
+HF_NAMES: dict[str, Table] = {
+    "gpt2": gpt2.HF,
+    "llama": llama.HF,
 }
 
 

@@ -58,6 +58,7 @@ HF: Table = (
     ("body/stack/norm/w", "model.norm.weight", SAME),
     ("head/w", "lm_head.weight", SAME),
     ((), "model.layers.{layer}.self_attn.rotary_emb.inv_freq", SAME),
+    ((), "model.rotary_emb.inv_freq", SAME),
 )
 
 

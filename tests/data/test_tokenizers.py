@@ -1,3 +1,4 @@
+import json
 import random
 
 import pytest
@@ -6,7 +7,13 @@ from hypothesis import strategies as st
 
 from lm.core.errors import UserError
 from lm.data.sources import Document, open_source
-from lm.data.tokenizers import ByteTokenizer, SentencePieceTokenizer, open_tokenizer, train_sentencepiece
+from lm.data.tokenizers import (
+    ByteTokenizer,
+    SentencePieceTokenizer,
+    from_saved,
+    open_tokenizer,
+    train_sentencepiece,
+)
 
 # Text as code has it: indentation, tabs, line ends, the library's own space symbol and names of special ids.
 PIECES = [
@@ -148,3 +155,31 @@ def test_errors_name_the_remedy(code, tmp_path):
             train_sentencepiece(code, size, tmp_path / "m")
     with pytest.raises(UserError, match="no text to train"):
         train_sentencepiece([Document("a", "")], 500, tmp_path / "m")
+
+
+def test_reserved_tokens_are_special(tmp_path):
+    documents = [Document("a", "to be <|user|> or not to be\n" * 50)]
+    path = tmp_path / "a.model"
+    tokenizer = open_tokenizer("bpe-380", documents, path, reserved=["<|user|>", "<|bot|>"])
+    user, bot = (tokenizer.piece_id(name) for name in ("<|user|>", "<|bot|>"))
+    assert bot == user + 1 and user != tokenizer.sentinel(99)
+    ids = tokenizer.encode(documents[0].text)
+    assert user not in ids and tokenizer.decode(ids) == documents[0].text
+    assert tokenizer.token_bytes()[[user, bot]].tolist() == [0, 0]
+    again = from_saved(json.loads(json.dumps(tokenizer.saved())))
+    assert again.fingerprint == tokenizer.fingerprint and again.piece_id("<|bot|>") == bot
+    with pytest.raises(UserError, match=r"has no token '<\|nobody\|>'"):
+        open_tokenizer("bpe-380", documents, path, reserved=["<|nobody|>"])
+    for wrong in (["<a>", "<a>"], ["<extra_id_3>"], ["</s>"], [""]):
+        with pytest.raises(UserError, match="is empty or there already"):
+            open_tokenizer("bpe-380", documents, tmp_path / "b.model", reserved=wrong)
+
+
+def test_pieces_of_the_byte_tokenizer():
+    tokenizer = ByteTokenizer()
+    assert tokenizer.piece_id("a") == tokenizer.encode("a")[0] and tokenizer.piece_id(
+        "<extra_id_3>"
+    ) == tokenizer.sentinel(3)
+    assert from_saved(ByteTokenizer(7).saved()) == ByteTokenizer(7)
+    with pytest.raises(UserError, match=r"has no token '<\|user\|>'"):
+        open_tokenizer("byte", reserved=["<|user|>"])

@@ -11,7 +11,8 @@ from lm.core.param import flatten
 from lm.model.moe import SoftmaxRouter
 from lm.model.transformer import LanguageModel
 from lm.train.config import default
-from lm.train.setup import put, sharding_of
+from lm.train.feed import put
+from lm.train.setup import sharding_of
 from tests.train import tiny
 
 STEPS = 3
@@ -30,7 +31,7 @@ def run(kind: str, sizes: tuple[tuple[str, int], ...]) -> tuple:
     state = trainer.init(hyper)
     first, losses, step = tiny.bits(state.params), [], trainer.jitted(state)
     for k in range(STEPS):
-        state, metrics = step(state, put(tiny.batch(k), sharding))
+        state, metrics = step(state, put(tiny.batch(k), np.arange(tiny.ROWS), tiny.ROWS, sharding))
         losses.append(float(metrics["total"] / metrics["tokens"]))
     assert step._cache_size() == 1
     return first, state, losses

@@ -20,10 +20,11 @@ from lm.core.errors import UserError
 from lm.data.tokenizers import ByteTokenizer
 from lm.objectives.causal import NextToken
 from lm.train.checkpoint import Checkpoints, meta_of, open_model
+from lm.train.feed import open_data_of
 from lm.train.loop import train
 from lm.train.metrics import read_metrics
 from lm.train.optimizer import hyper_of
-from lm.train.setup import open_data_of, trainer_of
+from lm.train.setup import trainer_of
 from lm.zoo.build import build
 from tests.train import tiny
 
@@ -46,7 +47,7 @@ WRONG_KNOBS = {
     "optimizer.rates=(('heads', 0.0), ('.*', 1.0))": r"config\.optimizer\.rates: 'heads' is in no parameter's path; .*",
     "optimizer.rates=(('.*', 0.0),)": r"config\.optimizer\.rates freezes every parameter",
     "optimizer.decay=(('norm', 0.0),)": r"no rule of config\.optimizer\.decay covers body/\S+: add \('\.\*', value\)",
-    "train.dtype=float16": r"config\.train\.dtype='float16' must be one of float32, bfloat16",
+    "train.dtype=float64": r"config\.train\.dtype='float64' must be one of float32, bfloat16, float16",
     "train.steps=0": r"config\.train\.steps=0 must be at least 1",
     "train.accumulate=3": r"config\.data\.batch_size=8 is no multiple of config\.train\.accumulate=3: change",
     "data.length=17": r"config\.data\.length=17 exceeds the model's 16 positions: lower it, or raise",
@@ -122,7 +123,7 @@ def save(folder: Path) -> None:
     state = trainer_of(config, model, NextToken(), None).abstract(hyper_of(config.optimizer))
     state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), state)
     checkpoints = Checkpoints(folder / "run")
-    meta = meta_of(config, model, ByteTokenizer(), open_data_of(config).train.digest)
+    meta = meta_of(config, model, ByteTokenizer(), open_data_of(config).digest)
     checkpoints.save(dataclasses.replace(state, step=jnp.int32(2)), meta)
     checkpoints.close()
 

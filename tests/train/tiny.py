@@ -103,6 +103,10 @@ def bits(tree: Tree) -> dict[str, bytes]:
     return {path: np.asarray(leaf).tobytes() for path, leaf in flatten(tree)}
 
 
+def leaves(tree: Tree) -> list[np.ndarray]:
+    return [np.asarray(leaf) for _, leaf in flatten(tree)]
+
+
 def at_layer(tree: Tree, leaf: str) -> jax.Array:
     """The one leaf whose path ends so."""
     (found,) = [x for path, x in flatten(tree) if path.endswith(leaf)]

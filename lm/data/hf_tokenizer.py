@@ -1,0 +1,146 @@
+"""Hugging Face's tokenizer.json (the package `tokenizers`), as `lm.data.tokenizers` wants a tokenizer."""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lm.core.errors import UserError, nearest
+
+SPACE = "\u2581"  # what SentencePiece-like vocabularies write for a space
+ROLES = ("eos", "bos", "pad", "unk")
+# Where no config names them: what published vocabularies call them.
+USUAL = {
+    "eos": ("<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "<|im_end|>", "[SEP]"),
+    "bos": ("<s>", "<|begin_of_text|>", "<bos>", "[CLS]"),
+    "pad": ("<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>"),
+    "unk": ("<unk>", "[UNK]"),
+}
+
+
+class HFTokenizer:
+    """The tokenizer of a tokenizer.json with this content, and its special tokens by role (eos, bos, pad, unk).
+
+    No text becomes a special token, however it is spelled, nor are any added around it. Raises UserError for a content
+    that is no tokenizer and for one without an end-of-text token."""
+
+    def __init__(self, content: str, special: dict[str, str], name: str = "the saved tokenizer"):
+        try:
+            from tokenizers import Tokenizer
+        except ImportError as e:
+            raise UserError(f"{name} needs the package tokenizers: pip install -e '.[hf]'") from e
+        try:
+            self._tokenizer = Tokenizer.from_str(content)
+            parsed = json.loads(content)
+        except Exception as e:  # the library raises this type and no other
+            raise UserError(f"{name} is no tokenizer.json ({' '.join(str(e).split())[:120]}); copy it anew") from e
+        self._tokenizer.encode_special_tokens = True  # as text, when they are spelled in one
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self.content, self.name = content, name
+        self._pieces: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
+        self._added = {t["id"]: t for t in parsed.get("added_tokens", [])}
+        self.special = {role: found for role in ROLES if (found := self._find(role, special)) is not None}
+        if "eos" not in self.special:
+            raise UserError(f"{name} names no end-of-text token; put eos_token into tokenizer_config.json beside it")
+        self.vocab_size: int = max(self._pieces.values()) + 1
+        self.eos_id: int = self._pieces[self.special["eos"]]
+        self.bos_id = self._id_of("bos", None)
+        self.unk_id: int = self._id_of("unk", self.eos_id) or 0
+        self.pad_id: int = self._id_of("pad", self.eos_id) or 0
+        sentinels = (f"<extra_id_{i}>" for i in range(self.vocab_size))
+        self._sentinels = [self._pieces[s] for s in sentinels if s in self._pieces]
+        text = json.dumps(parsed)
+        self._byte_level = '"type": "ByteLevel"' in text
+        digest = hashlib.blake2b((content + repr(sorted(self.special.items()))).encode(), digest_size=16)
+        self.fingerprint = f"hf-{digest.hexdigest()}"
+
+    @classmethod
+    def open(cls, path: str | os.PathLike) -> "HFTokenizer":
+        """Of a tokenizer.json, or a folder with one; tokenizer_config.json beside it names the special tokens."""
+        path = Path(path).expanduser()
+        file = path / "tokenizer.json" if path.is_dir() else path
+        try:
+            content = file.read_text(encoding="utf-8")
+        except OSError as e:
+            raise UserError(f"cannot read tokenizer {file}: {e.strerror}") from e
+        except UnicodeDecodeError as e:
+            raise UserError(f"{file} is no tokenizer.json (not UTF-8 at byte {e.start}); copy it anew") from e
+        special: dict[str, str] = {}
+        for beside in ("special_tokens_map.json", "tokenizer_config.json"):  # the latter counts for more
+            special |= _named(file.with_name(beside))
+        return cls(content, special, str(file))
+
+    def __reduce__(self):
+        return HFTokenizer, (self.content, self.special, self.name)
+
+    def _find(self, role: str, special: dict[str, str]) -> str | None:
+        if role in special:
+            if special[role] not in self._pieces:
+                raise UserError(f"{self.name}: its {role} token {special[role]!r} is not in the vocabulary")
+            return special[role]
+        return next((piece for piece in USUAL[role] if piece in self._pieces), None)
+
+    def _id_of(self, role: str, otherwise: int | None) -> int | None:
+        return self._pieces[self.special[role]] if role in self.special else otherwise
+
+    @property
+    def sentinels(self) -> int:
+        return len(self._sentinels)
+
+    def encode(self, text: str) -> np.ndarray:
+        return np.asarray(self._tokenizer.encode(text, add_special_tokens=False).ids, np.int32)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        known = [i for i in np.asarray(ids).reshape(-1).tolist() if 0 <= i < self.vocab_size]
+        return self._tokenizer.decode(known, skip_special_tokens=True)
+
+    def token_bytes(self) -> np.ndarray:
+        sizes = np.zeros(self.vocab_size, np.int32)
+        for piece, i in self._pieces.items():
+            sizes[i] = self._size(piece, i)
+        return sizes
+
+    def _size(self, piece: str, i: int) -> int:
+        if i in self._added:
+            return 0 if self._added[i]["special"] else len(piece.encode())
+        if self._byte_level:  # one character of that alphabet stands for one byte
+            return len(piece)
+        if re.fullmatch(r"<0x[0-9A-F]{2}>", piece):
+            return 1
+        return len(piece.removeprefix("##").replace(SPACE, " ").encode())
+
+    def sentinel(self, i: int) -> int:
+        if not 0 <= i < self.sentinels:
+            raise UserError(f"tokenizer {self.name} has {self.sentinels} sentinels, not {i + 1}; use another tokenizer")
+        return self._sentinels[i]
+
+    def piece_id(self, name: str) -> int:
+        if name not in self._pieces:
+            raise UserError(f"tokenizer {self.name} has no token {name!r}{nearest(name, self._pieces)}")
+        return self._pieces[name]
+
+    def saved(self) -> dict[str, Any]:
+        return {"kind": "hf", "content": self.content, "special": self.special}
+
+
+def _named(path: Path) -> dict[str, str]:
+    """The special tokens by role that a config names, each as a string or as {"content": string}."""
+    if not path.is_file():
+        return {}
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise UserError(f"{path} is not JSON ({e}); copy it anew") from e
+    found = {}
+    for role in ROLES:
+        token = config.get(f"{role}_token")
+        token = token.get("content") if isinstance(token, dict) else token
+        if isinstance(token, str):
+            found[role] = token
+    return found

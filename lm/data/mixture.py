@@ -1,0 +1,60 @@
+"""Weighted mixtures by address: which source row n of a run comes from, and which of that source's rows it is."""
+
+import heapq
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from itertools import count
+from typing import NamedTuple
+
+from lm.core.errors import UserError
+
+
+class _Split(NamedTuple):
+    """Two parts of a mixture, sources or splits themselves."""
+
+    share: Fraction  # of the left
+    left: "int | _Split"
+    right: "int | _Split"
+
+    def on_left(self, n: int) -> int:
+        """How many of the first n rows go left: n * share, rounded to the nearest."""
+        return (2 * n * self.share.numerator + self.share.denominator) // (2 * self.share.denominator)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Of sources with these weights, in any unit.
+
+    Two sources are exact to half a row at every prefix of the stream. More are a binary tree of such splits (the
+    lightest joined first), each level of which adds at most half of a row times the share of what it splits: no order
+    of rows could keep even three equal sources within half a row (Tijdeman 1980, "The chairman assignment problem").
+    The weights are taken as the exact numbers that they are, so the stream never drifts from them.
+    """
+
+    weights: tuple[float, ...]
+
+    def __post_init__(self):
+        for weight in self.weights:
+            if not 0 < weight < float("inf"):
+                raise UserError(f"a mixture's weight is {weight}; give a number above 0, or leave the source out")
+        if not self.weights:
+            raise UserError("a mixture has no source; give one or more (source, weight)")
+
+    @cached_property
+    def _root(self) -> int | _Split:
+        order = count()  # settles ties, so that nodes are never compared
+        heap: list = [(Fraction(w), next(order), source) for source, w in enumerate(self.weights)]
+        heapq.heapify(heap)
+        while len(heap) > 1:
+            (a, _, left), (b, _, right) = heapq.heappop(heap), heapq.heappop(heap)
+            heapq.heappush(heap, (a + b, next(order), _Split(a / (a + b), left, right)))
+        return heap[0][2]
+
+    def place(self, n: int) -> tuple[int, int]:
+        """(source, how many of its rows came before) of row n."""
+        node = self._root
+        while isinstance(node, _Split):
+            before = node.on_left(n)
+            node, n = (node.left, before) if node.on_left(n + 1) > before else (node.right, n - before)
+        return node, n

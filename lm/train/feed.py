@@ -1,0 +1,143 @@
+"""From data to the devices: a config's batches, and the feed that keeps the step supplied with them.
+
+Each process makes only the rows that its devices hold, and the batch is one global array over all of them."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections.config_dict import ConfigDict
+
+from lm.core.mesh import Sharding
+from lm.data.batches import Batch, Batches, EvalBatches, Example
+from lm.data.open import Data, open_data
+
+DeviceBatch = dict[str, jax.Array]
+
+
+def open_data_of(config: ConfigDict) -> Data:
+    c = config.data
+    return open_data(
+        c.source,
+        c.tokenizer,
+        mixture=c.mixture,
+        validation=c.validation or None,
+        pattern=c.pattern,
+        field=c.field,
+        holdout=c.holdout,
+        cache=c.cache,
+        reserved=c.reserved,
+    )
+
+
+def batches_of(config: ConfigDict, data: Data, objective: Any) -> tuple[Batches, EvalBatches]:
+    """Training batches by address and validation batches in order; each row also tells how many bytes it predicts."""
+    c = config.data
+    example = example_of(data, objective)
+    train = Batches(
+        data.training,
+        c.length,
+        c.batch_size,
+        config.seed,
+        example,
+        packing=c.packing,
+        warmup=tuple(map(tuple, config.train.batch_warmup)),
+        parts=config.train.accumulate,
+    )
+    return train, EvalBatches(data.validation, c.length, c.batch_size, example)
+
+
+def example_of(data: Data, objective: Any) -> Example:
+    """An objective's example of a row, with the number of `bytes` that it predicts."""
+    if hasattr(objective, "for_tokenizer"):
+        objective = objective.for_tokenizer(data.tokenizer)
+    sizes = np.append(data.tokenizer.token_bytes(), 0)
+
+    def example(row: dict, rng: np.random.Generator) -> dict:
+        made = objective.example(row, rng)
+        predicted = made["targets"][made["weights"] > 0]
+        return made | {"bytes": np.int32(sizes[predicted].sum())}
+
+    return example
+
+
+def lengths_of(batches: Batches) -> tuple[int, int]:
+    """Tokens per row of the model's input, and of its encoder's (0 without one)."""
+    batch = batches.batch(0, [0])
+    encoder = batch.get("encoder/tokens")
+    return batch["tokens"].shape[1], 0 if encoder is None else encoder.shape[1]
+
+
+def abstract_batch(config: ConfigDict, objective: Any, sharding: Sharding | None) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes, types and layout of a training batch, without data."""
+    n = config.data.length + 1
+    row = {"tokens": np.zeros(n, np.int32), "segments": np.ones(n, np.int32)}
+    example = objective.example(row, np.random.default_rng(0)) | {"bytes": np.int32(0)}
+    shapes = {k: ((config.data.batch_size, *np.shape(v)), np.asarray(v).dtype) for k, v in example.items()}
+    return {
+        k: jax.ShapeDtypeStruct(shape, dtype, sharding=None if sharding is None else _by_rows(sharding, len(shape)))
+        for k, (shape, dtype) in shapes.items()
+    }
+
+
+def _by_rows(sharding: Sharding, ndim: int) -> jax.sharding.NamedSharding:
+    return sharding.named(("batch",) + (None,) * (ndim - 1))
+
+
+def own_rows(batch_size: int, sharding: Sharding | None) -> np.ndarray:
+    """Those rows of a batch that devices of this process hold, ascending."""
+    if sharding is None:
+        return np.arange(batch_size)
+    places = _by_rows(sharding, 1).addressable_devices_indices_map((batch_size,))
+    return np.unique(np.concatenate([np.arange(batch_size)[index] for index in places.values()]))
+
+
+def put(batch: Batch, rows: np.ndarray, batch_size: int, sharding: Sharding | None) -> DeviceBatch:
+    """This process's rows of a batch -> the global batch on the devices, laid out by the rules."""
+    if sharding is None:
+        return jax.device_put(batch)
+
+    def whole(own: np.ndarray) -> jax.Array:
+        def piece(index: Any) -> np.ndarray:
+            first, last, _ = index[0].indices(batch_size)
+            return own[np.searchsorted(rows, first) : np.searchsorted(rows, last)]
+
+        return jax.make_array_from_callback((batch_size, *own.shape[1:]), _by_rows(sharding, own.ndim), piece)
+
+    return {name: whole(own) for name, own in batch.items()}
+
+
+class Feed:
+    """Batches start, start + 1, ... on the devices, made by threads ahead of the step that uses them.
+
+    `waited`: seconds in which a batch was asked for and not yet made."""
+
+    def __init__(self, batches: Batches, sharding: Sharding | None, start: int = 0) -> None:
+        rows = own_rows(batches.batch_size, sharding)
+        self._host: Any = batches.iterate(start, rows=rows.tolist())
+        self._put: Callable[[Batch], DeviceBatch] = lambda batch: put(batch, rows, batches.batch_size, sharding)
+        self.waited = 0.0
+        self._ahead = self._put(next(self._host))
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self._host.close()
+
+    def __iter__(self) -> "Feed":
+        return self
+
+    def __next__(self) -> DeviceBatch:
+        now = self._ahead
+        asked = time.perf_counter()
+        batch = next(self._host)
+        self.waited += time.perf_counter() - asked
+        self._ahead = self._put(batch)  # one ahead: its transfer is done when its step begins
+        return now
+
+
+def evaluation_batches(held_out: EvalBatches, which: Iterable[int], sharding: Sharding | None) -> Iterator[DeviceBatch]:
+    """These validation batches on the devices."""
+    rows = own_rows(held_out.batch_size, sharding)
+    return (put(held_out.batch(int(k), rows.tolist()), rows, held_out.batch_size, sharding) for k in which)

@@ -1,0 +1,66 @@
+"""Weights for a new run from elsewhere: the folder of another run, or a Hugging Face folder."""
+
+import contextlib
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from lm.core.component import from_dict
+from lm.core.errors import UserError
+from lm.core.param import Tree, abstract, flatten
+from lm.hub.folder import is_hf_folder, read_folder
+from lm.model.transformer import Model
+from lm.train.checkpoint import Checkpoints
+
+
+def initial_params(path: str | Path, model: Model, like: Tree | None = None) -> Tree:
+    """The parameters of `model` from the latest sound checkpoint of a run's folder, or from a Hugging Face folder.
+
+    Laid out as `like` (arrays or ShapeDtypeStructs, shaped as `model.spec()`; leaves without a sharding, and all of
+    them by default: float32 on the first local device).
+
+    Raises `UserError` for a folder of neither kind, one that cannot be read, or whose tree or shapes are not those of
+    the model."""
+    folder = Path(path).expanduser()
+    like = _placed(abstract(model.spec()) if like is None else like)
+    if (folder / "checkpoints").is_dir():
+        return _from_run(folder, model, like)
+    if is_hf_folder(folder):
+        return jax.tree.map(_laid_out, read_folder(folder, model), like)
+    raise UserError(
+        f"{folder} {'holds neither checkpoints/ nor config.json' if folder.is_dir() else 'is no folder'}: give the "
+        "--workdir of a training run, or a Hugging Face folder with config.json and model.safetensors"
+    )
+
+
+def _placed(like: Tree) -> Tree:
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding or device), like)
+
+
+def _laid_out(x: np.ndarray, like: jax.ShapeDtypeStruct) -> jax.Array:
+    # From each process its own parts: a device_put would compare the whole of every tensor between processes first.
+    x = x.astype(like.dtype, copy=False)
+    return jax.make_array_from_callback(x.shape, like.sharding, lambda at: x[at])
+
+
+def _from_run(folder: Path, model: Model, like: Tree) -> Tree:
+    with contextlib.closing(Checkpoints(folder, read_only=True)) as checkpoints:
+        step = checkpoints.latest
+        if step is None:
+            raise UserError(f"{folder} has no finished checkpoint yet: wait for its first, or give another folder")
+        there = from_dict(checkpoints.meta(step)["model"])
+        _check_same(f"checkpoint {checkpoints.path / str(step)}", there, model)
+        return checkpoints.params(step, like, average=checkpoints.has_average(step))
+
+
+def _check_same(what: str, there: Model, here: Model) -> None:
+    """Raise `UserError` naming the first parameter that only one of the models has, or that differs in shape."""
+    theirs, ours = ({path: list(p.shape) for path, p in flatten(model.spec())} for model in (there, here))
+    for path in sorted(theirs.keys() | ours.keys()):
+        if theirs.get(path) != ours.get(path):
+            raise UserError(
+                f"{what} does not fit: parameter {path!r} is {theirs.get(path, 'absent')} there and "
+                f"{ours.get(path, 'absent')} in the model: make config.model that of the checkpoint"
+            )
