@@ -3,6 +3,7 @@ knob."""
 
 import logging
 import os
+import platform
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -16,8 +17,9 @@ from lm.core.errors import UserError, main_errors
 def run(main: Callable[[list[str]], None]) -> None:
     """`absl.app.run(main)`; wrong input prints `error: <line>` and exits with status 2, `--help` with 0."""
 
-    # A second start of the same program compiles nothing. JAX reads these when it is imported, by `main`.
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.expanduser("~/.cache/pure-lm/xla"))
+    # A second start of the same program compiles nothing. JAX reads this when it is imported, by `main`. Each machine
+    # has its own folder: what was compiled for one processor may not run on another that shares the home folder.
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.expanduser(f"~/.cache/pure-lm/xla/{platform.node()}"))
 
     def guarded(argv: list[str]) -> None:
         # Both report every backend they try and every file they touch.

@@ -12,7 +12,8 @@ if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11):
     flags += " --xla_cpu_use_fusion_emitters=false"  # halves compilation there; later ones do not know the flag
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + flags
 # Tiny programs spend their time in LLVM: without its optimizations they take a third of the processor time.
-# (A compilation cache on disk would speed up reruns only, and loading its entries has crashed CPU processes.)
+# A compilation cache on disk would speed up reruns only; without it, each run tests the same thing.
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 # Examples compile programs, so their time says nothing; on a server the same examples run each time.

@@ -1,0 +1,189 @@
+"""Resume, proved with a mixture and best-fit packing on: killed anywhere, on other meshes, in several processes."""
+
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lm.core.param import flatten
+from lm.train import manifest
+from lm.train.checkpoint import Checkpoints, open_model
+from lm.train.metrics import read_metrics
+from tests.train import tiny
+
+STEPS = 48
+EXPERIMENT = """
+from pathlib import Path
+from tests.train import tiny
+
+def get_config():
+    here = Path(__file__).parent
+    config = tiny.config(here, schedule="constant", ema=0.9)
+    other = here / "other.jsonl"
+    if not other.exists():
+        words = "abcdefghij"
+        other.write_text("".join('{"text": "%s"}\\n' % (words[: 1 + n % 10] * 2) for n in range(400)))
+    config.data.update(mixture=((config.data.source, 0.7), (str(other), 0.3)), packing="best-fit")
+    config.train.steps = STEPS
+    config.log.update(checkpoint_every=4, eval_every=0)
+    return config
+""".replace("STEPS", str(STEPS))
+
+# The command, with a note of every row of every batch that it made.
+TRACED = """
+import runpy, sys, zlib
+from lm.data.batches import Batches
+
+log = open(sys.argv.pop(1), "a")
+plain = Batches.batch
+
+def batch(self, k, rows=None):
+    made = plain(self, k, rows)
+    chosen = range(self.batch_size) if rows is None else rows
+    for row, tokens in zip(chosen, made["tokens"], strict=True):
+        log.write(f"{k} {row} {zlib.crc32(tokens.tobytes())}\\n")
+    log.flush()
+    return made
+
+Batches.batch = batch
+runpy.run_module("lm.train", run_name="__main__", alter_sys=True)
+"""
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The experiment and its data: what a run's tokens are depends on when these were written."""
+    folder = tmp_path_factory.mktemp("proofs")
+    (folder / "experiment.py").write_text(EXPERIMENT)
+    (folder / "traced.py").write_text(TRACED)
+    finish(start(folder, "calm"))
+    return folder
+
+
+def start(folder: Path, workdir: str, devices: int = 1, log: str = "", *flags: str) -> subprocess.Popen:
+    rows = folder / f"{workdir}{log}.rows"
+    given = (f"--config={folder}/experiment.py", f"--workdir={folder / workdir}", *flags)
+    env = tiny.one_device()
+    env["XLA_FLAGS"] += f" --xla_force_host_platform_device_count={devices}"
+    command = [sys.executable, str(folder / "traced.py"), str(rows), *given]
+    return subprocess.Popen(command, env=env, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def finish(*processes: subprocess.Popen) -> None:
+    for process in processes:
+        _, told = process.communicate(timeout=300)
+        assert process.returncode == 0, told
+
+
+def rows(folder: Path, workdir: str) -> dict[tuple[int, int], int]:
+    """{(step, row): checksum of its tokens}, of all processes; one that was made twice was the same twice."""
+    found: dict[tuple[int, int], int] = {}
+    for log in folder.glob(f"{workdir}*.rows"):
+        for line in log.read_text().splitlines():
+            k, row, crc = map(int, line.split())
+            assert found.setdefault((k, row), crc) == crc
+    return {at: crc for at, crc in found.items() if at[0] < STEPS}  # what was made ahead and never used
+
+
+def losses(folder: Path, workdir: str) -> list[float]:
+    found = {r["step"]: r["loss"] for r in read_metrics(folder / workdir / "metrics.jsonl") if "loss" in r}
+    assert list(found) == list(range(1, STEPS + 1))
+    return list(found.values())
+
+
+def half_written(checkpoints: Path) -> bool:
+    """Whether a checkpoint is being written: by its array store, or its manifest is to come."""
+    steps = list(checkpoints.glob("*")) if checkpoints.is_dir() else []
+    return any(not p.name.isdecimal() or not manifest.is_sealed(p) for p in steps)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_killed_anywhere_it_ends_with_the_same_bits(folder, seed):
+    """Killed twice; with odd seeds, the second time while a checkpoint is being written."""
+    rng, name = random.Random(seed), f"rough{seed}"
+    kills = sorted(rng.sample(range(2, STEPS - 8), 2))
+    for i, at in enumerate(kills):
+        process = start(folder, name)
+        deadline = time.monotonic() + 200
+        while process.poll() is None and time.monotonic() < deadline:
+            told = read_metrics(folder / name / "metrics.jsonl")
+            if (
+                told
+                and told[-1]["step"] >= at
+                and (not (seed % 2 and i) or half_written(folder / name / "checkpoints"))
+            ):
+                break
+            time.sleep(0.001)
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL, "it was to be killed before its end"
+    finish(start(folder, name))
+    ends = [Checkpoints(folder / w, read_only=True) for w in ("calm", name)]
+    assert [end.latest for end in ends] == [STEPS, STEPS]
+    for average in (False, True):
+        shapes = open_model(folder / "calm").params
+        calm, rough = (tiny.bits(end.params(STEPS, shapes, average)) for end in ends)
+        assert calm == rough
+    assert losses(folder, name) == losses(folder, "calm")
+    assert rows(folder, name) == rows(folder, "calm")
+
+
+def agree(folder: Path, name: str) -> None:
+    """The identical token stream; losses and parameters equal to rounding."""
+    assert rows(folder, name) == rows(folder, "calm")
+    np.testing.assert_allclose(losses(folder, name), losses(folder, "calm"), rtol=2e-5)
+    ours, theirs = (dict(flatten(open_model(folder / w).params)) for w in (name, "calm"))
+    for path, leaf in ours.items():
+        np.testing.assert_allclose(leaf, theirs[path], atol=2e-4, err_msg=path)
+
+
+def test_eight_devices_then_four_then_one(folder):
+    for devices, mesh, last in ((8, (2, 2, 2), 16), (4, (1, 2, 2), 32), (1, (1, 1, 1), STEPS)):
+        flags = (f"--config.mesh.{axis}={n}" for axis, n in zip(("data", "fsdp", "tensor"), mesh, strict=True))
+        finish(start(folder, "moved", devices, "", f"--config.train.steps={last}", *flags))
+    agree(folder, "moved")
+
+
+def test_two_processes_then_one(folder):
+    """Two processes of four devices each, connected by `jax.distributed`, both killed; then one device goes on."""
+
+    def pair(last: int) -> list[subprocess.Popen]:
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            port = s.getsockname()[1]
+        return [
+            start(
+                folder, "pair", 4, f"-{i}", f"--coordinator=127.0.0.1:{port}", "--processes=2", f"--process={i}",
+                f"--config.train.steps={last}", "--config.mesh.fsdp=2", "--config.mesh.tensor=2",
+            )
+            for i in range(2)
+        ]  # fmt: skip
+
+    finish(*pair(12))
+    both = pair(STEPS)
+    deadline = time.monotonic() + 200
+    while not any(r["step"] >= 21 for r in read_metrics(folder / "pair" / "metrics.jsonl")):
+        assert time.monotonic() < deadline and all(p.poll() is None for p in both)
+        time.sleep(0.01)
+    for process in both:
+        process.kill()
+        process.communicate()
+    kept = Checkpoints(folder / "pair", read_only=True).latest
+    assert kept is not None and 16 <= kept < STEPS
+    finish(*pair(36))
+    finish(start(folder, "pair", 1, "-alone"))
+    agree(folder, "pair")
+    each = [
+        {int(row) for _, row, _ in re.findall(r"(\d+) (\d+) (\d+)", (folder / f"pair-{i}.rows").read_text())}
+        for i in range(2)
+    ]
+    assert each[0] | each[1] == set(range(tiny.ROWS)) and each[0] != each[1], "each made only rows of its own"
