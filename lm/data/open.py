@@ -58,7 +58,7 @@ def open_data(
     source: Where,
     tokenizer: str = "byte",
     *,
-    mixture: Sequence[tuple[str, float]] = (),
+    mixture: Sequence[tuple] = (),
     validation: Where | None = None,
     pattern: str = "*.txt",
     field: str = "text",
@@ -68,37 +68,46 @@ def open_data(
 ) -> Data:
     """Both splits of a source (see `open_source`) in tokens, which are kept below `cache` for the next time.
 
-    `mixture` = ((source, weight), ...) is taken instead of `source`. A tokenizer given as "bpe-2048" or "unigram-2048"
-    is trained on the training splits, with `reserved` special tokens, and kept too.
+    `mixture` = ((source, weight), (source, weight, field), ...) is taken instead of `source`. A tokenizer given as
+    "bpe-2048" or "unigram-2048" is trained on the training splits, with `reserved` special tokens, and kept too.
     """
-    sources = sources_of(source, mixture)
+    sources = sources_of(source, mixture, field)
     if mixture and validation is not None:
         raise UserError("data.validation does not go with data.mixture: each of its sources holds out its own part")
-    options: dict[str, Any] = dict(validation=validation, pattern=pattern, field=field, holdout=holdout)
+    options: dict[str, Any] = dict(validation=validation, pattern=pattern, holdout=holdout)
     root = Path(cache).expanduser()
-    train = [open_source(where, "train", **options) for where, _ in sources]
+    train = [open_source(s.where, "train", field=s.field, **options) for s in sources]
     text = hashlib.blake2b(repr([s.fingerprint for s in train] + list(reserved)).encode(), digest_size=16).hexdigest()
     path = root / "tokenizers" / f"{text}-{Path(tokenizer).name}.model"
     tokens = open_tokenizer(tokenizer, chain.from_iterable(train), path, reserved=reserved)
     caches = root / "tokens"
+    held_out = [open_source(s.where, "validation", field=s.field, **options) for s in sources]
     parts = [
-        Part(
-            str(where),
-            weight,
-            build_cache(of_source, tokens, caches),
-            build_cache(open_source(where, "validation", **options), tokens, caches),
-        )
-        for (where, weight), of_source in zip(sources, train, strict=True)
+        Part(str(s.where), s.weight, build_cache(of_train, tokens, caches), build_cache(of_held_out, tokens, caches))
+        for s, of_train, of_held_out in zip(sources, train, held_out, strict=True)
     ]
     return Data(tokens, tuple(parts))
 
 
-def sources_of(source: Where, mixture: Sequence[tuple[str, float]]) -> list[tuple[Where, float]]:
-    """((source, weight), ...) of a run, whether it has a mixture or not. Raises `UserError` for a malformed one."""
+class Weighted(NamedTuple):
+    """A source of a run."""
+
+    where: Where
+    weight: float
+    field: str  # of its JSON lines, column of its Parquet
+
+
+def sources_of(source: Where, mixture: Sequence[tuple], field: str) -> list[Weighted]:
+    """The sources of a run, whether it has a mixture or not. Raises `UserError` for a malformed one."""
     try:
-        weighted: list[tuple[Where, float]] = [(where, float(weight)) for where, weight in mixture]
+        weighted = [
+            Weighted(where, float(weight), *(map(str, own) if own else (field,))) for where, weight, *own in mixture
+        ]
     except (TypeError, ValueError) as e:
-        raise UserError(f"data.mixture={mixture!r} is no list of (source, weight): write (('a.txt', 0.7), ...)") from e
-    if len({str(where) for where, _ in weighted}) < len(weighted):
+        raise UserError(
+            f"data.mixture={mixture!r} is no list of (source, weight) or (source, weight, field): write "
+            "(('a.txt', 0.7), ('b.jsonl', 0.3, 'text'))"
+        ) from e
+    if len({str(where) for where, _, _ in weighted}) < len(weighted):
         raise UserError(f"data.mixture={mixture!r} names a source twice: give it one weight")
-    return weighted or [(source, 1.0)]
+    return weighted or [Weighted(source, 1.0, field)]

@@ -56,7 +56,8 @@ def evaluate() -> dict[str, Any]:
     opened = open_model(CHECKPOINT.value, STEP.value)
     c = opened.config.data
     if DATA.value is None and c.mixture:
-        raise UserError(f"this run's data is a mixture of {[w for w, _ in c.mixture]}: choose one of them with --data")
+        names = ", ".join(str(source[0]) for source in c.mixture)
+        raise UserError(f"this run's data is a mixture of {names}: choose one of them with --data")
     where = DATA.value or c.source
     split = SPLIT.value or ("validation" if DATA.value in (None, STDLIB) else "all")
     options = {"pattern": PATTERN.value or c.pattern, "field": c.field, "holdout": c.holdout}

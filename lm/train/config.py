@@ -29,7 +29,7 @@ def default() -> ConfigDict:
             "field": "text",  # of JSON lines, column of Parquet
             "tokenizer": "byte",  # or bpe-2048, unigram-2048 (trained on `source`), or a SentencePiece .model file
             "reserved": (),  # special tokens besides, of a tokenizer trained here
-            "mixture": (),  # ((source, weight), ...) in place of `source`
+            "mixture": (),  # ((source, weight), (source, weight, field), ...) in place of `source`
             "packing": "concat",  # or best-fit: whole documents, padded rows
             "length": 256,  # tokens per row
             "batch_size": 16,  # rows per step, over all devices

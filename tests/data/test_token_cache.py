@@ -199,6 +199,13 @@ def test_open_data(tmp_path):
     data = open_data(corpus, "bpe-400", field="body", holdout=0.1, cache=tmp_path / "cache")
     assert data.parts[0].train.documents + data.validation[0].documents == 200
     assert data.tokenizer.decode(data.parts[0].train.read(0, 20)).startswith("document ")
+    other = tmp_path / "other.txt"
+    other.write_text("a line of another kind\n" * 99)
+    mixed = open_data("", "byte", mixture=((corpus, 3, "body"), (other, 1)), holdout=0.1, cache=tmp_path / "cache")
+    assert [part.weight for part in mixed.parts] == [3, 1] and mixed.tokens == sum(c.size for c, _ in mixed.training)
+    for wrong in (("a.txt",), ((corpus, 1), (corpus, 2)), ((corpus, "much"),)):
+        with pytest.raises(UserError, match=r"data\.mixture="):
+            open_data("", "byte", mixture=wrong, cache=tmp_path / "cache")
     again = open_data(corpus, "bpe-400", field="body", holdout=0.1, cache=tmp_path / "cache")
     assert again.digest == data.digest
     assert again.tokenizer.fingerprint == data.tokenizer.fingerprint

@@ -183,3 +183,10 @@ def test_pieces_of_the_byte_tokenizer():
     assert from_saved(ByteTokenizer(7).saved()) == ByteTokenizer(7)
     with pytest.raises(UserError, match=r"has no token '<\|user\|>'"):
         open_tokenizer("byte", reserved=["<|user|>"])
+
+
+def test_more_characters_than_the_vocabulary_has_room_for(tmp_path):
+    rare = "".join(chr(0x4E00 + i) for i in range(400))
+    text = "".join(f"to be or not to be, that is the question {c}\n" for c in rare)
+    tokenizer = open_tokenizer("bpe-600", [Document("a", text)], tmp_path / "a.model")
+    assert tokenizer.decode(tokenizer.encode(text)) == text
