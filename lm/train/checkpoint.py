@@ -123,6 +123,11 @@ class Checkpoints:
         """The newest step whose checkpoint is sound."""
         return self._newest_sound(self.steps)
 
+    def newest(self, upto: int) -> int | None:
+        """The newest sound one of these steps, once the save under way is finished."""
+        self.wait()
+        return self._newest_sound([step for step in self.steps if step <= upto])
+
     @property
     def steps(self) -> list[int]:
         return sorted(self._manager.all_steps())

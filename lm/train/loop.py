@@ -30,7 +30,7 @@ from lm.train.hardware import peak_flops
 from lm.train.metrics import Metrics, plot_losses, progress_bar, status
 from lm.train.optimizer import hyper_of
 from lm.train.profile import Profiler
-from lm.train.recovery import Event, check_limit, diverged, newest_before, rewound
+from lm.train.recovery import Event, bad_steps, check_limit, rewound, told
 from lm.train.setup import check_fit, first_state, sharding_of, start, trainer_of
 from lm.zoo.build import build
 
@@ -113,24 +113,18 @@ def train(config: ConfigDict, workdir: str | Path, console: Console | None = Non
             saving = stop or step == last or _due(step, config.log.checkpoint_every)
             if not (due or saving):
                 continue
-            bad = [(at, m) for at, m in pending if float(m["bad"])]
+            found = bad_steps(trainer.recovery, pending)
             pending.clear()
-            for at, m in bad:
-                loss, norm = float(m["total"]) / max(float(m["tokens"]), 1.0), float(m["grad_norm"])
-                if trainer.recovery.action == "stop":
-                    raise diverged(at, loss, norm)
-                event = {"event": "skip", "step": at, "bad_loss": f"{loss:.4g}"}
-                if trainer.recovery.action == "rewind":
-                    back_to = newest_before(trainer.recovery, checkpoints.steps, at)
-                    batches, how = rewound(trainer.recovery, batches, at, back_to)
-                    event |= how
+            rewinds = bool(found) and trainer.recovery.action == "rewind"
+            if rewinds:
+                back_to = checkpoints.newest(found[0]["step"] - 1 - trainer.recovery.back) or 0
+                batches, found[0] = rewound(trainer.recovery, batches, found[0], back_to)
+            for event in found:
                 events.append(event)
-                check_limit(trainer.recovery, events)
-                console.print(f"[yellow]step {at}: loss {loss:.4g}, gradient norm {norm:.4g}:[/] {_told_event(event)}")
                 metrics.write(event)
-                if trainer.recovery.action == "rewind":
-                    break
-            if bad and trainer.recovery.action == "rewind":
+                console.print(f"[yellow]{told(event)}[/]")
+            check_limit(trainer.recovery, events)
+            if rewinds:
                 checkpoints.forget(after=back_to)
                 if back_to:
                     state = checkpoints.state(back_to, trainer.abstract(hyper), hyper)
@@ -186,12 +180,6 @@ def _told_data(data: Data) -> str:
         f"{data.tokens:,} training tokens{sources} ({documents:,} documents{empty}), "
         f"{sum(cache.size for cache in data.validation):,} for validation"
     )
-
-
-def _told_event(event: Event) -> str:
-    if event["event"] == "skip":
-        return "its update is left out"
-    return f"back to step {event['to']}, then past {event['skipped']} batches from step {event['skipped_from']} on"
 
 
 def _told(result: Record) -> str:

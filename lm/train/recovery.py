@@ -1,24 +1,39 @@
 """What a run does about bad steps, of which `lm.train.watch` tells: stop, tell of those left out, or rewind."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from lm.core.errors import UserError
 from lm.data.batches import Batches
 from lm.train.watch import Recovery
 
-Event = dict[str, Any]
+Event = dict[str, Any]  # a metrics record, which every later checkpoint holds too
 
 
-def diverged(step: int, loss: float, grad_norm: float) -> UserError:
-    return UserError(
-        f"step {step}: loss {loss:.4g}, gradient norm {grad_norm:.4g}: the run diverged. Earlier checkpoints are kept; "
-        "lower config.optimizer.learning_rate, lengthen warmup, set clip, or let config.train.recovery.action=rewind "
-        "or skip go around it"
-    )
+def bad_steps(rule: Recovery, measured: Sequence[tuple[int, dict]]) -> list[Event]:
+    """An event for each bad step among (step, metrics), which waits for those; of several that call for a rewind the
+    first. Raises `UserError` where the rule is to stop."""
+    events = []
+    for step, m in measured:
+        if not float(m["bad"]):
+            continue
+        loss, norm = float(m["total"]) / max(float(m["tokens"]), 1.0), float(m["grad_norm"])
+        if rule.action == "stop":
+            raise UserError(
+                f"step {step}: loss {loss:.4g}, gradient norm {norm:.4g}: the run diverged. Earlier checkpoints are "
+                "kept; lower config.optimizer.learning_rate, lengthen warmup, set clip, or let "
+                "config.train.recovery.action=rewind or skip go around it"
+            )
+        # Figures as text: what is not finite is no JSON.
+        events.append({"event": rule.action, "step": step, "bad_loss": f"{loss:.4g}", "bad_norm": f"{norm:.4g}"})
+        if rule.action == "rewind":
+            break
+    return events
 
 
-def check_limit(rule: Recovery, events: list[Event]) -> None:
+def check_limit(rule: Recovery, events: Sequence[Event]) -> None:
+    """Raises `UserError` once a run has had more events than it may."""
     if len(events) > rule.limit:
         last = events[-1]
         raise UserError(
@@ -27,15 +42,17 @@ def check_limit(rule: Recovery, events: list[Event]) -> None:
         )
 
 
-def rewound(rule: Recovery, batches: Batches, bad: int, checkpoint: int) -> tuple[Batches, Event]:
-    """The stream, and the event to record, of a run that goes back to `checkpoint` because of step `bad` (counted from
-    1): as before until `back` steps before it, then `skip` batches further."""
-    at = max(checkpoint, bad - 1 - rule.back)
+def rewound(rule: Recovery, batches: Batches, event: Event, checkpoint: int) -> tuple[Batches, Event]:
+    """The stream, and what to record, of a run that goes back to `checkpoint` because of a bad step (counted from 1):
+    as before until `back` steps before it, then `skip` batches further."""
+    at = max(checkpoint, event["step"] - 1 - rule.back)
     skips = (*batches.skips, (at, rule.skip))
-    event = {"event": "rewind", "to": checkpoint, "skipped_from": at, "skipped": rule.skip}
-    return dataclasses.replace(batches, skips=skips), event
+    return dataclasses.replace(batches, skips=skips), event | {"to": checkpoint, "from": at, "skipped": rule.skip}
 
 
-def newest_before(rule: Recovery, steps: list[int], bad: int) -> int:
-    """The newest of these checkpoints at least `back` steps before a bad one; 0, the beginning, if there is none."""
-    return max((step for step in steps if step <= bad - 1 - rule.back), default=0)
+def told(event: Event) -> str:
+    """An event as a person reads it."""
+    what = f"step {event['step']}: loss {event['bad_loss']}, gradient norm {event['bad_norm']}"
+    if event["event"] == "skip":
+        return f"{what}: its update is left out"
+    return f"{what}: back to step {event['to']}, then past {event['skipped']} batches from step {event['from']} on"
