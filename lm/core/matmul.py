@@ -19,41 +19,48 @@ def matmul(x: Array, w: Array, bias: Array | None = None, transpose: bool = Fals
     Leading axes of a w with more than two correspond to those of x, as in `jnp.matmul`. A half-precision product with a
     matrix is summed in float32, as are the gradients of matrix and bias: float32 parameters get them unrounded."""
     dtype = jnp.dtype(dtype or x.dtype)
-    if w.ndim == 2 and x.dtype in HALF:
-        return _half(transpose, dtype, x, w, bias)
+    if w.ndim == 2 and (transpose or x.dtype in HALF):
+        return _matrix(transpose, dtype, x, w, bias)
     w = w.astype(x.dtype)
     y = (x @ (jnp.swapaxes(w, -1, -2) if transpose else w)).astype(dtype)
     return y if bias is None else y + bias.astype(dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _half(transpose: bool, dtype: Any, x: Array, w: Array, bias: Array | None) -> Array:
-    w = w.astype(x.dtype)
-    y = _product(x, _transposed(w) if transpose else w)
+def _matrix(transpose: bool, dtype: Any, x: Array, w: Array, bias: Array | None) -> Array:
+    y = _product(x, _turned(w.astype(x.dtype)) if transpose else w.astype(x.dtype))
     return (y if bias is None else y + bias).astype(dtype)
 
 
 def _forward(transpose: bool, dtype: Any, x: Array, w: Array, bias: Array | None) -> tuple[Array, tuple]:
-    return _half(transpose, dtype, x, w, bias), (x, w, bias)
+    return _matrix(transpose, dtype, x, w, bias), (x, w, bias)
 
 
 def _backward(transpose: bool, dtype: Any, saved: tuple, dy: Array) -> tuple[Array, Array, Array | None]:
     x, w, bias = saved
-    dy, half = dy.astype(x.dtype), w.astype(x.dtype)
-    dx = _product(dy, half if transpose else _transposed(half)).astype(x.dtype)
+    dy, rounded = dy.astype(x.dtype), w.astype(x.dtype)
+    dx = _product(dy, rounded if transpose else _turned(rounded)).astype(x.dtype)
     rows, dys = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
-    left, right = (dys, rows) if transpose else (rows, dys)
-    dw = _product(_transposed(left), right).astype(w.dtype)
+    # x is turned, not dy, which is many times as wide where w is a vocabulary; the barrier keeps XLA from undoing that
+    dw = _product(_transposed(rows), dys)
+    dw = (_transposed(lax.optimization_barrier(dw)) if transpose else dw).astype(w.dtype)
     # A product with ones: XLA's CPU backend takes longer to sum half-precision rows than to multiply them.
     db = None if bias is None else _product(jnp.ones((1, len(dys)), dys.dtype), dys)[0].astype(bias.dtype)
     return dx, dw, db
 
 
-_half.defvjp(_forward, _backward)
+_matrix.defvjp(_forward, _backward)
 
 
 def _product(x: Array, w: Array) -> Array:
-    return lax.dot_general(x, w, (((x.ndim - 1,), (0,)), ((), ())), preferred_element_type=jnp.float32)
+    """Summed in float32, or what is wider."""
+    total = jnp.promote_types(x.dtype, jnp.float32)
+    return lax.dot_general(x, w, (((x.ndim - 1,), (0,)), ((), ())), preferred_element_type=total)
+
+
+def _turned(w: Array) -> Array:
+    """w^T, where XLA's CPU backend reads a float32 w as it lies, but wants a copy of a half-precision one."""
+    return w.T if w.dtype == jnp.float32 else _transposed(w)
 
 
 def _transposed(x: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Half-precision products: sums and parameter gradients in float32."""
+"""Products with gradients of their own: half-precision ones, and those with a table stored [out, in]."""
 
 import jax
 import jax.numpy as jnp
@@ -48,3 +48,12 @@ def test_logits_of_half_precision_states_are_not_rounded():
     exact = X.astype(jnp.float32) @ w.astype(jnp.bfloat16).astype(jnp.float32).T
     np.testing.assert_allclose(y, exact, rtol=1e-6)
     assert (y != y.astype(jnp.bfloat16)).any()
+
+
+def test_a_table_has_the_gradient_that_autodiff_gives():
+    x, w, dy = X.astype(jnp.float32), jax.random.normal(KEYS[1], (6, 8)), DY.astype(jnp.float32)
+    y, back = jax.vjp(lambda x, w: dot(x, w, BIAS, transpose=True), x, w)
+    z, plain = jax.vjp(lambda x, w: x @ w.T + BIAS, x, w)
+    close(y, z, rtol=1e-6)
+    for a, b in zip(back(dy), plain(dy), strict=True):
+        close(a, b, rtol=1e-6)
