@@ -13,7 +13,7 @@ from lm.model.heads import LMHead
 from lm.model.layers import RMSNorm
 from lm.model.mlp import MLP
 from lm.model.moe import MoE, SoftmaxRouter
-from lm.model.positions import Rotary
+from lm.model.rotary import Rotary
 from lm.model.residual import PreNorm
 from lm.model.stack import Stack
 from lm.model.transformer import LanguageModel, Transformer

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lm.core.errors import UserError, nearest
+from lm.core.errors import UserError
 from lm.core.param import Tree, flatten
 from lm.hub.names import Model, dropped_names, links_by_name, to_params, to_tensors
-from lm.zoo.build import HF_NAMES
+from lm.hub.config import dialect_of
 from lm.zoo.names import Table
 
 CONFIG, WHOLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
@@ -37,7 +37,7 @@ def read_folder(folder: str | Path, model: Model, table: Table | None = None) ->
     unknown, of another shape than the model's or of no type above."""
     folder = Path(folder).expanduser()
     if table is None:
-        table = HF_NAMES[_model_type(folder)]
+        table = dialect_of(_model_type(folder)).names
     with contextlib.ExitStack() as stack:
         stored = _stored(folder, stack)
         try:
@@ -102,11 +102,7 @@ class _Tensors(Mapping[str, np.ndarray]):
 
 
 def _model_type(folder: Path) -> str:
-    config = _json(folder / CONFIG)
-    name = config.get("model_type")
-    if name not in HF_NAMES:
-        raise UserError(f"{folder / CONFIG}: model_type={name!r} has no table of names{nearest(str(name), HF_NAMES)}")
-    return name
+    return str(_json(folder / CONFIG).get("model_type"))
 
 
 def _json(path: Path) -> dict[str, Any]:

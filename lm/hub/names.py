@@ -20,6 +20,7 @@ from lm.zoo.names import Table
 Model = LanguageModel | EncoderDecoder
 LAYER = "/stack/{layer}/"
 LEAVES = {"w": "weight", "b": "bias"}
+INDEXED = ("expert", "heads")  # axes of ours along which they may keep a tensor each
 
 
 class Piece(NamedTuple):
@@ -170,12 +171,13 @@ def _links(model: Model, table: Table) -> Iterator[Link]:
                 groups = layout.groups
                 if isinstance(groups, str):
                     groups = getattr(_component(model, paths[0], layer), groups)
-                experts = params[0].shape[params[0].axes.index("expert")] if "{expert}" in theirs else None
-                for expert in range(experts or 1):
-                    more = () if experts is None else (expert,)
+                axis = next((a for a in INDEXED if f"{{{a}}}" in theirs), None)
+                many = params[0].shape[params[0].axes.index(axis)] if axis else 1
+                for index in range(many):
+                    more = (index,) if axis else ()
                     parts = tuple(Piece(path, at + more) for path, at in pieces)
                     shapes = tuple(p.shape[len(part.at) :] for p, part in zip(params, parts, strict=True))
-                    name = theirs.format(layer=layer, leaf=LEAVES.get(leaf), expert=expert)
+                    name = theirs.format(layer=layer, leaf=LEAVES.get(leaf), **{axis: index} if axis else {})
                     yield Link(name, parts, shapes, layout.transpose, groups)
 
 

@@ -58,9 +58,12 @@ def reference(
     k_tokens: Tokens,
     scale: float,
     bias: Array | None = None,
+    cap: float | None = None,
+    sink: Array | None = None,
     on_probs: Callable[[Array], Array] = lambda p: p,
 ) -> Array:
-    """softmax(scale * q k^T + bias) v over the visible keys. Scores and softmax in float32.
+    """softmax(scale * q k^T + bias) v over the visible keys. Scores and softmax in float32. With `cap` scores s become
+    cap * tanh(s / cap); `sink` [H] is the score of a further key, whose value is zero.
 
     q [B,H,S,K], k [B,G,T,K], v [B,G,T,V], bias broadcastable to [B,H,S,T] -> [B,H,S,V]. `on_probs` sees (and may
     replace) the probabilities [B,H,S,T]: dropout and records."""
@@ -71,8 +74,11 @@ def reference(
     scores = scores.reshape(b, h, s, t) * scale
     if bias is not None:
         scores = scores + bias.astype(jnp.float32)
+    scores = cap * jnp.tanh(scores / cap) if cap else scores
     scores = jnp.where(visible(mask, q_tokens, k_tokens)[:, None], scores, HIDDEN)
-    probs = on_probs(jax.nn.softmax(scores, axis=-1)).astype(v.dtype)
+    if sink is not None:
+        scores = jnp.concatenate([scores, jnp.broadcast_to(sink[:, None, None], (b, h, s, 1))], axis=-1)
+    probs = on_probs(jax.nn.softmax(scores, axis=-1)[..., :t]).astype(v.dtype)
     out = jnp.einsum("bgrst,bgtv->bgrsv", probs.reshape(b, g, h // g, s, t), v)
     return out.reshape(b, h, s, -1)
 

@@ -5,17 +5,19 @@ import jax.numpy as jnp
 
 from lm.core.component import component
 from lm.core.ctx import Ctx, constrain, dropout, tap
-from lm.core.errors import UserError
-from lm.core.param import Initializer, Normal, Tree
+from lm.core.errors import UserError, nearest
+from lm.core.param import Initializer, Normal, Param, Tree, stack
 from lm.kernels import attention as kernel
 from lm.kernels.attention import Tokens
-from lm.model.layers import Norm, linear, linear_spec
-from lm.model.masks import Bidirectional, Causal, Prefix, Window
-from lm.model.positions import Learned, Rotary
+from lm.model.layers import ZEROS, Norm, linear, linear_spec
+from lm.model.masks import Causal, MaskKind
+from lm.model.positions import Learned
+from lm.model.rotary import Rotary
 from lm.model.scores import ScoreTerm
 from lm.model.sources import Own, Room, Source, row_tokens
 
 Array = jax.Array
+NORM_OVER = ("head", "each", "whole")
 
 
 @component
@@ -25,28 +27,49 @@ class Attention:
 
     Maps x [B, S, d] to [B, S, d]. `source` says where keys and values come from (own inputs, encoder, segment memory),
     `query` is a table of positions that stand in for the queries' inputs (PanGu-alpha's query layer, Zeng et al. 2021,
-    2104.12369), `biases` which of q, k, v, o have one. `scale` defaults to head_dim ** -0.5. Norms of queries and keys
-    act on each head before rotation."""
+    2104.12369), `biases` which of q, k, v, o have one. `scale` defaults to head_dim ** -0.5; `by_layer` divides it by
+    the layer's number, from 1 (GPT-2 of Mistral's Stanford CRFM). `clip` bounds queries, keys and values (MPT), `cap`
+    the scores by cap * tanh(s / cap) (Gemma 2, arXiv 2408.00118); `sinks` adds a learned score per head to each softmax
+    for which nothing is read (GPT-OSS; Xiao et al. 2023, 2309.17453).
+
+    Norms of queries and keys act on each head with one gain for all ("head"; Henry et al. 2020, 2010.04245), on each
+    with its own ("each"), or on all heads at once ("whole", OLMo 2), before rotation or, with `norm_rotated`, after it.
+    `inner_norm` acts on what the heads give, before the output projection (sub-LN: Magneto, 2210.06423)."""
 
     heads: int
     head_dim: int
     kv_heads: int | None = None
-    mask: Causal | Window | Prefix | Bidirectional = Causal()
+    mask: MaskKind = Causal()
     rotary: Rotary | None = None
     terms: tuple[ScoreTerm, ...] = ()
     source: Source = Own()
     query: Learned | None = None
     biases: tuple[str, ...] = ()
     scale: float | None = None
+    by_layer: bool = False
+    clip: float | None = None
+    cap: float | None = None
+    sinks: bool = False
     q_norm: Norm | None = None
     k_norm: Norm | None = None
+    norm_over: str = "head"
+    norm_rotated: bool = False
+    inner_norm: Norm | None = None
     dropout: float = 0.0
     init: Initializer = Normal()
     out_init: Initializer = Normal()
 
     def __post_init__(self) -> None:
-        if self.heads % self.kv:
+        if self.kv < 1 or self.heads % self.kv:
             raise UserError(f"heads={self.heads} is no multiple of kv_heads={self.kv}: change one of them")
+        if self.norm_over not in NORM_OVER:
+            raise UserError(f"norm_over={self.norm_over!r} is unknown{nearest(self.norm_over, NORM_OVER)}")
+        if self.norm_rotated and self.norm_over != "head":
+            raise UserError(f"norm_over={self.norm_over!r} cannot be norm_rotated: only norm_over='head' can")
+
+    @property
+    def _norms(self) -> dict[str, Norm | None]:
+        return {"q": self.q_norm, "k": self.k_norm}
 
     @property
     def kv(self) -> int:
@@ -61,8 +84,12 @@ class Attention:
             "o": linear_spec((wide, d), ("heads", "embed"), "o" in self.biases, self.out_init),
             "terms": {str(i): t.spec(d, self.heads, self.head_dim) for i, t in enumerate(self.terms)},
         }
-        norms = {"q_norm": self.q_norm, "k_norm": self.k_norm}
-        spec |= {name: n.spec(self.head_dim) for name, n in norms.items() if n}
+        for name, norm, heads in (("q_norm", self.q_norm, self.heads), ("k_norm", self.k_norm, self.kv)):
+            if norm:
+                one = norm.spec(heads * self.head_dim if self.norm_over == "whole" else self.head_dim)
+                spec[name] = stack(one, heads, "heads") if self.norm_over == "each" else one
+        spec |= {"sinks": Param((self.heads,), ("heads",), ZEROS, "bias")} if self.sinks else {}
+        spec |= {"inner_norm": self.inner_norm.spec(wide)} if self.inner_norm else {}
         return spec | ({"query": self.query.spec(d)} if self.query else {})
 
     def slots(self, d: int, room: Room) -> Tree:
@@ -71,22 +98,27 @@ class Attention:
     def __call__(self, p: Tree, x: Array, ctx: Ctx, slot: Tree, out: dict) -> tuple[Array, Tree]:
         tokens = row_tokens(ctx)
 
-        def heads(y: Array, norm: Norm | None, norm_p: Tree, tokens: Tokens | None) -> Array:
+        def heads(name: str, inputs: Array, tokens: Tokens) -> Array:
+            y, norm, norm_p = linear(p[name], inputs), self._norms.get(name), p.get(f"{name}_norm")
+            y = jnp.clip(y, -self.clip, self.clip) if self.clip else y
+            y = norm(norm_p, y) if norm and self.norm_over == "whole" else y
             y = y.reshape(*y.shape[:2], -1, self.head_dim)
-            y = jnp.swapaxes(norm(norm_p, y) if norm else y, 1, 2)  # [B, heads, S, K]
-            return self.rotary(y, tokens.positions) if self.rotary and tokens else y
+            early = norm is not None and self.norm_over != "whole" and not self.norm_rotated
+            y = jnp.swapaxes(norm(norm_p, y) if norm and early else y, 1, 2)  # [B, heads, S, K]
+            y = self.rotary(y, tokens.positions, name == "k") if self.rotary and name != "v" else y
+            return norm(norm_p, y) if norm and self.norm_rotated else y
 
         def project(inputs: Array, key_tokens: Tokens) -> tuple[Array, Array]:
-            k = heads(linear(p["k"], inputs), self.k_norm, p.get("k_norm"), key_tokens)
-            return k, heads(linear(p["v"], inputs), None, None, None)
+            return heads("k", inputs, key_tokens), heads("v", inputs, key_tokens)
 
         inputs = self.query(p["query"], tokens.positions, x.shape[-1], x.dtype) if self.query else x
-        q = heads(linear(p["q"], inputs), self.q_norm, p.get("q_norm"), tokens)
-        q = constrain(q, ctx, "batch", "heads", "seq", None)
+        q = constrain(heads("q", inputs, tokens), ctx, "batch", "heads", "seq", None)
+        q = q / (ctx.layer + 1) if self.by_layer else q
         k, v, key_tokens, new = self.source(project, x, ctx, slot)
         k, v = k.astype(x.dtype), v.astype(x.dtype)
-        y = self._attend(p["terms"], q, k, v, tokens, key_tokens, ctx, out, slot is None and self.source.aligned)
+        y = self._attend(p, q, k, v, tokens, key_tokens, ctx, out, slot is None and self.source.aligned)
         y = jnp.swapaxes(y, 1, 2).reshape(*x.shape[:2], -1)
+        y = self.inner_norm(p["inner_norm"], y) if self.inner_norm else y
         return constrain(linear(p["o"], y), ctx, "batch", "seq", "embed"), new
 
     def _attend(
@@ -102,13 +134,13 @@ class Attention:
         aligned: bool,
     ) -> Array:
         scale = self.head_dim**-0.5 if self.scale is None else self.scale
-        plain = not self.terms and (ctx.key is None or self.dropout == 0) and "probs" not in ctx.record
+        plain = not self.terms and not self.cap and not self.sinks and (ctx.key is None or self.dropout == 0) and "probs" not in ctx.record
         if plain and aligned and ctx.run.blocked_attention and self.mask.band() != (None, None):
             return kernel.blocked(q, k, v, mask=self.mask, q_tokens=tokens, k_tokens=key_tokens, scale=scale)
         shared_k = jnp.repeat(k, self.heads // self.kv, axis=1) if self.terms else k
         bias = None
         for i, term in enumerate(self.terms):
-            added = term(p[str(i)], q, shared_k, tokens, key_tokens, ctx, scale).astype(jnp.float32)
+            added = term(p["terms"][str(i)], q, shared_k, tokens, key_tokens, ctx, scale).astype(jnp.float32)
             bias = added if bias is None else bias + added
         return kernel.reference(
             q,
@@ -119,5 +151,7 @@ class Attention:
             k_tokens=key_tokens,
             scale=scale,
             bias=bias,
+            cap=self.cap,
+            sink=p["sinks"] if self.sinks else None,
             on_probs=lambda probs: dropout(tap(out, ctx, "probs", probs), self.dropout, ctx, "probs"),
         )

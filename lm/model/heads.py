@@ -14,36 +14,47 @@ Array = jax.Array
 
 @component
 class LMHead:
-    """Logits over the vocabulary: scale * x W^T (+ b). W is [vocab, d], so that it can be tied to the token table."""
+    """Logits over the vocabulary: scale * x W^T (+ b). W is [vocab, d], so that it can be tied to the token table.
+
+    `width`: a projection to that width comes before (OPT 350M); `cap`: logits l become cap * tanh(l / cap) (Gemma 2,
+    arXiv 2408.00118)."""
 
     vocab: int
     bias: bool = False
     scale: float = 1.0  # of the input; T5's tied head has d ** -0.5
+    cap: float | None = None
+    width: int | None = None
     init: Initializer = Normal()
 
     def spec(self, d: int) -> Tree:
-        spec = {"w": Param((self.vocab, d), ("vocab", "embed"), self.init)}
-        return spec | {"b": Param((self.vocab,), ("vocab",), ZEROS, "bias")} if self.bias else spec
+        spec = {"w": Param((self.vocab, self.width or d), ("vocab", "embed"), self.init)}
+        spec |= {"b": Param((self.vocab,), ("vocab",), ZEROS, "bias")} if self.bias else {}
+        return spec | ({"project": linear_spec((d, self.width), ("embed", None), False, self.init)} if self.width else {})
 
     def __call__(self, p: Tree, x: Array, ctx: Ctx) -> Array:
         """x [..., d] -> float32 logits [..., vocab]."""
+        x = linear(p["project"], x) if self.width else x
         logits = dot(x * self.scale, p["w"], transpose=True, dtype=jnp.float32)
         logits = logits + p["b"] if self.bias else logits
+        logits = self.cap * jnp.tanh(logits / self.cap) if self.cap else logits
         return constrain(logits, ctx, "batch", *(None,) * (x.ndim - 2), "vocab")
 
 
 @component
 class TransformHead:
-    """BERT's masked-LM head: dense, activation, norm, then an `LMHead` (Devlin et al. 2019, arXiv 1810.04805)."""
+    """BERT's masked-LM head: dense (to `width`, ALBERT), activation, norm, then an `LMHead` (Devlin et al. 2019, arXiv
+    1810.04805)."""
 
     head: LMHead
     norm: Norm
     activation: str = "gelu"
+    width: int | None = None
     init: Initializer = Normal()
 
     def spec(self, d: int) -> Tree:
-        dense = linear_spec((d, d), ("embed", "embed"), True, self.init)
-        return {"dense": dense, "norm": self.norm.spec(d), "lm": self.head.spec(d)}
+        width = self.width or d
+        dense = linear_spec((d, width), ("embed", None), True, self.init)
+        return {"dense": dense, "norm": self.norm.spec(width), "lm": self.head.spec(width)}
 
     def __call__(self, p: Tree, x: Array, ctx: Ctx) -> Array:
         x = self.norm(p["norm"], activation(self.activation)(linear(p["dense"], x)))

@@ -15,7 +15,7 @@ ZEROS, ONES = Constant(0.0), Constant(1.0)
 
 
 def linear_spec(
-    shape: tuple[int, int], axes: tuple[str, str | None], bias: bool = False, init: Initializer = Normal()
+    shape: tuple[int, int], axes: tuple[str | None, str | None], bias: bool = False, init: Initializer = Normal()
 ) -> Tree:
     """The spec of x [..., in] -> [..., out]: `w` [in, out] and, if asked for, `b` [out]."""
     spec = {"w": Param(shape, axes, init)}
@@ -44,37 +44,54 @@ def activation(name: str) -> Callable[[Array], Array]:
     return ACTIVATIONS[name]
 
 
+GAINS = ("w", "1+w", "none")  # what multiplies: the weight, one plus it (Gemma, Nemotron), nothing (OLMo, Galactica)
+
+
+def _gain_spec(gain: str, bias: bool, d: int) -> Tree:
+    if gain not in GAINS:
+        raise UserError(f"gain={gain!r} of a norm is unknown{nearest(gain, GAINS)}")
+    start = {"w": ONES, "1+w": ZEROS}
+    spec = {"w": Param((d,), ("embed",), start[gain], "norm")} if gain in start else {}
+    return spec | ({"b": Param((d,), ("embed",), ZEROS, "norm")} if bias else {})
+
+
+def _affine(gain: str, p: Tree, y: Array) -> Array:
+    y = y * p["w"] if gain == "w" else y * (1 + p["w"]) if gain == "1+w" else y
+    return y + p["b"] if "b" in p else y
+
+
 @component
 class RMSNorm:
-    """x / rms(x) * w, statistics in float32 (Zhang and Sennrich 2019, arXiv 1910.07467)."""
+    """x / rms(x) * w, statistics in float32 (Zhang and Sennrich 2019, arXiv 1910.07467). `gain`: see `GAINS`."""
 
     eps: float = 1e-6
+    gain: str = "w"
 
     def spec(self, d: int) -> Tree:
-        return {"w": Param((d,), ("embed",), ONES, "norm")}
+        return _gain_spec(self.gain, False, d)
 
     def __call__(self, p: Tree, x: Array) -> Array:
         x32 = x.astype(jnp.float32)
         y = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.eps)
-        return (y * p["w"]).astype(x.dtype)
+        return _affine(self.gain, p, y).astype(x.dtype)
 
 
 @component
 class LayerNorm:
-    """(x - mean) / std * w + b, statistics in float32 (Ba et al. 2016, arXiv 1607.06450)."""
+    """(x - mean) / std * w + b, statistics in float32 (Ba et al. 2016, arXiv 1607.06450). `gain`: see `GAINS`."""
 
     eps: float = 1e-5
     bias: bool = True
+    gain: str = "w"
 
     def spec(self, d: int) -> Tree:
-        spec = {"w": Param((d,), ("embed",), ONES, "norm")}
-        return spec | {"b": Param((d,), ("embed",), ZEROS, "norm")} if self.bias else spec
+        return _gain_spec(self.gain, self.bias, d)
 
     def __call__(self, p: Tree, x: Array) -> Array:
         x32 = x.astype(jnp.float32)
         x32 = x32 - jnp.mean(x32, axis=-1, keepdims=True)
-        y = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.eps) * p["w"]
-        return (y + p["b"] if self.bias else y).astype(x.dtype)
+        y = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.eps)
+        return _affine(self.gain, p, y).astype(x.dtype)
 
 
 Norm = RMSNorm | LayerNorm

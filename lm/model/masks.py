@@ -65,3 +65,66 @@ class Prefix:
 
     def band(self) -> Band:
         return None, None
+
+
+@component
+class Strided:
+    """Causal: the last `stride` tokens and, before them, every `stride`-th (Sparse Transformer, Child et al. 2019,
+    arXiv 1904.10509; GPT-3 alternates such layers with dense ones)."""
+
+    stride: int
+
+    def __post_init__(self) -> None:
+        if self.stride < 1:
+            raise UserError(f"Strided({self.stride}) sees nothing: stride must be at least 1")
+
+    def allowed(self, q: Tokens, k: Tokens) -> Array:
+        behind = q.positions[:, :, None] - k.positions[:, None, :]
+        return (behind >= 0) & ((behind < self.stride) | (behind % self.stride == 0))
+
+    def band(self) -> Band:
+        return None, 0
+
+
+@component
+class Dilated:
+    """Every `dilation`-th key, `width` of them on either side or, if `causal`, behind (Longformer, arXiv 2004.05150)."""
+
+    width: int
+    dilation: int
+    causal: bool = True
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.dilation < 1:
+            raise UserError(f"Dilated({self.width}, {self.dilation}): both numbers must be at least 1")
+
+    def allowed(self, q: Tokens, k: Tokens) -> Array:
+        behind = q.positions[:, :, None] - k.positions[:, None, :]
+        distance = behind if self.causal else jnp.abs(behind)
+        return (distance >= 0) & (distance <= self.width * self.dilation) & (behind % self.dilation == 0)
+
+    def band(self) -> Band:
+        reach = self.width * self.dilation
+        return -reach, 0 if self.causal else reach
+
+
+@component
+class Chunked:
+    """Causal within chunks of `size` positions (Llama 4); bidirectional with `causal` off."""
+
+    size: int
+    causal: bool = True
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise UserError(f"Chunked({self.size}) holds nothing: size must be at least 1")
+
+    def allowed(self, q: Tokens, k: Tokens) -> Array:
+        same = q.positions[:, :, None] // self.size == k.positions[:, None, :] // self.size
+        return same & (k.positions[:, None, :] <= q.positions[:, :, None]) if self.causal else same
+
+    def band(self) -> Band:
+        return 1 - self.size, 0 if self.causal else self.size - 1
+
+
+MaskKind = Bidirectional | Causal | Window | Prefix | Strided | Dilated | Chunked

@@ -5,7 +5,7 @@ import jax
 from lm.core.component import component
 from lm.core.ctx import Ctx, constrain, dropout
 from lm.core.param import Initializer, Normal, Tree
-from lm.model.layers import activation, linear, linear_spec
+from lm.model.layers import Norm, activation, linear, linear_spec
 from lm.model.sources import Room
 
 Array = jax.Array
@@ -13,12 +13,14 @@ Array = jax.Array
 
 @component
 class MLP:
-    """act(x W_up) W_down, x [B, S, d] -> [B, S, d] (Vaswani et al. 2017, arXiv 1706.03762)."""
+    """act(x W_up) W_down, x [B, S, d] -> [B, S, d] (Vaswani et al. 2017, arXiv 1706.03762). `inner_norm` acts on the
+    hidden units (sub-LN: Magneto, Wang et al. 2022, arXiv 2210.06423)."""
 
     d_ff: int
     activation: str = "gelu_tanh"
     bias: bool = True
     dropout: float = 0.0  # of the hidden units
+    inner_norm: Norm | None = None
     init: Initializer = Normal()
     out_init: Initializer = Normal()
 
@@ -26,13 +28,14 @@ class MLP:
         return {
             "up": linear_spec((d, self.d_ff), ("embed", "mlp"), self.bias, self.init),
             "down": linear_spec((self.d_ff, d), ("mlp", "embed"), self.bias, self.out_init),
-        }
+        } | ({"inner_norm": self.inner_norm.spec(self.d_ff)} if self.inner_norm else {})
 
     def slots(self, d: int, room: Room) -> Tree:
         return None
 
     def __call__(self, p: Tree, x: Array, ctx: Ctx, slot: Tree, out: dict) -> tuple[Array, Tree]:
         h = constrain(activation(self.activation)(linear(p["up"], x)), ctx, "batch", "seq", "mlp")
+        h = self.inner_norm(p["inner_norm"], h) if self.inner_norm else h
         return linear(p["down"], dropout(h, self.dropout, ctx, "hidden")), slot
 
 

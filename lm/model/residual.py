@@ -45,17 +45,20 @@ class Plain(SingleStream):
 
 @component
 class PreNorm(SingleStream):
-    """x + f(norm(x)) (GPT-2; Xiong et al. 2020, arXiv 2002.04745)."""
+    """x + f(norm(x)) (GPT-2; Xiong et al. 2020, arXiv 2002.04745); with `normed` norm(x) + f(norm(x)) (BLOOM's
+    apply_residual_connection_post_layernorm)."""
 
     norm: Norm
     dropout: float = 0.0
+    normed: bool = False
 
     def spec(self, d: int) -> Tree:
         return self.norm.spec(d)
 
     def __call__(self, p: Tree, carry: Carry, f: SubLayer, ctx: Ctx) -> tuple[Carry, Tree]:
-        y, slot = f(self.norm(p, carry))
-        return carry + dropout(y, self.dropout, ctx, "residual"), slot
+        x = self.norm(p, carry)
+        y, slot = f(x)
+        return (x if self.normed else carry) + dropout(y, self.dropout, ctx, "residual"), slot
 
 
 @component
@@ -76,17 +79,18 @@ class PostNorm(SingleStream):
 
 @component
 class Sandwich(SingleStream):
-    """x + norm(f(norm(x))) (CogView, Ding et al. 2021, arXiv 2105.13290; Gemma 2)."""
+    """x + norm(f(norm(x))) (CogView, Ding et al. 2021, arXiv 2105.13290; Gemma 2); without `before` x + norm(f(x))
+    (Swin 2; OLMo 2, arXiv 2501.00656)."""
 
-    before: Norm
+    before: Norm | None
     after: Norm
     dropout: float = 0.0
 
     def spec(self, d: int) -> Tree:
-        return {"before": self.before.spec(d), "after": self.after.spec(d)}
+        return ({"before": self.before.spec(d)} if self.before else {}) | {"after": self.after.spec(d)}
 
     def __call__(self, p: Tree, carry: Carry, f: SubLayer, ctx: Ctx) -> tuple[Carry, Tree]:
-        y, slot = f(self.before(p["before"], carry))
+        y, slot = f(self.before(p["before"], carry) if self.before else carry)
         return carry + dropout(self.after(p["after"], y), self.dropout, ctx, "residual"), slot
 
 

@@ -8,6 +8,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lm.core.component import component
 from lm.core.ctx import Ctx
@@ -152,4 +153,46 @@ class TransformerXL:
         return scale * (jnp.take_along_axis(by_distance, at, axis=3) + jnp.einsum("xhsk,bhtk->bhst", u[None], k))
 
 
-ScoreTerm = BucketedBias | Disentangled | TransformerXL
+@component
+class Alibi:
+    """Attention with linear biases: minus slope times distance (Press et al. 2021, arXiv 2108.12409).
+
+    The slopes of a power of two of heads are 2^(-8 i / heads). For another number they go on with every second slope of
+    twice that power (BLOOM) or, with `interleaved`, are taken from the next power: its second, fourth ... slopes, then
+    the first, third ... (MPT). `scaled`: the bias is multiplied by the scores' scale too. `rounded`: slopes and biases
+    go through bfloat16, and biases count from the first token (both Falcon)."""
+
+    interleaved: bool = False
+    scaled: bool = False
+    rounded: bool = False
+
+    def spec(self, d: int, heads: int, head_dim: int) -> Tree:
+        return {}
+
+    def slopes(self, heads: int) -> np.ndarray:
+        """float32 [heads]"""
+
+        def of(n: int) -> list[float]:
+            return [2 ** (-8 * i / n) for i in range(1, n + 1)]
+
+        if self.interleaved:
+            power = of(1 << (heads - 1).bit_length())
+            found = power if len(power) == heads else power[1::2] + power[0::2]
+        else:
+            below = 1 << (heads.bit_length() - 1)
+            found = of(below) + of(2 * below)[0::2]
+        return np.array(found[:heads], np.float32)
+
+    def __call__(
+        self, p: Tree, q: Array, k: Array, q_tokens: Tokens, k_tokens: Tokens, ctx: Ctx, scale: float
+    ) -> Array:
+        slopes = jnp.asarray(self.slopes(q.shape[1]))[:, None, None]
+        if self.rounded:
+            half = slopes.astype(jnp.bfloat16) * k_tokens.positions[:, None, None, :].astype(jnp.bfloat16)
+            bias = half.astype(jnp.float32)
+        else:
+            bias = slopes * _ahead(q_tokens, k_tokens)[:, None]
+        return scale * bias if self.scaled else bias
+
+
+ScoreTerm = BucketedBias | Disentangled | TransformerXL | Alibi

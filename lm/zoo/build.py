@@ -3,34 +3,23 @@
 import inspect
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from ml_collections.config_dict import ConfigDict, placeholder
 
 from lm.core.component import checked, from_dict, to_dict
 from lm.core.errors import UserError, nearest
 from lm.model.transformer import Model
-from lm.zoo import gpt2, gpt3, llama
-from lm.zoo.names import Table
+from lm.zoo import gpt1, gpt2, gpt3, gpt_neo, gpt_neox, gptj, llama, starcoder
+from lm.zoo.dialect import Dialect
+from lm.zoo.family import Family
 
+MODULES = (gpt1, gpt2, gpt3, gpt_neo, gptj, gpt_neox, starcoder, llama)
+FAMILIES: dict[str, Family] = {name: family for module in MODULES for name, family in module.FAMILIES.items()}
 
-class Family(NamedTuple):
-    """A zoo function with its published sizes (name -> knobs)."""
-
-    make: Callable[..., Model]
-    sizes: Mapping[str, Any]  # size -> {knob: value}
-
-
-FAMILIES: dict[str, Family] = {
-    "gpt2": Family(gpt2.gpt2, gpt2.SIZES),
-    "gpt3": Family(gpt3.gpt3, gpt3.SIZES),
-    "llama": Family(llama.llama, llama.SIZES),
-}
-
-# `model_type` in the config.json of a Hugging Face folder -> what the tensors are called there.
-HF_NAMES: dict[str, Table] = {
-    "gpt2": gpt2.HF,
-    "llama": llama.HF,
+# `model_type` in the config.json of a Hugging Face folder -> how to read it.
+DIALECTS: dict[str, Dialect] = {
+    name: dialect for module in MODULES for name, dialect in getattr(module, "DIALECTS", {}).items()
 }
 
 

@@ -3,20 +3,18 @@
 Pre-RMSNorm decoder with rotary positions, SwiGLU, no biases and an untied head; grouped-query attention in the larger
 LLaMA 2 models and all of LLaMA 3, whose rotary base is 500000; 3.1 stretches the low frequencies by 8."""
 
+import functools
+
 from lm.core.param import Normal
 from lm.model.attention import Attention
-from lm.model.block import Block
-from lm.model.embed import Embed
-from lm.model.heads import LMHead
 from lm.model.layers import RMSNorm
-from lm.model.masks import Causal
 from lm.model.mlp import GatedMLP
-from lm.model.positions import FrequencyScaling, LinearScaling, Rotary
-from lm.model.residual import PreNorm
-from lm.model.stack import Stack
-from lm.model.transformer import LanguageModel, Transformer
-from lm.zoo.names import LINEAR, SAME, Table
-from lm.zoo.shapes import head_size
+from lm.model.rotary import FrequencyScaling, Rotary, Scaling
+from lm.model.transformer import LanguageModel
+from lm.zoo.dialect import Dialect, Field, Knob, Rope, Unused, act, layers_heads
+from lm.zoo.family import Family, Sizes
+from lm.zoo.names import LAYER, SAME, Table, rows, unused
+from lm.zoo.parts import decoder, eight_thirds, head_size, pre_norm
 
 _1 = {"vocab": 32000, "eps": 1e-6}
 _2 = {"vocab": 32000, "eps": 1e-5}
@@ -43,23 +41,6 @@ SIZES = {
     "3.1-405b": {"layers": 126, "d_model": 16384, "heads": 128, "d_ff": 53248, **_31},
 }
 
-# transformers' LlamaForCausalLM.
-HF: Table = (
-    ("body/embed/token", "model.embed_tokens.weight", SAME),
-    ("body/stack/{layer}/attention_norm/w", "model.layers.{layer}.input_layernorm.weight", SAME),
-    ("body/stack/{layer}/attention/q/{leaf}", "model.layers.{layer}.self_attn.q_proj.{leaf}", LINEAR),
-    ("body/stack/{layer}/attention/k/{leaf}", "model.layers.{layer}.self_attn.k_proj.{leaf}", LINEAR),
-    ("body/stack/{layer}/attention/v/{leaf}", "model.layers.{layer}.self_attn.v_proj.{leaf}", LINEAR),
-    ("body/stack/{layer}/attention/o/{leaf}", "model.layers.{layer}.self_attn.o_proj.{leaf}", LINEAR),
-    ("body/stack/{layer}/mlp_norm/w", "model.layers.{layer}.post_attention_layernorm.weight", SAME),
-    ("body/stack/{layer}/mlp/gate/{leaf}", "model.layers.{layer}.mlp.gate_proj.{leaf}", LINEAR),
-    ("body/stack/{layer}/mlp/up/{leaf}", "model.layers.{layer}.mlp.up_proj.{leaf}", LINEAR),
-    ("body/stack/{layer}/mlp/down/{leaf}", "model.layers.{layer}.mlp.down_proj.{leaf}", LINEAR),
-    ("body/stack/norm/w", "model.norm.weight", SAME),
-    ("head/w", "lm_head.weight", SAME),
-    ((), "model.layers.{layer}.self_attn.rotary_emb.inv_freq", SAME),
-    ((), "model.rotary_emb.inv_freq", SAME),
-)
 
 
 def llama(
@@ -71,32 +52,85 @@ def llama(
     head_dim: int | None = None,
     d_ff: int | None = None,
     vocab: int = 32000,
+    activation: str = "silu",
     theta: float = 10000.0,
-    scaling: LinearScaling | FrequencyScaling | None = None,
+    scaling: Scaling | None = None,
     eps: float = 1e-5,
+    attention_bias: bool = False,
+    mlp_bias: bool = False,
     tied: bool = False,
     std: float = 0.02,
 ) -> LanguageModel:
     """A LLaMA of any shape; `SIZES` has the published ones. d_ff defaults to 8/3 d_model, rounded up to 256."""
+    init, out_init = Normal(std), Normal(std, depth=2 * layers)
     attention = Attention(
         heads=heads,
         head_dim=head_dim or head_size(d_model, heads),
         kv_heads=kv_heads,
-        mask=Causal(),
         rotary=Rotary(theta=theta, scaling=scaling),
-        init=Normal(std),
-        out_init=Normal(std, depth=2 * layers),
+        biases=("q", "k", "v", "o") if attention_bias else (),
+        init=init,
+        out_init=out_init,
     )
-    mlp = GatedMLP(
-        d_ff=d_ff or -(-8 * d_model // 3 // 256) * 256, init=Normal(std), out_init=Normal(std, depth=2 * layers)
-    )
-    block = Block((("attention", attention), ("mlp", mlp)), PreNorm(RMSNorm(eps)))
-    return LanguageModel(
-        body=Transformer(
-            d_model=d_model,
-            embed=Embed(vocab, init=Normal(std)),
-            stack=Stack.of([block] * layers, norm=RMSNorm(eps)),
+    mlp = GatedMLP(d_ff or eight_thirds(d_model), activation, bias=mlp_bias, init=init, out_init=out_init)
+    block = pre_norm(attention, mlp, RMSNorm(eps))
+    return decoder([block] * layers, d_model=d_model, vocab=vocab, norm=RMSNorm(eps), tied=tied, init=init)
+
+
+# Bi et al. 2024, arXiv 2401.02954
+DEEPSEEK: Sizes = {
+    "7b": {"layers": 30, "d_model": 4096, "heads": 32, "d_ff": 11008},
+    "67b": {"layers": 95, "d_model": 8192, "heads": 64, "kv_heads": 8, "d_ff": 22016},
+}
+FAMILIES = {
+    "llama": Family(llama, SIZES, "arXiv 2302.13971, 2307.09288, 2407.21783"),
+    "deepseek": Family(functools.partial(llama, vocab=102400, eps=1e-6), DEEPSEEK, "arXiv 2401.02954"),
+}
+
+# transformers' LlamaForCausalLM; that of other model types with the same parts too.
+HF: Table = (
+    ("body/embed/token", "model.embed_tokens.weight", SAME),
+    *rows(
+        LAYER,
+        "model.layers.{layer}.",
+        ("attention_norm", "input_layernorm"),
+        ("attention/q", "self_attn.q_proj"),
+        ("attention/k", "self_attn.k_proj"),
+        ("attention/v", "self_attn.v_proj"),
+        ("attention/o", "self_attn.o_proj"),
+        ("attention/q_norm", "self_attn.q_norm"),
+        ("attention/k_norm", "self_attn.k_norm"),
+        ("mlp_norm", "post_attention_layernorm"),
+        ("mlp/gate", "mlp.gate_proj"),
+        ("mlp/up", "mlp.up_proj"),
+        ("mlp/down", "mlp.down_proj"),
+    ),
+    *rows("body/stack/", "model.", ("norm", "norm")),
+    ("head/w", "lm_head.weight", SAME),
+    *unused("model.layers.{layer}.self_attn.rotary_emb.inv_freq", "model.rotary_emb.inv_freq"),
+)
+
+# Fields that nearly all model types of this kind have.
+SHARED: tuple[Field, ...] = (
+    *layers_heads("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
+    Knob("kv_heads", "num_key_value_heads", None),
+    Knob("vocab", "vocab_size"),
+    Unused("attention_dropout", "pretraining_tp", "sep_token_id"),
+)
+DIALECTS = {
+    "llama": Dialect(
+        "llama",
+        {"LlamaForCausalLM": {}, "LlamaModel": {}},
+        (
+            *SHARED,
+            Knob("head_dim", "head_dim", None),
+            Rope(),
+            act("activation", "hidden_act", "silu"),
+            Knob("eps", "rms_norm_eps", 1e-6),
+            Knob("attention_bias", "attention_bias", False),
+            Knob("mlp_bias", "mlp_bias", False),
+            Knob("tied", "tie_word_embeddings", False),
         ),
-        head=LMHead(vocab, init=Normal(std)),
-        ties=(("head/w", "body/embed/token"),) if tied else (),
+        HF,
     )
+}

@@ -7,7 +7,7 @@ A table is a tuple of entries (ours, theirs, layout), read by `lm.hub.names` in 
   carry and that we drop.
 - `{layer}` is a layer's number in their name, and its place in the stack (segment and position) in ours.
 - `{leaf}` stands for `w` here and `weight` there, then for `b` and `bias`.
-- `{expert}` in their name: they keep one tensor for each index of our `expert` axis.
+- `{expert}` or `{heads}` in their name: they keep one tensor for each index of our axis of that name.
 - Entries of tensors that a model does not have (biases, the other kind of layer) are passed over, so that one table
   serves all shapes of a family. Where several entries name one tensor of ours, any is read, the first is written.
 """
@@ -32,3 +32,22 @@ Entry = tuple[str | tuple[str, ...], str, Layout]
 Table = tuple[Entry, ...]
 
 SAME, LINEAR = Layout(), Layout(transpose=True)
+
+LAYER = "body/stack/{layer}/"  # where a layer of a one-tower model is
+QKV = tuple(f"attention/{x}" for x in "qkv")
+
+
+def rows(ours: str, theirs: str, *entries: tuple) -> Table:
+    """Entries for everything below two paths: each is (our path or paths, their name[, layout]), to which the leaves,
+    weight and bias, are added. The default layout is that of `torch.nn.Linear`; norms do not mind."""
+    found: list[Entry] = []
+    for path, name, *layout in entries:
+        paths = (path,) if isinstance(path, str) else path
+        ends = tuple(f"{ours}{p}/{{leaf}}" for p in paths)
+        found.append((ends if len(ends) > 1 else ends[0], f"{theirs}{name}.{{leaf}}", layout[0] if layout else LINEAR))
+    return tuple(found)
+
+
+def unused(*theirs: str) -> Table:
+    """Buffers that files carry and we drop."""
+    return tuple(((), name, SAME) for name in theirs)

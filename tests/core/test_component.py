@@ -15,7 +15,7 @@ from lm.model.layers import LayerNorm, RMSNorm
 from lm.model.masks import Bidirectional, Causal, Window
 from lm.model.mlp import MLP, GatedMLP
 from lm.model.moe import BalancedRouter, MoE, SoftmaxRouter
-from lm.model.positions import LinearScaling, Rotary
+from lm.model.rotary import LinearScaling, Rotary
 from lm.model.residual import Plain, PreNorm, ResiDual, Sandwich
 from lm.model.scores import BucketedBias, Disentangled
 from lm.model.sources import Cross, Own, Recurrence

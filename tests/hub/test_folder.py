@@ -14,7 +14,7 @@ from lm.core.errors import UserError
 from lm.core.param import flatten
 from lm.hub.folder import read_folder, write_folder
 from lm.hub.names import to_tensors
-from lm.zoo.build import HF_NAMES
+from lm.zoo.build import DIALECTS
 from lm.zoo.gpt2 import gpt2
 from lm.zoo.llama import llama
 from tests import toys
@@ -32,7 +32,7 @@ def params_of(family: str) -> Any:
 
 
 def tensors_of(family: str) -> dict[str, np.ndarray]:
-    return to_tensors(MODELS[family], HF_NAMES[family], params_of(family))
+    return to_tensors(MODELS[family], DIALECTS[family].names, params_of(family))
 
 
 def folder_with(folder: Path, family: str, tensors: dict[str, np.ndarray]) -> Path:
@@ -75,9 +75,9 @@ def refused(folder: Path, match: str, family: str = "gpt2", model: Any = None) -
 def test_what_is_written_is_read(tmp_path, family, dtype):
     """Halves come back as float32 of the same value."""
     params = params_of(family)
-    write_folder(tmp_path, MODELS[family], params, HF_NAMES[family], dtype)
+    write_folder(tmp_path, MODELS[family], params, DIALECTS[family].names, dtype)
     assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
-    got = read_folder(tmp_path, MODELS[family], HF_NAMES[family])
+    got = read_folder(tmp_path, MODELS[family], DIALECTS[family].names)
     same(got, jax.tree.map(lambda x: np.asarray(x).astype(dtype).astype(np.float32), params))
     (tmp_path / "config.json").write_text(json.dumps({"model_type": family}))
     same(read_folder(str(tmp_path), MODELS[family]), got)
@@ -216,7 +216,7 @@ def test_without_the_package(tmp_path, monkeypatch):
 def test_what_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot write .*model.safetensors \(.+\): choose a folder"):
-        write_folder(tmp_path / "file", MODELS["gpt2"], params_of("gpt2"), HF_NAMES["gpt2"])
+        write_folder(tmp_path / "file", MODELS["gpt2"], params_of("gpt2"), DIALECTS["gpt2"].names)
     with pytest.raises(UserError, match="'head/w' is missing"):
-        write_folder(tmp_path, MODELS["llama"], {"body": params_of("llama")["body"]}, HF_NAMES["llama"])
+        write_folder(tmp_path, MODELS["llama"], {"body": params_of("llama")["body"]}, DIALECTS["llama"].names)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -19,7 +19,7 @@ from lm.model.transformer import LanguageModel
 from lm.train.checkpoint import Checkpoints, meta_of
 from lm.train.initial import initial_params
 from lm.train.step import State
-from lm.zoo.build import HF_NAMES
+from lm.zoo.build import DIALECTS
 from lm.zoo.gpt2 import gpt2
 from tests import toys
 from tests.train import tiny
@@ -49,7 +49,7 @@ def folders(tmp_path_factory) -> dict[str, Path]:
     pytest.importorskip("safetensors")
     run, hf = tmp_path_factory.mktemp("run"), tmp_path_factory.mktemp("hf")
     save_run(run, 3, 5)
-    write_folder(hf, MODEL, params_at(5), HF_NAMES["gpt2"])
+    write_folder(hf, MODEL, params_at(5), DIALECTS["gpt2"].names)
     (hf / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
     return {"run": run, "hf": hf}
 

@@ -3,7 +3,7 @@
 import pytest
 
 from lm.core.param import count
-from lm.zoo import gpt2, gpt3, llama
+from lm.zoo.build import FAMILIES, build
 
 # Each is the size of the released checkpoint (summed over its tensors, the tied head once) or, where none was released,
 # what the paper's table of shapes implies.
@@ -39,14 +39,12 @@ COUNTS = {
     ("llama", "3.1-70b"): 70_553_706_496,
     ("llama", "3.1-405b"): 405_853_388_800,
 }
-FAMILIES = {"gpt2": (gpt2.gpt2, gpt2.SIZES), "gpt3": (gpt3.gpt3, gpt3.SIZES), "llama": (llama.llama, llama.SIZES)}
 
 
 @pytest.mark.parametrize(("family", "size"), COUNTS)
 def test_parameter_counts(family, size):
-    build, sizes = FAMILIES[family]
-    assert count(build(**sizes[size]).spec()) == COUNTS[family, size]
+    assert count(build({"family": family, "size": size}).spec()) == COUNTS[family, size]
 
 
 def test_every_size_has_a_count():
-    assert set(COUNTS) == {(family, size) for family, (_, sizes) in FAMILIES.items() for size in sizes}
+    assert set(COUNTS) == {(name, size) for name, family in FAMILIES.items() for size in family.sizes}

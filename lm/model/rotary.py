@@ -1,0 +1,177 @@
+"""Rotary embeddings of queries and keys, and the ways to stretch them over longer contexts.
+
+A scaling is called as `scaling(theta, r, length) -> (frequencies [r/2], magnitude)`: theta^(-2i/r) changed for r rotated
+elements and texts of `length` tokens (traced; most scalings do not look at it), and what sines and cosines are
+multiplied by.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lm.core.component import component
+from lm.core.errors import UserError
+
+Array = jax.Array
+Scaled = tuple[Array | np.ndarray, float]
+
+
+def plain(theta: float, r: int) -> np.ndarray:
+    """theta^(-2i/r) for i < r/2, float64."""
+    return theta ** (-np.arange(0, r, 2) / r)
+
+
+@component
+class LinearScaling:
+    """Position interpolation: all frequencies divided by `factor` (Chen et al. 2023, arXiv 2306.15595)."""
+
+    factor: float
+
+    def __call__(self, theta: float, r: int, length: Array) -> Scaled:
+        return plain(theta, r) / self.factor, 1.0
+
+
+@component
+class NTKScaling:
+    """A larger base, so that the lowest frequency falls by `factor` and the highest stays ("NTK-aware", bloc97 2023;
+    YaRN paper, arXiv 2309.00071, definition 1)."""
+
+    factor: float
+
+    def __call__(self, theta: float, r: int, length: Array) -> Scaled:
+        return plain(theta * self.factor ** (r / (r - 2)), r), 1.0
+
+
+@component
+class DynamicScaling:
+    """`NTKScaling` that grows with the text: nothing changes up to `original` tokens. What is cached was rotated for
+    the length at its time, so that cached decoding past `original` differs from reading the text anew, as elsewhere."""
+
+    factor: float
+    original: int
+
+    def __call__(self, theta: float, r: int, length: Array) -> Scaled:
+        longer = jnp.maximum(length, self.original).astype(jnp.float32)
+        growth = self.factor * longer / self.original - (self.factor - 1)
+        i = np.arange(0, r, 2)
+        return plain(theta, r) * growth ** (-i / (r - 2)), 1.0
+
+
+@component
+class YarnScaling:
+    """YaRN (Peng et al. 2023, arXiv 2309.00071): frequencies of fewer than `slow` turns within `original` tokens are
+    divided by `factor`, those of more than `fast` kept, with a ramp over the dimensions between (whose ends are rounded
+    outwards if `rounded`). `magnitude` multiplies sines and cosines; by default 0.1 ln(factor) + 1."""
+
+    factor: float
+    original: int
+    fast: float = 32.0
+    slow: float = 1.0
+    magnitude: float | None = None
+    rounded: bool = True
+
+    def __call__(self, theta: float, r: int, length: Array) -> Scaled:
+        low, high = (
+            r * math.log(self.original / (turns * 2 * math.pi)) / (2 * math.log(theta))
+            for turns in (self.fast, self.slow)
+        )
+        if self.rounded:
+            low, high = math.floor(low), math.ceil(high)
+        low, high = max(low, 0), min(high, r - 1)
+        stretched = np.clip((np.arange(r // 2) - low) / max(high - low, 1e-3), 0, 1)
+        frequencies = plain(theta, r) * (stretched / self.factor + 1 - stretched)
+        return frequencies, yarn_magnitude(self.factor) if self.magnitude is None else self.magnitude
+
+
+def yarn_magnitude(factor: float, weight: float = 1.0) -> float:
+    return 0.1 * weight * math.log(factor) + 1 if factor > 1 else 1.0
+
+
+@component
+class LongScaling:
+    """LongRoPE (Ding et al. 2024, arXiv 2402.13753): each frequency has a divisor of its own, from `short` up to
+    `original` tokens and from `long` beyond; `magnitude` multiplies sines and cosines."""
+
+    short: tuple[float, ...]
+    long: tuple[float, ...]
+    original: int
+    magnitude: float = 1.0
+
+    def __call__(self, theta: float, r: int, length: Array) -> Scaled:
+        for name in ("short", "long"):
+            if len(getattr(self, name)) != r // 2:
+                raise UserError(f"{name} has {len(getattr(self, name))} divisors for {r // 2} frequencies: give as many")
+        divisors = jnp.where(length > self.original, np.array(self.long), np.array(self.short))
+        return plain(theta, r) / divisors, self.magnitude
+
+
+@component
+class FrequencyScaling:
+    """Llama 3.1's frequency scaling: wavelengths beyond original / low are divided by `factor`, those below
+    original / high are kept, and those between are mixed linearly (arXiv 2407.21783 and the published code)."""
+
+    factor: float = 8.0
+    low: float = 1.0
+    high: float = 4.0
+    original: int = 8192
+
+    def __call__(self, theta: float, r: int, length: Array) -> Scaled:
+        frequencies = plain(theta, r)
+        turns = self.original * frequencies / (2 * math.pi)  # rotations within the original context
+        keep = np.clip((turns - self.low) / (self.high - self.low), 0.0, 1.0)
+        return keep * frequencies + (1 - keep) * frequencies / self.factor, 1.0
+
+
+@component
+class PowerScaling:
+    """Giraffe's power basis (Pal et al. 2023, arXiv 2308.10882): the i-th of r/2 frequencies times
+    (1 - 2i/r)^power, so that the lowest, which never saw a full turn, nearly stand still."""
+
+    power: float
+
+    def __call__(self, theta: float, r: int, length: Array) -> Scaled:
+        return plain(theta, r) * (1 - np.arange(0, r, 2) / r) ** self.power, 1.0
+
+
+Scaling = (
+    LinearScaling | NTKScaling | DynamicScaling | YarnScaling | LongScaling | FrequencyScaling | PowerScaling
+)
+
+
+@component
+class Rotary:
+    """Rotary embedding (Su et al. 2021, arXiv 2104.09864) on the first `fraction` of each head.
+
+    The angle of pair i at position n is n * theta^(-2i/r), r being the number of rotated elements. Pairs are
+    (i, i + r/2), or (2i, 2i + 1) if `interleaved`. With `decay`, pair i of queries is also multiplied by
+    z_i^(n / decay), of keys by its inverse, z_i = (2i/r + 0.4) / 1.4: xPos (Sun et al. 2022, arXiv 2212.10554)."""
+
+    theta: float = 10000.0
+    fraction: float = 1.0
+    interleaved: bool = False
+    scaling: Scaling | None = None
+    decay: float | None = None
+
+    def __call__(self, x: Array, positions: Array, key: bool = False) -> Array:
+        """x [B, H, S, K], positions [B, S] -> x rotated, in x's dtype. `key`: x are keys, which matters to xPos."""
+        r = int(x.shape[-1] * self.fraction + 1e-6)  # 24 * (10 / 24) may fall short of 10
+        if r % 2 or not 0 < r <= x.shape[-1]:
+            raise UserError(f"cannot rotate {r} of {x.shape[-1]} elements in pairs: change head_dim or fraction")
+        scaled: Scaled = self.scaling(self.theta, r, positions.max() + 1) if self.scaling else (plain(self.theta, r), 1.0)
+        frequencies, magnitude = scaled
+        places = positions[:, None, :, None].astype(jnp.float32)
+        cos, sin = (magnitude * f(places * frequencies) for f in (jnp.cos, jnp.sin))  # [B, 1, S, r/2]
+        if self.decay:
+            base = (np.arange(0, r, 2) / r + 0.4) / 1.4
+            power = base ** ((-places if key else places) / self.decay)
+            cos, sin = cos * power, sin * power
+        turned, rest = x[..., :r].astype(jnp.float32), x[..., r:]
+        if self.interleaved:
+            a, b = turned[..., 0::2], turned[..., 1::2]
+            y = jnp.stack([a * cos - b * sin, b * cos + a * sin], axis=-1).reshape(turned.shape)
+        else:
+            a, b = jnp.split(turned, 2, axis=-1)
+            y = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+        return jnp.concatenate([y.astype(x.dtype), rest], axis=-1)

@@ -1,0 +1,293 @@
+"""The vocabulary of dialects: how a Hugging Face config.json tells the knobs of a zoo function, read both ways.
+
+A dialect belongs to one `model_type` and lists its fields. `knobs_of` reads a config with it, `config_of` writes one.
+Every field that the model type has stands in the list: as a knob, as a value that is the only one supported (`Fixed`),
+or as one that does not touch the computation (`Unused`). A field that is not in the list is none of the model type's.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+from lm.core.errors import UserError, nearest
+from lm.model.rotary import (
+    DynamicScaling,
+    FrequencyScaling,
+    LinearScaling,
+    LongScaling,
+    Scaling,
+    YarnScaling,
+    yarn_magnitude,
+)
+from lm.zoo.names import Table
+
+Config = Mapping[str, Any]
+Knobs = dict[str, Any]
+REQUIRED = object()
+
+
+class Field(Protocol):
+    """Some keys of config.json, and the knobs that they tell."""
+
+    @property
+    def names(self) -> tuple[str, ...]: ...
+
+    def read(self, config: Config) -> Knobs: ...
+
+    def write(self, knobs: Knobs) -> dict[str, Any]: ...
+
+
+class Dialect(NamedTuple):
+    """What a `model_type` calls a family's knobs and tensors. `classes`: names in `architectures` -> further knobs; the
+    first that fits is written. `prefix`: of a base model's tensors within one with a head; files may lack it."""
+
+    family: str
+    classes: Mapping[str, Knobs]
+    fields: tuple[Field, ...]
+    names: Table
+    prefix: str = "model."
+
+
+@dataclasses.dataclass(frozen=True)
+class Knob:
+    """One key for one knob. Without a default the key must be there; with `to` and `back` values are translated. Of
+    several `theirs` the first is written and any is read."""
+
+    ours: str
+    theirs: str | tuple[str, ...]
+    default: Any = REQUIRED
+    to: Callable[[Any], Any] = lambda value: value
+    back: Callable[[Any], Any] = lambda value: value
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.theirs,) if isinstance(self.theirs, str) else self.theirs
+
+    def read(self, config: Config) -> Knobs:
+        name = next((n for n in self.names if n in config), self.names[0])
+        value = config.get(name, self.default)
+        if value is REQUIRED:
+            raise UserError(f"{name!r} is missing: give a config.json with all sizes")
+        try:
+            return {self.ours: self.to(value)}
+        except (TypeError, ValueError, KeyError, AttributeError) as e:
+            raise UserError(f"{name}={value!r} is not understood ({type(e).__name__}: {e})") from e
+
+    def write(self, knobs: Knobs) -> dict[str, Any]:
+        return {self.names[0]: self.back(knobs[self.ours])}
+
+
+@dataclasses.dataclass(frozen=True)
+class Fixed:
+    """A key of which only some values are supported. The first is what it means if absent, and what is written."""
+
+    name: str
+    values: tuple[Any, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.name,)
+
+    def read(self, config: Config) -> Knobs:
+        value = config.get(self.name, self.values[0])
+        if not any(value == v and type(value) is type(v) for v in self.values):
+            known = " or ".join(map(repr, self.values))
+            raise UserError(f"{self.name}={value!r} is not supported, only {known}")
+        return {}
+
+    def write(self, knobs: Knobs) -> dict[str, Any]:
+        return {self.name: self.values[0]}
+
+
+@dataclasses.dataclass(frozen=True, init=False)
+class Unused:
+    """Keys that do not touch the outputs: dropout and initialisation (training has its own knobs), output options."""
+
+    names: tuple[str, ...]
+
+    def __init__(self, *names: str) -> None:
+        object.__setattr__(self, "names", names)
+
+    def read(self, config: Config) -> Knobs:
+        return {}
+
+    def write(self, knobs: Knobs) -> dict[str, Any]:
+        return {}
+
+
+class Custom(NamedTuple):
+    """Several keys at once, by functions of its own."""
+
+    names: tuple[str, ...]
+    read: Callable[[Config], Knobs]
+    write: Callable[[Knobs], dict[str, Any]]
+
+
+# Names of activations there and here; `gelu_new` and `gelu_pytorch_tanh` are the same.
+ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "quick_gelu": "quick_gelu",
+    "relu": "relu",
+    "relu2": "relu2",
+    "silu": "silu",
+    "swish": "silu",
+    "tanh": "tanh",
+}
+
+
+def act(ours: str, theirs: str, default: str, names: Mapping[str, str] = ACTIVATIONS) -> Knob:
+    """A knob that holds the name of an activation."""
+
+    def to(name: str) -> str:
+        if name not in names:
+            raise UserError(f"{theirs}={name!r} is an unknown activation{nearest(str(name), names)}")
+        return names[name]
+
+    return Knob(ours, theirs, default, to, lambda name: next(k for k, v in names.items() if v == name))
+
+
+def layers_heads(d_model: str, layers: str, heads: str, d_ff: str | None = None) -> tuple[Knob, ...]:
+    """The sizes that all families have; the modern names stand for any of them."""
+    sizes = (
+        Knob("d_model", (d_model, "hidden_size")),
+        Knob("layers", (layers, "num_hidden_layers")),
+        Knob("heads", (heads, "num_attention_heads")),
+    )
+    return (*sizes, Knob("d_ff", d_ff)) if d_ff else sizes
+
+
+@dataclasses.dataclass(frozen=True)
+class Rope:
+    """The rotary knobs `theta`, `scaling` and, where a family rotates a part of each head only, `fraction`.
+
+    Reads `rope_parameters` (transformers 5) and `rope_theta`, `rope_scaling`, `partial_rotary_factor` (before), and
+    writes the latter, which both understand. `original` says how many positions a scaling starts from where its own
+    dict does not."""
+
+    theta: float = 10000.0
+    fraction: float | None = None
+    theta_name: str = "rope_theta"
+    fraction_name: str = "partial_rotary_factor"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        more = ("original_max_position_embeddings", "max_position_embeddings")
+        return ("rope_parameters", "rope_scaling", self.theta_name, self.fraction_name, *more)
+
+    def read(self, config: Config) -> Knobs:
+        given = {**(config.get("rope_scaling") or {}), **(config.get("rope_parameters") or {})}
+        knobs: Knobs = {
+            "theta": float(given.pop("rope_theta", None) or config.get(self.theta_name) or self.theta),
+            "scaling": self._scaling(given, config),
+        }
+        fraction = given.pop("partial_rotary_factor", None) or config.get(self.fraction_name)
+        if self.fraction is not None:
+            knobs["fraction"] = float(self.fraction if fraction is None else fraction)
+        elif fraction not in (None, 1, 1.0):
+            raise UserError(f"{self.fraction_name}={fraction!r} is not supported: this model type rotates whole heads")
+        return knobs
+
+    def _scaling(self, given: dict[str, Any], config: Config) -> Scaling | None:
+        kind = given.get("rope_type", given.get("type", "default"))
+        longest: Any = config.get("max_position_embeddings")
+        original: Any = given.get("original_max_position_embeddings", config.get("original_max_position_embeddings"))
+        if kind in ("default", None):
+            return None
+        known: dict[str, Callable[[], Scaling]] = {
+            "linear": lambda: LinearScaling(float(given["factor"])),
+            "dynamic": lambda: DynamicScaling(float(given["factor"]), int(longest)),
+            "yarn": lambda: _yarn(given, longest, int(original or longest)),
+            "longrope": lambda: _long(given, longest, int(original or longest)),
+            "llama3": lambda: FrequencyScaling(
+                float(given["factor"]),
+                float(given["low_freq_factor"]),
+                float(given["high_freq_factor"]),
+                int(original or longest),
+            ),
+        }
+        known["su"] = known["longrope"]  # its first name
+        if kind not in known:
+            raise UserError(f"rope_type={kind!r} is not supported{nearest(str(kind), known)}")
+        try:
+            return known[kind]()
+        except KeyError as e:
+            raise UserError(f"rope_type={kind!r} needs {e.args[0]!r}: the config does not have it") from e
+        except (TypeError, ValueError) as e:
+            raise UserError(f"rope_type={kind!r} has a value that is no number, or lacks one: {given}") from e
+
+    def write(self, knobs: Knobs) -> dict[str, Any]:
+        config: dict[str, Any] = {self.theta_name: knobs["theta"], "rope_scaling": _scaling_dict(knobs["scaling"])}
+        if self.fraction is not None:
+            config[self.fraction_name] = knobs["fraction"]
+        if isinstance(knobs["scaling"], DynamicScaling):
+            config["max_position_embeddings"] = knobs["scaling"].original
+        if isinstance(knobs["scaling"], LongScaling):
+            config["original_max_position_embeddings"] = knobs["scaling"].original
+        return config
+
+
+def _yarn(given: dict[str, Any], longest: Any, original: int) -> YarnScaling:
+    factor = float(given["factor"] if given.get("factor") is not None else longest / original)
+    magnitude, one, all_ = given.get("attention_factor"), given.get("mscale"), given.get("mscale_all_dim")
+    if magnitude is None and one and all_:
+        magnitude = yarn_magnitude(factor, one) / yarn_magnitude(factor, all_)
+    return YarnScaling(
+        factor,
+        original,
+        float(given.get("beta_fast") or 32),
+        float(given.get("beta_slow") or 1),
+        None if magnitude is None else float(magnitude),
+        bool(given.get("truncate", True)),
+    )
+
+
+def _long(given: dict[str, Any], longest: Any, original: int) -> LongScaling:
+    factor = given.get("factor")
+    factor = longest / original if factor is None else factor
+    magnitude = given.get("attention_factor")
+    if magnitude is None:
+        magnitude = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
+    short, long = (tuple(map(float, given[f"{name}_factor"])) for name in ("short", "long"))
+    return LongScaling(short, long, original, float(magnitude))
+
+
+def _scaling_dict(scaling: Scaling | None) -> dict[str, Any] | None:
+    match scaling:
+        case None:
+            return None
+        case LinearScaling(factor):
+            return {"rope_type": "linear", "factor": factor}
+        case DynamicScaling(factor, _):
+            return {"rope_type": "dynamic", "factor": factor}
+        case YarnScaling(factor, original, fast, slow, magnitude, rounded):
+            return {
+                "rope_type": "yarn",
+                "factor": factor,
+                "original_max_position_embeddings": original,
+                "beta_fast": fast,
+                "beta_slow": slow,
+                "attention_factor": magnitude,
+                "truncate": rounded,
+            }
+        case LongScaling(short, long, original, magnitude):
+            return {
+                "rope_type": "longrope",
+                "short_factor": list(short),
+                "long_factor": list(long),
+                "original_max_position_embeddings": original,
+                "attention_factor": magnitude,
+            }
+        case FrequencyScaling(factor, low, high, original):
+            return {
+                "rope_type": "llama3",
+                "factor": factor,
+                "low_freq_factor": low,
+                "high_freq_factor": high,
+                "original_max_position_embeddings": original,
+            }
+    raise UserError(f"{type(scaling).__name__} has no name in config.json: export a model without it")

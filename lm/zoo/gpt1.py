@@ -1,0 +1,93 @@
+"""GPT-1 (Radford et al. 2018): a post-LayerNorm decoder with learned positions and a tied head, without final norm."""
+
+from lm.core.param import Normal
+from lm.model.attention import Attention
+from lm.model.block import Block
+from lm.model.layers import LayerNorm
+from lm.model.mlp import MLP
+from lm.model.positions import Learned
+from lm.model.residual import PostNorm
+from lm.model.transformer import LanguageModel
+from lm.zoo.dialect import Dialect, Knob, Unused, act, layers_heads
+from lm.zoo.family import Family
+from lm.zoo.names import LAYER, QKV, SAME, Table, rows, unused
+from lm.zoo.parts import decoder, head_size
+
+SIZES = {"base": {"layers": 12, "d_model": 768, "heads": 12}}
+
+
+def gpt1(
+    *,
+    layers: int,
+    d_model: int,
+    heads: int,
+    d_ff: int | None = None,
+    vocab: int = 40478,
+    context: int = 512,
+    activation: str = "gelu_tanh",
+    eps: float = 1e-5,
+    dropout: float = 0.0,
+    tied: bool = True,
+) -> LanguageModel:
+    """A GPT-1 of any shape. d_ff defaults to 4 d_model."""
+    init = Normal(0.02)
+    attention = Attention(
+        heads=heads,
+        head_dim=head_size(d_model, heads),
+        biases=("q", "k", "v", "o"),
+        dropout=dropout,
+        init=init,
+        out_init=init,
+    )
+    mlp = MLP(d_ff or 4 * d_model, activation, init=init, out_init=init)
+    block = Block((("attention", attention), ("mlp", mlp)), PostNorm(LayerNorm(eps), dropout=dropout))
+    return decoder(
+        [block] * layers,
+        d_model=d_model,
+        vocab=vocab,
+        norm=None,
+        tied=tied,
+        position=Learned(context, init=init),
+        dropout=dropout,
+        init=init,
+    )
+
+
+FAMILIES = {"gpt1": Family(gpt1, SIZES, "Radford et al. 2018")}
+
+# transformers' OpenAIGPTLMHeadModel.
+HF: Table = (
+    ("body/embed/token", "transformer.tokens_embed.weight", SAME),
+    ("body/embed/position/w", "transformer.positions_embed.weight", SAME),
+    *rows(
+        LAYER,
+        "transformer.h.{layer}.",
+        (QKV, "attn.c_attn", SAME),
+        ("attention/o", "attn.c_proj", SAME),
+        ("attention_norm", "ln_1"),
+        ("mlp/up", "mlp.c_fc", SAME),
+        ("mlp/down", "mlp.c_proj", SAME),
+        ("mlp_norm", "ln_2"),
+    ),
+    ("head/w", "lm_head.weight", SAME),
+    *unused("transformer.h.{layer}.attn.bias", "transformer.position_ids"),
+)
+ACTIVATIONS = {"gelu": "gelu_tanh", "relu": "relu", "silu": "silu", "swish": "silu"}  # its gelu is the tanh form
+
+DIALECTS = {
+    "openai-gpt": Dialect(
+        "gpt1",
+        {"OpenAIGPTLMHeadModel": {}, "OpenAIGPTModel": {}},
+        (
+            *layers_heads("n_embd", "n_layer", "n_head"),
+            Knob("vocab", "vocab_size", 40478),
+            Knob("context", "n_positions", 512),
+            act("activation", "afn", "gelu", ACTIVATIONS),
+            Knob("eps", "layer_norm_epsilon", 1e-5),
+            Knob("tied", "tie_word_embeddings", True),
+            Unused("resid_pdrop", "embd_pdrop", "attn_pdrop"),
+        ),
+        HF,
+        "transformer.",
+    )
+}

@@ -1,0 +1,111 @@
+"""GPT-J (Wang and Komatsuzaki 2021) and CodeGen (Nijkamp et al. 2022, arXiv 2203.13474): attention and MLP side by side
+behind one LayerNorm, rotary positions on the first elements of each head, an untied head with a bias."""
+
+import functools
+
+from lm.core.param import Normal
+from lm.model.attention import Attention
+from lm.model.heads import LMHead
+from lm.model.layers import LayerNorm
+from lm.model.mlp import MLP
+from lm.model.rotary import Rotary
+from lm.model.transformer import LanguageModel
+from lm.zoo.dialect import Dialect, Field, Knob, Unused, act, layers_heads
+from lm.zoo.family import Family
+from lm.zoo.names import LAYER, SAME, Layout, Table, rows, unused
+from lm.zoo.parts import decoder, head_size, parallel
+
+SIZES = {"6b": {"layers": 28, "d_model": 4096, "heads": 16}}
+CODEGEN = {
+    "350m": {"layers": 20, "d_model": 1024, "heads": 16, "rotary_dim": 32},
+    "2b": {"layers": 32, "d_model": 2560, "heads": 32},
+    "6b": {"layers": 33, "d_model": 4096, "heads": 16},
+    "16b": {"layers": 34, "d_model": 6144, "heads": 24},
+}
+
+
+def gptj(
+    *,
+    layers: int,
+    d_model: int,
+    heads: int,
+    d_ff: int | None = None,
+    vocab: int = 50400,
+    rotary_dim: int | None = 64,
+    activation: str = "gelu_tanh",
+    eps: float = 1e-5,
+    tied: bool = False,
+) -> LanguageModel:
+    """A GPT-J of any shape. d_ff defaults to 4 d_model; without `rotary_dim` heads are rotated whole."""
+    init = Normal(0.02)
+    head_dim = head_size(d_model, heads)
+    attention = Attention(
+        heads=heads,
+        head_dim=head_dim,
+        rotary=Rotary(fraction=(rotary_dim or head_dim) / head_dim, interleaved=True),
+        init=init,
+        out_init=init,
+    )
+    mlp = MLP(d_ff or 4 * d_model, activation, init=init, out_init=init)
+    return decoder(
+        [parallel(attention, mlp, LayerNorm(eps))] * layers,
+        d_model=d_model,
+        vocab=vocab,
+        norm=LayerNorm(eps),
+        tied=tied,
+        head=LMHead(vocab, bias=True, init=init),
+        init=init,
+    )
+
+
+FAMILIES = {
+    "gptj": Family(gptj, SIZES, "Wang and Komatsuzaki 2021"),
+    "codegen": Family(functools.partial(gptj, vocab=51200), CODEGEN, "arXiv 2203.13474"),
+}
+
+_OUTSIDE: Table = (
+    ("body/embed/token", "transformer.wte.weight", SAME),
+    *rows("body/stack/", "transformer.", ("norm", "ln_f")),
+    ("head/w", "lm_head.weight", SAME),
+    ("head/b", "lm_head.bias", SAME),
+    *unused(
+        "transformer.h.{layer}.attn.bias",
+        "transformer.h.{layer}.attn.masked_bias",
+        "transformer.h.{layer}.attn.causal_mask",
+        "transformer.h.{layer}.attn.embed_positions",
+    ),
+)
+_AROUND = (("both_norm", "ln_1"), ("both/mlp/up", "mlp.fc_in"), ("both/mlp/down", "mlp.fc_out"))
+# transformers' GPTJForCausalLM.
+HF: Table = _OUTSIDE + rows(
+    LAYER,
+    "transformer.h.{layer}.",
+    *_AROUND,
+    ("both/attention/q", "attn.q_proj"),
+    ("both/attention/k", "attn.k_proj"),
+    ("both/attention/v", "attn.v_proj"),
+    ("both/attention/o", "attn.out_proj"),
+)
+# transformers' CodeGenForCausalLM: four slices, as of four-way tensor parallelism, each of them [q|v|k].
+HF_CODEGEN: Table = _OUTSIDE + rows(
+    LAYER,
+    "transformer.h.{layer}.",
+    *_AROUND,
+    (tuple(f"both/attention/{x}" for x in "qvk"), "attn.qkv_proj", Layout(transpose=True, groups=4)),
+    ("both/attention/o", "attn.out_proj"),
+)
+_FIELDS: tuple[Field, ...] = (
+    *layers_heads("n_embd", "n_layer", "n_head"),
+    Knob("vocab", "vocab_size", 50400),
+    Knob("d_ff", "n_inner", None),
+    Knob("rotary_dim", "rotary_dim", 64),
+    act("activation", "activation_function", "gelu_new"),
+    Knob("eps", "layer_norm_epsilon", 1e-5),
+    Knob("tied", "tie_word_embeddings", False),
+    Unused("n_positions", "n_ctx", "resid_pdrop", "embd_pdrop", "attn_pdrop"),
+)
+
+DIALECTS = {
+    "gptj": Dialect("gptj", {"GPTJForCausalLM": {}}, _FIELDS, HF, "transformer."),
+    "codegen": Dialect("codegen", {"CodeGenForCausalLM": {}}, _FIELDS, HF_CODEGEN, "transformer."),
+}

@@ -1,0 +1,77 @@
+"""What many families share: shapes that follow from others, and towers around a list of blocks."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from lm.core.errors import UserError
+from lm.core.param import Initializer, Normal
+from lm.model.block import Block, Parallel
+from lm.model.embed import Embed
+from lm.model.heads import LMHead
+from lm.model.layers import Norm
+from lm.model.positions import Learned, Sinusoidal
+from lm.model.residual import Plain, PreNorm
+from lm.model.stack import Stack
+from lm.model.transformer import LanguageModel, Transformer
+
+GLOBAL, LOCAL = "full_attention", "sliding_attention"  # in `layer_types`, as Hugging Face has them
+
+
+def head_size(d_model: int, heads: int) -> int:
+    """d_model / heads, the usual head_dim. Raises `UserError` where that is no whole number."""
+    if heads < 1 or d_model % heads:
+        raise UserError(
+            f"model.d_model={d_model} is no multiple of model.heads={heads}: change one, or set model.head_dim"
+        )
+    return d_model // heads
+
+
+def eight_thirds(d_model: int, multiple: int = 256) -> int:
+    """8/3 d_model, rounded up: the width that gives a gated MLP as many parameters as a plain one of 4 d_model."""
+    return -(-8 * d_model // 3 // multiple) * multiple
+
+
+def pre_norm(attention: Any, mlp: Any, norm: Norm, dropout: float = 0.0) -> Block:
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
+    return Block((("attention", attention), ("mlp", mlp)), PreNorm(norm, dropout))
+
+
+def parallel(attention: Any, mlp: Any, norm: Norm, *, norms: int = 1) -> Block:
+    """x + attention(norm(x)) + mlp(norm(x)), with one norm for both (GPT-J, PaLM) or two (GPT-NeoX)."""
+    parts = (("attention", attention), ("mlp", mlp))
+    if norms == 1:
+        return Block((("both", Parallel(parts)),), PreNorm(norm))
+    return Block((("both", Parallel(parts, norms=norm)),), Plain())
+
+
+def decoder(
+    blocks: Sequence[Block],
+    *,
+    d_model: int,
+    vocab: int,
+    norm: Norm | None,
+    tied: bool,
+    position: Learned | Sinusoidal | None = None,
+    embed_norm: Norm | None = None,
+    embed_scale: float = 1.0,
+    dropout: float = 0.0,
+    head: LMHead | None = None,
+    init: Initializer = Normal(),
+) -> LanguageModel:
+    """A decoder-only model around its layers; `norm` is the final one."""
+    embed = Embed(vocab, position, norm=embed_norm, scale=embed_scale, dropout=dropout, init=init)
+    return LanguageModel(
+        body=Transformer(d_model=d_model, embed=embed, stack=Stack.of(blocks, norm=norm)),
+        head=head or LMHead(vocab, init=init),
+        ties=(("head/w", "body/embed/token"),) if tied else (),
+    )
+
+
+def layers_of(layer_types: Sequence[str], layers: int) -> tuple[str, ...]:
+    """`layer_types` checked, all global if there are none."""
+    found = tuple(layer_types) or (GLOBAL,) * layers
+    wrong = set(found) - {GLOBAL, LOCAL}
+    if len(found) != layers or wrong:
+        what = f"holds {sorted(wrong)[0]!r}" if wrong else f"has {len(found)} entries for {layers} layers"
+        raise UserError(f"layer_types {what}: give {GLOBAL!r} or {LOCAL!r} for each layer")
+    return found

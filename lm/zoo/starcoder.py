@@ -1,0 +1,174 @@
+"""SantaCoder and StarCoder (Ben Allal et al. 2023, arXiv 2301.03988; Li et al. 2023, 2305.06161): GPT-2's layers with
+multi-query attention. StarCoder 2 (Lozhkov et al. 2024, 2402.19173): grouped queries, rotary positions and a window."""
+
+from lm.core.param import Normal
+from lm.model.attention import Attention
+from lm.model.layers import LayerNorm
+from lm.model.masks import Causal, Window
+from lm.model.mlp import MLP
+from lm.model.positions import Learned
+from lm.model.rotary import Rotary, Scaling
+from lm.model.transformer import LanguageModel
+from lm.zoo.dialect import Dialect, Fixed, Knob, Rope, Unused, act, layers_heads
+from lm.zoo.family import Family
+from lm.zoo.names import LAYER, QKV, SAME, Layout, Table, rows, unused
+from lm.zoo.parts import decoder, head_size, pre_norm
+
+SIZES = {
+    "santacoder": {"layers": 24, "d_model": 2048, "heads": 16, "vocab": 49280, "context": 2048},
+    "15b": {"layers": 40, "d_model": 6144, "heads": 48},
+}
+SIZES_2 = {
+    "3b": {"layers": 30, "d_model": 3072, "heads": 24, "kv_heads": 2, "d_ff": 12288, "theta": 999999.4420358813},
+    "7b": {"layers": 32, "d_model": 4608, "heads": 36, "kv_heads": 4, "d_ff": 18432, "theta": 1000000.0},
+    "15b": {"layers": 40, "d_model": 6144, "heads": 48, "kv_heads": 4, "d_ff": 24576, "theta": 100000.0},
+}
+BIASES = ("q", "k", "v", "o")
+
+
+def starcoder(
+    *,
+    layers: int,
+    d_model: int,
+    heads: int,
+    d_ff: int | None = None,
+    multi_query: bool = True,
+    vocab: int = 49152,
+    context: int = 8192,
+    activation: str = "gelu_tanh",
+    scaled: bool = True,
+    eps: float = 1e-5,
+    tied: bool = True,
+) -> LanguageModel:
+    """A StarCoder of any shape. d_ff defaults to 4 d_model; scores are divided by sqrt(head_dim) if `scaled`."""
+    init = Normal(0.02)
+    attention = Attention(
+        heads=heads,
+        head_dim=head_size(d_model, heads),
+        kv_heads=1 if multi_query else heads,
+        biases=BIASES,
+        scale=None if scaled else 1.0,
+        init=init,
+        out_init=Normal(0.02, depth=2 * layers),
+    )
+    mlp = MLP(d_ff or 4 * d_model, activation, init=init, out_init=Normal(0.02, depth=2 * layers))
+    block = pre_norm(attention, mlp, LayerNorm(eps))
+    position = Learned(context, init=init)
+    norm = LayerNorm(eps)
+    return decoder([block] * layers, d_model=d_model, vocab=vocab, norm=norm, tied=tied, position=position, init=init)
+
+
+def starcoder2(
+    *,
+    layers: int,
+    d_model: int,
+    heads: int,
+    kv_heads: int | None = None,
+    d_ff: int | None = None,
+    vocab: int = 49152,
+    activation: str = "gelu_tanh",
+    theta: float = 10000.0,
+    scaling: Scaling | None = None,
+    window: int | None = 4096,
+    bias: bool = True,
+    eps: float = 1e-5,
+    tied: bool = True,
+) -> LanguageModel:
+    """A StarCoder 2 of any shape; `window` None lets all layers see everything. d_ff defaults to 4 d_model."""
+    init = Normal(0.02)
+    attention = Attention(
+        heads=heads,
+        head_dim=head_size(d_model, heads),
+        kv_heads=kv_heads,
+        mask=Window(window) if window else Causal(),
+        rotary=Rotary(theta=theta, scaling=scaling),
+        biases=BIASES if bias else (),
+        init=init,
+        out_init=init,
+    )
+    mlp = MLP(d_ff or 4 * d_model, activation, bias=bias, init=init, out_init=init)
+    block = pre_norm(attention, mlp, LayerNorm(eps))
+    return decoder([block] * layers, d_model=d_model, vocab=vocab, norm=LayerNorm(eps), tied=tied, init=init)
+
+
+FAMILIES = {
+    "starcoder": Family(starcoder, SIZES, "arXiv 2301.03988, 2305.06161"),
+    "starcoder2": Family(starcoder2, SIZES_2, "arXiv 2402.19173"),
+}
+
+# transformers' GPTBigCodeForCausalLM: [q|k|v] with one key head, [heads, 3, head_dim] with as many as heads.
+HF: Table = (
+    ("body/embed/token", "transformer.wte.weight", SAME),
+    ("body/embed/position/w", "transformer.wpe.weight", SAME),
+    *rows(
+        LAYER,
+        "transformer.h.{layer}.",
+        ("attention_norm", "ln_1"),
+        (QKV, "attn.c_attn", Layout(transpose=True, groups="kv")),
+        ("attention/o", "attn.c_proj"),
+        ("mlp_norm", "ln_2"),
+        ("mlp/up", "mlp.c_fc"),
+        ("mlp/down", "mlp.c_proj"),
+    ),
+    *rows("body/stack/", "transformer.", ("norm", "ln_f")),
+    ("head/w", "lm_head.weight", SAME),
+    *unused("transformer.h.{layer}.attn.bias", "transformer.h.{layer}.attn.masked_bias"),
+)
+# transformers' Starcoder2ForCausalLM.
+HF_2: Table = (
+    ("body/embed/token", "model.embed_tokens.weight", SAME),
+    *rows(
+        LAYER,
+        "model.layers.{layer}.",
+        ("attention_norm", "input_layernorm"),
+        ("attention/q", "self_attn.q_proj"),
+        ("attention/k", "self_attn.k_proj"),
+        ("attention/v", "self_attn.v_proj"),
+        ("attention/o", "self_attn.o_proj"),
+        ("mlp_norm", "post_attention_layernorm"),
+        ("mlp/up", "mlp.c_fc"),
+        ("mlp/down", "mlp.c_proj"),
+    ),
+    *rows("body/stack/", "model.", ("norm", "norm")),
+    ("head/w", "lm_head.weight", SAME),
+)
+
+DIALECTS = {
+    "gpt_bigcode": Dialect(
+        "starcoder",
+        {"GPTBigCodeForCausalLM": {}, "GPTBigCodeModel": {}},
+        (
+            *layers_heads("n_embd", "n_layer", "n_head"),
+            Knob("vocab", "vocab_size", 50257),
+            Knob("context", "n_positions", 1024),
+            Knob("d_ff", "n_inner", None),
+            Knob("multi_query", "multi_query", True),
+            Knob("scaled", "scale_attn_weights", True),
+            act("activation", "activation_function", "gelu_pytorch_tanh"),
+            Knob("eps", "layer_norm_epsilon", 1e-5),
+            Knob("tied", "tie_word_embeddings", True),
+            Fixed("add_cross_attention", (False,)),
+            Unused("resid_pdrop", "embd_pdrop", "attn_pdrop", "num_key_value_heads"),
+            Unused("attention_softmax_in_fp32", "scale_attention_softmax_in_fp32"),
+        ),
+        HF,
+        "transformer.",
+    ),
+    "starcoder2": Dialect(
+        "starcoder2",
+        {"Starcoder2ForCausalLM": {}, "Starcoder2Model": {}},
+        (
+            *layers_heads("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
+            Knob("kv_heads", "num_key_value_heads", 2),
+            Knob("vocab", "vocab_size", 49152),
+            act("activation", "hidden_act", "gelu_pytorch_tanh"),
+            Rope(),
+            Knob("window", "sliding_window", None),
+            Knob("bias", "use_bias", True),
+            Knob("eps", "norm_epsilon", 1e-5),
+            Knob("tied", "tie_word_embeddings", True),
+            Unused("attention_dropout", "residual_dropout", "embedding_dropout"),
+        ),
+        HF_2,
+    ),
+}
