@@ -13,8 +13,8 @@ from lm.model.heads import LMHead
 from lm.model.layers import RMSNorm
 from lm.model.mlp import MLP
 from lm.model.moe import MoE, SoftmaxRouter
-from lm.model.rotary import Rotary
 from lm.model.residual import PreNorm
+from lm.model.rotary import Rotary
 from lm.model.stack import Stack
 from lm.model.transformer import LanguageModel, Transformer
 from lm.train.config import default

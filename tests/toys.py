@@ -12,15 +12,25 @@ from lm.core.ctx import Ctx, Run
 from lm.core.param import Constant, FanIn, Normal, Param, flatten
 from lm.model.attention import Attention
 from lm.model.block import Block, Parallel
-from lm.model.embed import Embed
-from lm.model.heads import LMHead, TokenScore, TransformHead
+from lm.model.embed import Embed, Rows
+from lm.model.heads import Heads, LMHead, RowScores, States, TokenScores, TransformHead
 from lm.model.layers import LayerNorm, RMSNorm
-from lm.model.masks import Bidirectional, Causal, Prefix, Window
+from lm.model.masks import Bidirectional, Causal, Chunked, Dilated, Prefix, Strided, Window
 from lm.model.mlp import MLP, GatedMLP
 from lm.model.moe import BalancedRouter, MoE, SoftmaxRouter
-from lm.model.positions import FrequencyScaling, Learned, LinearScaling, Rotary, Sinusoidal
+from lm.model.positions import Learned, Sinusoidal
 from lm.model.residual import Plain, PostNorm, PreNorm, ResiDual, Sandwich
-from lm.model.scores import BucketedBias, Disentangled, Table, TransformerXL
+from lm.model.rotary import (
+    DynamicScaling,
+    FrequencyScaling,
+    LinearScaling,
+    LongScaling,
+    NTKScaling,
+    PowerScaling,
+    Rotary,
+    YarnScaling,
+)
+from lm.model.scores import Alibi, BucketedBias, Disentangled, Table, TransformerXL
 from lm.model.sources import Cross, Recurrence, Room
 from lm.model.stack import Stack
 from lm.model.transformer import EncoderDecoder, Group, LanguageModel, Transformer
@@ -66,7 +76,7 @@ def learned_positions() -> LanguageModel:
         PreNorm(LayerNorm()),
     )
     body = Transformer(
-        D, Embed(VOCAB, Learned(16, WIDE), dropout=0.25, init=WIDE), Stack.of([one] * 2, norm=LayerNorm())
+        D, Embed(VOCAB, Learned(16, init=WIDE), dropout=0.25, init=WIDE), Stack.of([one] * 2, norm=LayerNorm())
     )
     return LanguageModel(body, LMHead(VOCAB, bias=True), ties=(("head/w", "body/embed/token"),))
 
@@ -102,12 +112,53 @@ def wirings() -> LanguageModel:
     )
 
 
+def stretched() -> LanguageModel:
+    """A way to stretch rotary positions in each layer, and xPos in the last."""
+    scalings = (
+        NTKScaling(3.0),
+        DynamicScaling(3.0, LENGTH),
+        YarnScaling(3.0, 64, 3.2, 0.2, 0.7, rounded=False),
+        LongScaling((1.0, 1.5), (2.0, 3.0), LENGTH, 1.3),
+        PowerScaling(0.5),
+        None,
+    )
+    rotaries = [Rotary(theta=100.0, scaling=s, decay=None if s else 20.0) for s in scalings]
+    return language_model([block(attention(rotary=r)) for r in rotaries])
+
+
+def sparse() -> LanguageModel:
+    """Masks with holes, and biases of distance."""
+    masks = (Strided(3), Dilated(2, 2), Chunked(4))
+    terms = (Alibi(), Alibi(scaled=True), Alibi(scaled=True, rounded=True))
+    layers = [attention(mask=m, terms=(t,)) for m, t in zip(masks, terms, strict=True)]
+    return language_model([block(dataclasses.replace(layer, heads=3)) for layer in layers])  # slopes of no power of two
+
+
+def bounded() -> LanguageModel:
+    """Caps, clips, sinks, norms of everything, and narrow embeddings."""
+    norms = {"q_norm": RMSNorm(), "k_norm": RMSNorm(gain="1+w")}
+    one = attention(rotary=rotary, cap=2.0, sinks=True, norm_rotated=True, **norms)
+    two = attention(rotary=rotary, clip=1.0, norm_over="each", by_layer=True, **norms)
+    three = attention(norm_over="whole", inner_norm=LayerNorm(gain="none", bias=False), **norms)
+    sub_norm = dataclasses.replace(mlp, inner_norm=LayerNorm())
+    embed = Embed(VOCAB, Learned(18, 2, WIDE), width=4, project_tokens=True, project_bias=True, init=WIDE)
+    blocks = [
+        block(one, mlp, Sandwich(None, RMSNorm())),
+        block(two, sub_norm),
+        block(three, mlp, PreNorm(LayerNorm(), normed=True)),
+    ]
+    body = Transformer(D, embed, Stack.of(blocks, norm=LayerNorm()))
+    return LanguageModel(body, LMHead(VOCAB, cap=3.0, width=4, init=WIDE))
+
+
 def two_streams() -> LanguageModel:
     return language_model([block(attention(), mlp, ResiDual(LayerNorm()))] * 3, Sinusoidal(100.0))
 
 
 def shared_layers() -> LanguageModel:
-    return language_model([block(attention(), mlp, PostNorm(LayerNorm()))] * 2, Learned(16, WIDE), tied=True, norm=None)
+    return language_model(
+        [block(attention(), mlp, PostNorm(LayerNorm()))] * 2, Learned(16, init=WIDE), tied=True, norm=None
+    )
 
 
 def dense_first(capacity_factor: float = 4.0, dropout: float = 0.0) -> LanguageModel:
@@ -145,8 +196,8 @@ def prefixed() -> LanguageModel:
 
 def query_layer() -> LanguageModel:
     """PanGu-alpha's: in the last layer, the next position's embedding asks."""
-    last = block(attention(query=Learned(16, WIDE)), mlp)
-    return language_model([block(attention(), mlp)] * 2 + [last], Learned(16, WIDE))
+    last = block(attention(query=Learned(16, init=WIDE)), mlp)
+    return language_model([block(attention(), mlp)] * 2 + [last], Learned(16, init=WIDE))
 
 
 def encoder_decoder() -> EncoderDecoder:
@@ -162,16 +213,32 @@ def encoder_decoder() -> EncoderDecoder:
     return EncoderDecoder(encoder, decoder, LMHead(VOCAB, scale=D**-0.5), ties)
 
 
+def encoder() -> LanguageModel:
+    """One tower with many heads."""
+    heads = Heads(
+        (
+            ("pooled", RowScores(activation="tanh", init=WIDE)),
+            ("kind", RowScores(3, at="end", end=2, bias=False, init=WIDE)),
+            ("tags", TokenScores(3, bias=False, init=WIDE)),
+            ("states", States()),
+        )
+    )
+    one = block(attention(mask=Bidirectional()), mlp, PostNorm(LayerNorm()))
+    return LanguageModel(Transformer(D, Embed(VOCAB, init=WIDE), Stack.of([one] * 2)), heads)
+
+
 def two_models() -> Group:
     """ELECTRA's generator and discriminator over the same embeddings."""
     one = block(attention(mask=Bidirectional()), mlp, PostNorm(LayerNorm()))
-    embed = Embed(VOCAB, Learned(16, WIDE), norm=LayerNorm(), scaled=True, init=WIDE)
+    embed = Embed(
+        VOCAB, Learned(16, init=WIDE), norm=LayerNorm(), extra=(Rows("types", 2, WIDE),), scale=2.0, init=WIDE
+    )
     generator = LanguageModel(
         Transformer(D, embed, Stack.of([one])),
         TransformHead(LMHead(VOCAB, bias=True), LayerNorm(), init=FanIn()),
         ties=(("head/lm/w", "body/embed/token"),),
     )
-    discriminator = LanguageModel(Transformer(D, embed, Stack.of([one] * 2)), TokenScore(init=WIDE))
+    discriminator = LanguageModel(Transformer(D, embed, Stack.of([one] * 2)), TokenScores(1, "gelu", init=WIDE))
     ties = (("generator/body/embed", "discriminator/body/embed"),)
     return Group((("generator", generator), ("discriminator", discriminator)), ties)
 
@@ -192,6 +259,9 @@ DECODERS = {
         recurrent,
         prefixed,
         query_layer,
+        stretched,
+        sparse,
+        bounded,
     )
 }
 

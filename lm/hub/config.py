@@ -1,62 +1,117 @@
 """config.json, read and written: from a `model_type` to a family's knobs and back."""
 
+import dataclasses
 import inspect
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from lm.core.errors import UserError, nearest
-from lm.zoo.build import DIALECTS, FAMILIES
-from lm.zoo.dialect import Dialect
+from lm.model.attention import Attention
+from lm.model.mlp import MLP, GatedMLP
+from lm.zoo.build import DIALECTS, FAMILIES, build
+from lm.zoo.dialect import Class, Dialect
+from lm.zoo.names import Table
+
+
+class Spelling(NamedTuple):
+    """What a folder calls its tensors; files may lack `prefix`."""
+
+    names: Table
+    prefix: str
 
 
 class Described(NamedTuple):
-    """A model as config.json describes it: its dialect, and `config.model` for `lm.zoo.build.build`."""
+    """A model as config.json describes it: `config.model` for `lm.zoo.build.build`, and what its tensors are called."""
 
-    model_type: str
-    dialect: Dialect
     knobs: dict[str, Any]
-
-
-def dialect_of(model_type: Any) -> Dialect:
-    if model_type not in DIALECTS:
-        raise UserError(f"model_type={model_type!r} is not supported{nearest(str(model_type), DIALECTS)}")
-    return DIALECTS[model_type]
+    spelling: Spelling
 
 
 def read_config(config: Mapping[str, Any]) -> Described:
     """What a config.json says. Raises `UserError` for an unknown model_type or architecture, a missing size, or a value
     that is not supported: nothing that would change the outputs is passed over."""
-    model_type = config.get("model_type")
-    dialect = dialect_of(model_type)
+    dialect, chosen = _dialect(config.get("model_type")), _class(config)
     knobs: dict[str, Any] = {"family": dialect.family}
     for field in dialect.fields:
         knobs |= field.read(config)
-    architectures = config.get("architectures") or list(dialect.classes)[:1]
-    if len(architectures) != 1 or architectures[0] not in dialect.classes:
+    knobs |= chosen.knobs
+    if chosen.head:
+        knobs["head"] = chosen.head(config)
+    parameters = inspect.signature(FAMILIES[dialect.family].make).parameters
+    for name, value in knobs.items():  # `build` takes None for "not given"
+        if name in parameters and value is None and parameters[name].default not in (None, inspect.Parameter.empty):
+            raise UserError(f"null is not supported for what {name!r} stands for: give a value")
+    return Described(knobs, spelling(config))
+
+
+def spelling(config: Mapping[str, Any]) -> Spelling:
+    """What the tensors of the class that a config.json names are called, whatever its sizes."""
+    dialect = _dialect(config.get("model_type"))
+    return Spelling((*dialect.names, *_class(config).names), dialect.prefix)
+
+
+def _dialect(model_type: Any) -> Dialect:
+    if model_type not in DIALECTS:
+        raise UserError(f"model_type={model_type!r} is not supported{nearest(str(model_type), DIALECTS)}")
+    return DIALECTS[model_type]
+
+
+def _class(config: Mapping[str, Any]) -> Class:
+    """The first of the model type's classes, if config.json names none."""
+    classes = _dialect(config.get("model_type")).classes
+    names = config.get("architectures") or list(classes)[:1]
+    if len(names) != 1 or names[0] not in classes:
         raise UserError(
-            f"architectures={architectures!r} is not supported for {model_type}"
-            f"{nearest(str(architectures[0]), dialect.classes)}"
+            f"architectures={names!r} is not supported for {config['model_type']}{nearest(str(names[0]), classes)}"
         )
-    return Described(str(model_type), dialect, knobs | dict(dialect.classes[architectures[0]]))
+    return classes[names[0]]
 
 
 def write_config(model_type: str, knobs: Mapping[str, Any]) -> dict[str, Any]:
     """The config.json of the model with these knobs, `family` among them, as `config.model` holds them.
 
     Raises `UserError` for another family's knobs, or values that the model type cannot tell."""
-    dialect = dialect_of(model_type)
+    dialect = _dialect(model_type)
     family, size = knobs.get("family"), knobs.get("size")
     if family != dialect.family:
         raise UserError(f"a {family!r} is no {model_type}: choose another model_type to export to")
     parameters = inspect.signature(FAMILIES[dialect.family].make).parameters
     own = {k: v for k, v in {**(FAMILIES[family].sizes[size] if size else {}), **knobs}.items() if v is not None}
     full = {name: own.get(name, None if p.default is p.empty else p.default) for name, p in parameters.items()}
+    head = own.get("head")
+    model = build({"family": family} | full)
+    for name, value in _derived(model).items():  # others derive them otherwise
+        if full.get(name, value) is None:
+            full[name] = value
     config: dict[str, Any] = {}
     for field in dialect.fields:
         config |= field.write(full)
-    known = [name for name, implied in dialect.classes.items() if implied.items() <= full.items()]
+    if outputs := getattr(head, "outputs", None):
+        config |= {"id2label": {str(i): f"LABEL_{i}" for i in range(outputs)}}
+    known = [
+        name
+        for name, c in dialect.classes.items()
+        if c.knobs.items() <= full.items() and (c.head(config) if c.head else None) == head
+    ]
+    if not known:
+        raise UserError(f"no class of {model_type} has the head {head}: export another one")
     again = read_config(config | {"model_type": model_type, "architectures": known[:1]}).knobs
-    for name, value in full.items():
-        if again.get(name, parameters[name].default) != value:
-            raise UserError(f"{name}={value!r} has no name in the config.json of a {model_type}: export without it")
+    if build(again) != build({"family": family, "head": head} | full):
+        lost = [name for name, value in full.items() if again.get(name, parameters[name].default) != value]
+        what = ", ".join(f"{name}={full[name]!r}" for name in lost)
+        raise UserError(f"{what} has no name in the config.json of a {model_type}: export without it")
     return {"architectures": known[:1], "model_type": model_type, **config}
+
+
+def _derived(part: Any) -> dict[str, int]:
+    """Sizes that follow from others where they are not given, as the first layer has them."""
+    found: dict[str, int] = {}
+    if isinstance(part, Attention):
+        return {"kv_heads": part.kv, "head_dim": part.head_dim}
+    if isinstance(part, (MLP, GatedMLP)):
+        return {"d_ff": part.d_ff}
+    if dataclasses.is_dataclass(part):
+        part = tuple(getattr(part, f.name) for f in dataclasses.fields(part))
+    for inner in part if isinstance(part, tuple) else ():
+        found = _derived(inner) | found
+    return found

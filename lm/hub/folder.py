@@ -11,13 +11,12 @@ import numpy as np
 
 from lm.core.errors import UserError
 from lm.core.param import Tree, flatten
+from lm.hub.config import spelling
 from lm.hub.names import Model, dropped_names, links_by_name, to_params, to_tensors
-from lm.hub.config import dialect_of
 from lm.zoo.names import Table
 
 CONFIG, WHOLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-PREFIXES = ("transformer.", "model.")  # of a model within one with a head: some files have it, others do not
 FLOATS = ("F32", "BF16", "F16")  # float32 holds each of them exactly
 
 
@@ -26,24 +25,27 @@ def is_hf_folder(folder: Path) -> bool:
     return (folder / CONFIG).is_file()
 
 
-def read_folder(folder: str | Path, model: Model, table: Table | None = None) -> Tree:
+def read_folder(folder: str | Path, model: Model) -> Tree:
     """The parameters of `model` from `folder`: numpy float32, with the tree and shapes of `model.spec()`.
 
     Reads model.safetensors or, where there is none, the shards of model.safetensors.index.json, in float32, bfloat16
-    or float16; one tensor at a time is held besides the result. `table` defaults to that of config.json's model_type.
-    A leading `transformer.` or `model.` may be missing from the names or be there once more.
+    or float16; one tensor at a time is held besides the result. config.json's model_type and class tell what the
+    tensors are called; a base model's prefix (`transformer.`, `bert.`) may be missing or be there once more.
 
     Raises `UserError` where the package safetensors or a file is missing, a file is damaged, or a tensor is missing,
     unknown, of another shape than the model's or of no type above."""
     folder = Path(folder).expanduser()
-    if table is None:
-        table = dialect_of(_model_type(folder)).names
+    config = read_json(folder / CONFIG)
+    try:
+        names, prefix = spelling(config)
+    except UserError as e:
+        raise UserError(f"{folder / CONFIG}: {e}") from e
     with contextlib.ExitStack() as stack:
         stored = _stored(folder, stack)
         try:
-            tensors = _Tensors(_renamed(stored, model, table))
-            _check_vocabulary(tensors, model, table)
-            return to_params(model, table, tensors)
+            tensors = _Tensors(_renamed(stored, model, names, prefix))
+            _check_vocabulary(tensors, model, names)
+            return to_params(model, names, tensors)
         except UserError as e:
             raise UserError(f"{folder}: {e}") from e
 
@@ -101,11 +103,7 @@ class _Tensors(Mapping[str, np.ndarray]):
         return len(self.stored)
 
 
-def _model_type(folder: Path) -> str:
-    return str(_json(folder / CONFIG).get("model_type"))
-
-
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as e:
@@ -136,7 +134,7 @@ def _stored(folder: Path, stack: contextlib.ExitStack) -> dict[str, _Stored]:
                 f"{WHOLE}, which save_pretrained of transformers writes"
             )
         raise UserError(f"{folder} has neither {WHOLE} nor {INDEX}: download the weights too")
-    listed = _json(folder / INDEX).get("weight_map")
+    listed = read_json(folder / INDEX).get("weight_map")
     plain = isinstance(listed, dict) and all(isinstance(s, str) and s == Path(s).name for s in listed.values())
     if not listed or not plain:
         raise UserError(f"{folder / INDEX} has no weight_map from tensors to files beside it: download it again")
@@ -165,12 +163,12 @@ def _reason(e: Exception) -> str:
     return " ".join(str(getattr(e, "strerror", None) or e).split())[:120]
 
 
-def _renamed(stored: Mapping[str, _Stored], model: Model, table: Table) -> dict[str, _Stored]:
+def _renamed(stored: Mapping[str, _Stored], model: Model, table: Table, prefix: str) -> dict[str, _Stored]:
     """The same tensors by the names of the table; those it does not know keep theirs."""
     known, dropped = links_by_name(model, table), dropped_names(table)
     renamed: dict[str, _Stored] = {}
     for name, tensor in stored.items():
-        spellings = [name, *(p + name for p in PREFIXES), *(name.removeprefix(p) for p in PREFIXES)]
+        spellings = (name, prefix + name, name.removeprefix(prefix))
         wanted = next((s for s in spellings if s in known or dropped.fullmatch(s)), name)
         if wanted in renamed:
             raise UserError(f"{renamed[wanted].name!r} and {name!r} are both {wanted!r}: keep one of them")

@@ -134,7 +134,13 @@ class Attention:
         aligned: bool,
     ) -> Array:
         scale = self.head_dim**-0.5 if self.scale is None else self.scale
-        plain = not self.terms and not self.cap and not self.sinks and (ctx.key is None or self.dropout == 0) and "probs" not in ctx.record
+        plain = (
+            not self.terms
+            and not self.cap
+            and not self.sinks
+            and (ctx.key is None or self.dropout == 0)
+            and "probs" not in ctx.record
+        )
         if plain and aligned and ctx.run.blocked_attention and self.mask.band() != (None, None):
             return kernel.blocked(q, k, v, mask=self.mask, q_tokens=tokens, k_tokens=key_tokens, scale=scale)
         shared_k = jnp.repeat(k, self.heads // self.kv, axis=1) if self.terms else k

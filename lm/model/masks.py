@@ -88,7 +88,7 @@ class Strided:
 
 @component
 class Dilated:
-    """Every `dilation`-th key, `width` of them on either side or, if `causal`, behind (Longformer, arXiv 2004.05150)."""
+    """Every `dilation`-th key, `width` of them on either side or, if `causal`, behind (Longformer, 2004.05150)."""
 
     width: int
     dilation: int

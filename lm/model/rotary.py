@@ -1,7 +1,7 @@
 """Rotary embeddings of queries and keys, and the ways to stretch them over longer contexts.
 
-A scaling is called as `scaling(theta, r, length) -> (frequencies [r/2], magnitude)`: theta^(-2i/r) changed for r rotated
-elements and texts of `length` tokens (traced; most scalings do not look at it), and what sines and cosines are
+A scaling is called as `scaling(theta, r, length) -> (frequencies [r/2], magnitude)`: theta^(-2i/r) changed for r
+rotated elements and texts of `length` tokens (traced; most scalings do not look at it), and what sines and cosines are
 multiplied by.
 """
 
@@ -102,7 +102,9 @@ class LongScaling:
     def __call__(self, theta: float, r: int, length: Array) -> Scaled:
         for name in ("short", "long"):
             if len(getattr(self, name)) != r // 2:
-                raise UserError(f"{name} has {len(getattr(self, name))} divisors for {r // 2} frequencies: give as many")
+                raise UserError(
+                    f"{name} has {len(getattr(self, name))} divisors for {r // 2} frequencies: give as many"
+                )
         divisors = jnp.where(length > self.original, np.array(self.long), np.array(self.short))
         return plain(theta, r) / divisors, self.magnitude
 
@@ -135,9 +137,7 @@ class PowerScaling:
         return plain(theta, r) * (1 - np.arange(0, r, 2) / r) ** self.power, 1.0
 
 
-Scaling = (
-    LinearScaling | NTKScaling | DynamicScaling | YarnScaling | LongScaling | FrequencyScaling | PowerScaling
-)
+Scaling = LinearScaling | NTKScaling | DynamicScaling | YarnScaling | LongScaling | FrequencyScaling | PowerScaling
 
 
 @component
@@ -159,7 +159,9 @@ class Rotary:
         r = int(x.shape[-1] * self.fraction + 1e-6)  # 24 * (10 / 24) may fall short of 10
         if r % 2 or not 0 < r <= x.shape[-1]:
             raise UserError(f"cannot rotate {r} of {x.shape[-1]} elements in pairs: change head_dim or fraction")
-        scaled: Scaled = self.scaling(self.theta, r, positions.max() + 1) if self.scaling else (plain(self.theta, r), 1.0)
+        scaled: Scaled = (
+            self.scaling(self.theta, r, positions.max() + 1) if self.scaling else (plain(self.theta, r), 1.0)
+        )
         frequencies, magnitude = scaled
         places = positions[:, None, :, None].astype(jnp.float32)
         cos, sin = (magnitude * f(places * frequencies) for f in (jnp.cos, jnp.sin))  # [B, 1, S, r/2]

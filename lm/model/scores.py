@@ -158,11 +158,10 @@ class Alibi:
     """Attention with linear biases: minus slope times distance (Press et al. 2021, arXiv 2108.12409).
 
     The slopes of a power of two of heads are 2^(-8 i / heads). For another number they go on with every second slope of
-    twice that power (BLOOM) or, with `interleaved`, are taken from the next power: its second, fourth ... slopes, then
-    the first, third ... (MPT). `scaled`: the bias is multiplied by the scores' scale too. `rounded`: slopes and biases
-    go through bfloat16, and biases count from the first token (both Falcon)."""
+    twice that power; MPT's order, the second, fourth ... slopes of the next power and then its first, third ..., is the
+    same. `scaled`: the bias is multiplied by the scores' scale too. `rounded`: slopes and biases go through bfloat16,
+    and biases count from the first token (both Falcon)."""
 
-    interleaved: bool = False
     scaled: bool = False
     rounded: bool = False
 
@@ -175,12 +174,8 @@ class Alibi:
         def of(n: int) -> list[float]:
             return [2 ** (-8 * i / n) for i in range(1, n + 1)]
 
-        if self.interleaved:
-            power = of(1 << (heads - 1).bit_length())
-            found = power if len(power) == heads else power[1::2] + power[0::2]
-        else:
-            below = 1 << (heads.bit_length() - 1)
-            found = of(below) + of(2 * below)[0::2]
+        below = 1 << (heads.bit_length() - 1)
+        found = of(below) + of(2 * below)[0::2]
         return np.array(found[:heads], np.float32)
 
     def __call__(

@@ -4,6 +4,7 @@ A batch is a dict of arrays [B, S]: `tokens`, and optionally `positions`, `segme
 `encoder/tokens` and so on. `hidden` gives the last states, from which heads and losses are computed.
 """
 
+import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
@@ -91,9 +92,13 @@ class LanguageModel:
         ctx = ctx.replace(rows=ctx.rows | rows_of(batch))
         return self.body(params["body"], batch["tokens"], ctx.at("body"), slots, dtype)
 
-    def logits(self, params: Tree, x: Array, ctx: Ctx) -> Array:
+    def logits(self, params: Tree, x: Array, ctx: Ctx) -> Any:
         """The head on states x [..., d]."""
         return self.head(self.head_params(params), x, ctx)
+
+    def __call__(self, params: Tree, batch: Batch, ctx: Ctx = Ctx(), dtype: jax.typing.DTypeLike = jnp.float32) -> Any:
+        """What the head makes of a whole batch: scores, or a dict of them where there are several heads."""
+        return _scores(self, params, batch, ctx, dtype)
 
     def head_params(self, params: Tree) -> Tree:
         return with_aliases(params, self.ties)["head"]
@@ -155,8 +160,12 @@ class EncoderDecoder:
         x, slots, out["decoder"] = self.decoder(params["decoder"], batch["tokens"], ctx, slots, dtype)
         return x, slots, out
 
-    def logits(self, params: Tree, x: Array, ctx: Ctx) -> Array:
+    def logits(self, params: Tree, x: Array, ctx: Ctx) -> Any:
         return self.head(self.head_params(params), x, ctx)
+
+    def __call__(self, params: Tree, batch: Batch, ctx: Ctx = Ctx(), dtype: jax.typing.DTypeLike = jnp.float32) -> Any:
+        """What the head makes of a whole batch."""
+        return _scores(self, params, batch, ctx, dtype)
 
     def head_params(self, params: Tree) -> Tree:
         return with_aliases(params, self.ties)["head"]
@@ -182,6 +191,17 @@ class Group:
 
 
 Model = LanguageModel | EncoderDecoder
+
+
+def _scores(model: Model, params: Tree, batch: Batch, ctx: Ctx, dtype: jax.typing.DTypeLike) -> Any:
+    x, _, _ = model.hidden(params, batch, ctx, None, dtype)
+    rows = rows_of(batch) | {"tokens": batch["tokens"]}
+    return model.logits(params, x, ctx.replace(rows=ctx.rows | rows).at("head"))
+
+
+def with_head(model: Model, head: Head) -> Model:
+    """The same model with another head, and without the ties of the one before."""
+    return dataclasses.replace(model, head=head, ties=tuple(t for t in model.ties if not t[0].startswith("head/")))
 
 
 def tied(pairs: Iterable[str], owner: str) -> Ties:

@@ -8,8 +8,10 @@ import numpy as np
 
 from lm.core.component import component
 from lm.core.ctx import Ctx
+from lm.core.errors import UserError
 from lm.core.param import Tree
 from lm.kernels.cross_entropy import Terms, chunked_loss
+from lm.model.heads import LMHead, TransformHead
 from lm.model.transformer import Batch, Model
 from lm.objectives.router import balance_and_z, load_metrics
 
@@ -42,12 +44,15 @@ class TokenLoss:
 
     def __call__(self, model: Model, params: Tree, batch: Batch, ctx: Ctx, dtype: jax.typing.DTypeLike) -> Loss:
         rows = {k: v for k, v in batch.items() if k not in ("targets", "weights", "bytes")}
+        head = model.head
+        if not isinstance(head, (LMHead, TransformHead)):
+            raise UserError(f"model.head is {type(head).__name__}: this objective needs logits over a vocabulary")
         x, _, out = model.hidden(params, rows, ctx, None, dtype)
         # Without the step's key: a head draws nothing, and what the kernel differentiates must not hold traced values.
         head_ctx = Ctx(sharding=ctx.sharding, run=ctx.run).at("head")
         weights = batch["weights"].astype(jnp.float32)
         total, each = chunked_loss(
-            lambda p, h: model.head(p, h, head_ctx),
+            lambda p, h: head(p, h, head_ctx),
             model.head_params(params),
             x,
             batch["targets"],

@@ -9,12 +9,57 @@ from ml_collections.config_dict import ConfigDict, placeholder
 
 from lm.core.component import checked, from_dict, to_dict
 from lm.core.errors import UserError, nearest
-from lm.model.transformer import Model
-from lm.zoo import gpt1, gpt2, gpt3, gpt_neo, gpt_neox, gptj, llama, starcoder
+from lm.model.heads import Head
+from lm.model.transformer import Model, with_head
+from lm.zoo import (
+    bloom,
+    falcon,
+    gemma,
+    glm,
+    gpt1,
+    gpt2,
+    gpt3,
+    gpt_neo,
+    gpt_neox,
+    gptj,
+    llama,
+    mistral,
+    mpt,
+    nemotron,
+    olmo,
+    opt,
+    phi,
+    phi3,
+    qwen,
+    stablelm,
+    starcoder,
+)
 from lm.zoo.dialect import Dialect
 from lm.zoo.family import Family
 
-MODULES = (gpt1, gpt2, gpt3, gpt_neo, gptj, gpt_neox, starcoder, llama)
+MODULES = (
+    gpt1,
+    gpt2,
+    gpt3,
+    gpt_neo,
+    gptj,
+    gpt_neox,
+    opt,
+    bloom,
+    falcon,
+    mpt,
+    starcoder,
+    llama,
+    mistral,
+    qwen,
+    gemma,
+    phi,
+    phi3,
+    nemotron,
+    glm,
+    stablelm,
+    olmo,
+)
 FAMILIES: dict[str, Family] = {name: family for module in MODULES for name, family in module.FAMILIES.items()}
 
 # `model_type` in the config.json of a Hugging Face folder -> how to read it.
@@ -46,8 +91,9 @@ def _function(make: Callable) -> Callable:
 
 
 def build(knobs: Mapping[str, Any] | ConfigDict) -> Model:
-    """The model that `config.model` describes: {"family", "size" (optional), further knobs of the zoo function}, or a
-    whole tree as `lm.core.component.to_dict` writes it ({"type": "LanguageModel", ...}).
+    """The model that `config.model` describes: {"family", "size" (optional), "head" (optional: a component in place of
+    the family's own), further knobs of the zoo function}, or a whole tree as `lm.core.component.to_dict` writes it
+    ({"type": "LanguageModel", ...}).
 
     Raises `UserError` for an unknown family, size or knob, a missing knob or a value of the wrong type."""
     given_knobs = knobs.to_dict() if isinstance(knobs, ConfigDict) else dict(knobs)
@@ -60,6 +106,7 @@ def build(knobs: Mapping[str, Any] | ConfigDict) -> Model:
     family = FAMILIES[name]
     if size is not None and size not in family.sizes:
         raise UserError(f"model.size={size!r} is no size of {name}{nearest(str(size), family.sizes)}")
+    head = rest.pop("head", None)
     given = {**(family.sizes[size] if size else {}), **rest}
     known = inspect.signature(family.make).parameters
     hints = typing.get_type_hints(_function(family.make))
@@ -73,4 +120,5 @@ def build(knobs: Mapping[str, Any] | ConfigDict) -> Model:
     for knob in ("layers", "d_model", "heads", "vocab"):
         if given.get(knob, 1) < 1:
             raise UserError(f"model.{knob}={given[knob]} must be at least 1")
-    return family.make(**given)
+    model = family.make(**given)
+    return model if head is None else with_head(model, checked(from_dict(head, "model.head"), Head, "model.head"))

@@ -8,9 +8,11 @@ or as one that does not touch the computation (`Unused`). A field that is not in
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from lm.core.errors import UserError, nearest
+from lm.model.heads import Head, RowScores, States, TokenScores
 from lm.model.rotary import (
     DynamicScaling,
     FrequencyScaling,
@@ -20,7 +22,7 @@ from lm.model.rotary import (
     YarnScaling,
     yarn_magnitude,
 )
-from lm.zoo.names import Table
+from lm.zoo.names import Table, rows
 
 Config = Mapping[str, Any]
 Knobs = dict[str, Any]
@@ -38,15 +40,51 @@ class Field(Protocol):
     def write(self, knobs: Knobs) -> dict[str, Any]: ...
 
 
+class Class(NamedTuple):
+    """One of a model type's classes: the knobs that it implies, its head, given the config (None: the family's own),
+    and what the tensors of that head are called."""
+
+    knobs: Config = MappingProxyType({})
+    head: Callable[[Config], Head] | None = None
+    names: Table = ()
+
+
 class Dialect(NamedTuple):
-    """What a `model_type` calls a family's knobs and tensors. `classes`: names in `architectures` -> further knobs; the
-    first that fits is written. `prefix`: of a base model's tensors within one with a head; files may lack it."""
+    """What a `model_type` calls a family's knobs and tensors. `classes`: by their names in `architectures`; the first
+    that fits is written. `prefix`: of a base model's tensors within one with a head; files may lack it."""
 
     family: str
-    classes: Mapping[str, Knobs]
+    classes: Mapping[str, Class]
     fields: tuple[Field, ...]
     names: Table
     prefix: str = "model."
+
+
+def labels(config: Config) -> int:
+    """How many labels a classifier tells apart."""
+    return len(config["id2label"]) if config.get("id2label") else config.get("num_labels", 2)
+
+
+BASE = Class(head=lambda config: States())
+SEQUENCE = Class(  # of generators: by the state of a row's last token
+    head=lambda config: RowScores(labels(config), at="last", bias=False), names=rows("head/", "", ("out", "score"))
+)
+ANSWERS = Class(head=lambda config: TokenScores(2), names=rows("head/", "", ("out", "qa_outputs")))
+
+
+def token_labels(name: str) -> Class:
+    """A classifier of each token, whose linear map has that name."""
+    return Class(head=lambda config: TokenScores(labels(config)), names=rows("head/", "", ("out", name)))
+
+
+def generators(
+    stem: str, lm: str = "ForCausalLM", base: str = "Model", tokens: str | None = "score", answers: bool = False
+) -> dict[str, Class]:
+    """The classes of a generator: language model, base model, classifier of rows (by their last tokens' states) and,
+    where there are such, of tokens (whose linear map is called `tokens`) and of answers' ends."""
+    found = {f"{stem}{lm}": Class(), f"{stem}{base}": BASE, f"{stem}ForSequenceClassification": SEQUENCE}
+    found |= {f"{stem}ForTokenClassification": token_labels(tokens)} if tokens else {}
+    return found | ({f"{stem}ForQuestionAnswering": ANSWERS} if answers else {})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,6 +161,9 @@ class Custom(NamedTuple):
     read: Callable[[Config], Knobs]
     write: Callable[[Knobs], dict[str, Any]]
 
+
+# Fields of heads for multiple choice, which are not read.
+SUMMARY = tuple(f"summary_{x}" for x in ("type", "use_proj", "activation", "proj_to_labels", "first_dropout"))
 
 # Names of activations there and here; `gelu_new` and `gelu_pytorch_tanh` are the same.
 ACTIVATIONS = {

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 from lm.model.transformer import Model
 
-
 Sizes = Mapping[str, Mapping[str, Any]]
 
 

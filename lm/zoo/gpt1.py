@@ -8,7 +8,7 @@ from lm.model.mlp import MLP
 from lm.model.positions import Learned
 from lm.model.residual import PostNorm
 from lm.model.transformer import LanguageModel
-from lm.zoo.dialect import Dialect, Knob, Unused, act, layers_heads
+from lm.zoo.dialect import SUMMARY, Dialect, Knob, Unused, act, generators, layers_heads
 from lm.zoo.family import Family
 from lm.zoo.names import LAYER, QKV, SAME, Table, rows, unused
 from lm.zoo.parts import decoder, head_size
@@ -77,7 +77,7 @@ ACTIVATIONS = {"gelu": "gelu_tanh", "relu": "relu", "silu": "silu", "swish": "si
 DIALECTS = {
     "openai-gpt": Dialect(
         "gpt1",
-        {"OpenAIGPTLMHeadModel": {}, "OpenAIGPTModel": {}},
+        generators("OpenAIGPT", lm="LMHeadModel", tokens=None),
         (
             *layers_heads("n_embd", "n_layer", "n_head"),
             Knob("vocab", "vocab_size", 40478),
@@ -85,7 +85,7 @@ DIALECTS = {
             act("activation", "afn", "gelu", ACTIVATIONS),
             Knob("eps", "layer_norm_epsilon", 1e-5),
             Knob("tied", "tie_word_embeddings", True),
-            Unused("resid_pdrop", "embd_pdrop", "attn_pdrop"),
+            Unused("resid_pdrop", "embd_pdrop", "attn_pdrop", *SUMMARY),
         ),
         HF,
         "transformer.",

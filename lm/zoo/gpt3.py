@@ -1,8 +1,8 @@
 """GPT-3 (Brown et al. 2020, arXiv 2005.14165, table 2.1): GPT-2's architecture in eight sizes, context 2048.
 
 Two rows of the published table do not give the published totals; as elsewhere, 13B has d = 5120 (printed: 5140) and XL
-16 heads of 128 (printed: 24). Layers alternate between dense and sparse attention (Child et al. 2019, 1904.10509), which
-has no parameters of its own."""
+16 heads of 128 (printed: 24). Layers alternate between dense and sparse attention (Child et al. 2019, 1904.10509),
+which has no parameters of its own."""
 
 from lm.core.param import Normal
 from lm.model.attention import Attention

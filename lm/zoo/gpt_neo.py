@@ -3,12 +3,13 @@ is not divided by sqrt(head_dim), and has a bias behind the output projection on
 
 from lm.core.param import Normal
 from lm.model.attention import Attention
+from lm.model.block import Block
 from lm.model.layers import LayerNorm
 from lm.model.masks import Causal, Window
 from lm.model.mlp import MLP
 from lm.model.positions import Learned
 from lm.model.transformer import LanguageModel
-from lm.zoo.dialect import Config, Custom, Dialect, Knob, Knobs, Unused, act, layers_heads
+from lm.zoo.dialect import Config, Custom, Dialect, Knob, Knobs, Unused, act, generators, layers_heads
 from lm.zoo.family import Family
 from lm.zoo.names import LAYER, SAME, Table, rows, unused
 from lm.zoo.parts import GLOBAL, LOCAL, decoder, head_size, layers_of, pre_norm
@@ -38,7 +39,7 @@ def gpt_neo(
     init = Normal(0.02)
     mlp = MLP(d_ff or 4 * d_model, activation, init=init, out_init=init)
 
-    def block(kind: str):  # noqa: ANN202
+    def block(kind: str) -> Block:
         attention = Attention(
             heads=heads,
             head_dim=head_size(d_model, heads),
@@ -102,7 +103,7 @@ def _write(knobs: Knobs) -> dict:
 DIALECTS = {
     "gpt_neo": Dialect(
         "gpt_neo",
-        {"GPTNeoForCausalLM": {}, "GPTNeoModel": {}},
+        generators("GPTNeo", tokens="classifier", answers=True),
         (
             *layers_heads("hidden_size", "num_layers", "num_heads"),
             Knob("vocab", "vocab_size", 50257),
@@ -113,7 +114,7 @@ DIALECTS = {
             act("activation", "activation_function", "gelu_new"),
             Knob("eps", "layer_norm_epsilon", 1e-5),
             Knob("tied", "tie_word_embeddings", True),
-            Unused("resid_dropout", "embed_dropout", "attention_dropout"),
+            Unused("resid_dropout", "embed_dropout", "attention_dropout", "classifier_dropout"),
         ),
         HF,
         "transformer.",

@@ -10,17 +10,17 @@ from lm.model.layers import LayerNorm
 from lm.model.mlp import MLP
 from lm.model.rotary import Rotary
 from lm.model.transformer import LanguageModel
-from lm.zoo.dialect import Dialect, Field, Knob, Unused, act, layers_heads
+from lm.zoo.dialect import BASE, Class, Dialect, Field, Knob, Unused, act, generators, layers_heads
 from lm.zoo.family import Family
 from lm.zoo.names import LAYER, SAME, Layout, Table, rows, unused
 from lm.zoo.parts import decoder, head_size, parallel
 
-SIZES = {"6b": {"layers": 28, "d_model": 4096, "heads": 16}}
+SIZES = {"6b": {"layers": 28, "d_model": 4096, "heads": 16, "rotary_dim": 64}}
 CODEGEN = {
     "350m": {"layers": 20, "d_model": 1024, "heads": 16, "rotary_dim": 32},
-    "2b": {"layers": 32, "d_model": 2560, "heads": 32},
-    "6b": {"layers": 33, "d_model": 4096, "heads": 16},
-    "16b": {"layers": 34, "d_model": 6144, "heads": 24},
+    "2b": {"layers": 32, "d_model": 2560, "heads": 32, "rotary_dim": 64},
+    "6b": {"layers": 33, "d_model": 4096, "heads": 16, "rotary_dim": 64},
+    "16b": {"layers": 34, "d_model": 6144, "heads": 24, "rotary_dim": 64},
 }
 
 
@@ -31,7 +31,7 @@ def gptj(
     heads: int,
     d_ff: int | None = None,
     vocab: int = 50400,
-    rotary_dim: int | None = 64,
+    rotary_dim: int | None = None,
     activation: str = "gelu_tanh",
     eps: float = 1e-5,
     tied: bool = False,
@@ -106,6 +106,8 @@ _FIELDS: tuple[Field, ...] = (
 )
 
 DIALECTS = {
-    "gptj": Dialect("gptj", {"GPTJForCausalLM": {}}, _FIELDS, HF, "transformer."),
-    "codegen": Dialect("codegen", {"CodeGenForCausalLM": {}}, _FIELDS, HF_CODEGEN, "transformer."),
+    "gptj": Dialect("gptj", generators("GPTJ", tokens=None, answers=True), _FIELDS, HF, "transformer."),
+    "codegen": Dialect(
+        "codegen", {"CodeGenForCausalLM": Class(), "CodeGenModel": BASE}, _FIELDS, HF_CODEGEN, "transformer."
+    ),
 }

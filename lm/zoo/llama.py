@@ -11,7 +11,7 @@ from lm.model.layers import RMSNorm
 from lm.model.mlp import GatedMLP
 from lm.model.rotary import FrequencyScaling, Rotary, Scaling
 from lm.model.transformer import LanguageModel
-from lm.zoo.dialect import Dialect, Field, Knob, Rope, Unused, act, layers_heads
+from lm.zoo.dialect import Dialect, Field, Knob, Rope, Unused, act, generators, layers_heads
 from lm.zoo.family import Family, Sizes
 from lm.zoo.names import LAYER, SAME, Table, rows, unused
 from lm.zoo.parts import decoder, eight_thirds, head_size, pre_norm
@@ -25,7 +25,7 @@ _13B = {"layers": 40, "d_model": 5120, "heads": 40, "d_ff": 13824}
 _8B = {"layers": 32, "d_model": 4096, "heads": 32, "d_ff": 14336}
 _70B = {"layers": 80, "d_model": 8192, "heads": 64, "d_ff": 28672}
 
-SIZES = {
+SIZES: Sizes = {
     "1-7b": {**_7B, **_1},
     "1-13b": {**_13B, **_1},
     "1-33b": {"layers": 60, "d_model": 6656, "heads": 52, "d_ff": 17920, **_1},
@@ -40,7 +40,6 @@ SIZES = {
     "3.1-70b": {**_70B, **_31},
     "3.1-405b": {"layers": 126, "d_model": 16384, "heads": 128, "d_ff": 53248, **_31},
 }
-
 
 
 def llama(
@@ -114,16 +113,16 @@ HF: Table = (
 SHARED: tuple[Field, ...] = (
     *layers_heads("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
     Knob("kv_heads", "num_key_value_heads", None),
+    Knob("head_dim", "head_dim", None),
     Knob("vocab", "vocab_size"),
     Unused("attention_dropout", "pretraining_tp", "sep_token_id"),
 )
 DIALECTS = {
     "llama": Dialect(
         "llama",
-        {"LlamaForCausalLM": {}, "LlamaModel": {}},
+        generators("Llama", answers=True),
         (
             *SHARED,
-            Knob("head_dim", "head_dim", None),
             Rope(),
             act("activation", "hidden_act", "silu"),
             Knob("eps", "rms_norm_eps", 1e-6),

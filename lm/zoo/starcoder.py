@@ -9,7 +9,7 @@ from lm.model.mlp import MLP
 from lm.model.positions import Learned
 from lm.model.rotary import Rotary, Scaling
 from lm.model.transformer import LanguageModel
-from lm.zoo.dialect import Dialect, Fixed, Knob, Rope, Unused, act, layers_heads
+from lm.zoo.dialect import Dialect, Fixed, Knob, Rope, Unused, act, generators, layers_heads
 from lm.zoo.family import Family
 from lm.zoo.names import LAYER, QKV, SAME, Layout, Table, rows, unused
 from lm.zoo.parts import decoder, head_size, pre_norm
@@ -69,12 +69,12 @@ def starcoder2(
     activation: str = "gelu_tanh",
     theta: float = 10000.0,
     scaling: Scaling | None = None,
-    window: int | None = 4096,
+    window: int = 4096,
     bias: bool = True,
     eps: float = 1e-5,
     tied: bool = True,
 ) -> LanguageModel:
-    """A StarCoder 2 of any shape; `window` None lets all layers see everything. d_ff defaults to 4 d_model."""
+    """A StarCoder 2 of any shape; with `window` 0 all layers see everything. d_ff defaults to 4 d_model."""
     init = Normal(0.02)
     attention = Attention(
         heads=heads,
@@ -136,7 +136,7 @@ HF_2: Table = (
 DIALECTS = {
     "gpt_bigcode": Dialect(
         "starcoder",
-        {"GPTBigCodeForCausalLM": {}, "GPTBigCodeModel": {}},
+        generators("GPTBigCode", tokens="classifier"),
         (
             *layers_heads("n_embd", "n_layer", "n_head"),
             Knob("vocab", "vocab_size", 50257),
@@ -156,14 +156,14 @@ DIALECTS = {
     ),
     "starcoder2": Dialect(
         "starcoder2",
-        {"Starcoder2ForCausalLM": {}, "Starcoder2Model": {}},
+        generators("Starcoder2"),
         (
             *layers_heads("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
             Knob("kv_heads", "num_key_value_heads", 2),
             Knob("vocab", "vocab_size", 49152),
             act("activation", "hidden_act", "gelu_pytorch_tanh"),
             Rope(),
-            Knob("window", "sliding_window", None),
+            Knob("window", "sliding_window", None, lambda w: w or 0, lambda w: w or None),
             Knob("bias", "use_bias", True),
             Knob("eps", "norm_epsilon", 1e-5),
             Knob("tied", "tie_word_embeddings", True),

@@ -15,8 +15,8 @@ from lm.model.layers import LayerNorm, RMSNorm
 from lm.model.masks import Bidirectional, Causal, Window
 from lm.model.mlp import MLP, GatedMLP
 from lm.model.moe import BalancedRouter, MoE, SoftmaxRouter
-from lm.model.rotary import LinearScaling, Rotary
 from lm.model.residual import Plain, PreNorm, ResiDual, Sandwich
+from lm.model.rotary import LinearScaling, Rotary
 from lm.model.scores import BucketedBias, Disentangled
 from lm.model.sources import Cross, Own, Recurrence
 from lm.model.stack import Stack
@@ -88,14 +88,14 @@ GOOD = to_dict(Attention(heads=4, head_dim=2))
         ({"type": "Atention"}, "model.type='Atention' is no component; did you mean 'Attention'?"),
         ({"heads": 3}, "model.type=None is no component"),
         (GOOD | {"head": 3}, "model.head is no knob of Attention; did you mean 'heads'?"),
-        (GOOD | {"xyzzy": 3}, "model.xyzzy is no knob of Attention; known: biases, dropout, head_dim"),
+        (GOOD | {"xyzzy": 3}, "model.xyzzy is no knob of Attention; known: biases, by_layer, cap"),
         ({"type": "Attention", "heads": 4}, "model is a Attention without its knob 'head_dim': add it"),
         (GOOD | {"heads": "4"}, "model.heads='4' is a str; it must be int"),
         (GOOD | {"heads": 4.0}, "model.heads=4.0 is a float; it must be int"),
         (GOOD | {"heads": True}, "model.heads=True is a bool; it must be int"),
         (GOOD | {"dropout": None}, "model.dropout=None is a NoneType; it must be float"),
         (GOOD | {"kv_heads": "all"}, "model.kv_heads='all' is a str; it must be int or None"),
-        (GOOD | {"mask": to_dict(Own())}, "model.mask=Own() is a Own; it must be Causal or Window or"),
+        (GOOD | {"mask": to_dict(Own())}, "model.mask=Own() is a Own; it must be Bidirectional or Causal or Window or"),
         (GOOD | {"init": 0.02}, "model.init=0.02 is a float; it must be Initializer"),
         (GOOD | {"mask": {"type": "Window", "lef": 3}}, "model.mask.lef is no knob of Window; did you mean 'left'?"),
         (GOOD | {"mask": {"type": "Window", "left": "3"}}, "model.mask.left='3' is a str; it must be int"),

@@ -3,45 +3,58 @@
 Needs torch and transformers >= 5 in an environment of its own, which the tests do not use:
 
     pip install numpy torch "transformers>=5"
-    python -m tests.golden.generate          # from the top of the checkout; writes tests/golden/*.npz, or the named ones
+    python -m tests.golden.generate          # from the top of the checkout; writes tests/golden/*.npz, or those named
 
-float32 on one CPU thread, eager attention. A file holds `meta` (JSON: transformers class, config, tensor shapes),
-tokens and attention mask [B, S], logits at real positions [real, vocab] in reading order, the mean loss, gradients
-of some tensors (`grad/<name>`), and what greedy decoding adds to each row [B, new].
+float32 on one CPU thread, eager attention but where a case says otherwise. A file holds `meta` (JSON: transformers
+class, config, the fields that its model type has, tensor shapes), the inputs [B, S] (`tokens`, `mask`, `positions`,
+`types`; an encoder's as `encoder/tokens` and so on; one row is padded on the left, one on the right), the `labels`, the
+mean `loss`, the outputs (`out/<name>`, those of tokens at real positions only, in reading order), gradients of some
+tensors (`grad/<name>`), and what greedy decoding adds to each row, `greedy` [B, new].
 """
 
+import inspect
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import transformers
 
+from tests.golden.case import Case
 from tests.golden.cases import CASES
 from tests.golden.weights import tensor
 
-LENGTH, PADDING, NEW = 24, (0, 7, 3), 12
+LENGTH, LEFT, RIGHT, NEW = 24, (0, 7, 0), (0, 0, 3), 12
+ENCODER = 19  # tokens that an encoder-decoder reads
+SPECIAL = 3  # ids from here on are neither padding nor ends
+Arrays = dict[str, np.ndarray]
+# Outputs by their name there -> what our heads call them; an only one has no name.
+OUTPUTS = {
+    "logits": "",
+    "prediction_logits": "mlm",
+    "seq_relationship_logits": "nsp",
+    "sop_logits": "sop",
+    "last_hidden_state": "states",
+    "pooler_output": "pooler",
+}
 
-def golden(kind: str, config: dict, kept: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
-    cls = getattr(transformers, kind)
-    model = cls(cls.config_class(**config, attn_implementation="eager")).eval()
-    parameters = dict(model.named_parameters())  # a tied tensor once
-    with torch.no_grad():
-        for name, p in parameters.items():
-            p.copy_(torch.from_numpy(tensor(name, p.shape)))
 
+def golden(case: Case) -> Arrays:
     for seed in range(50):
-        found = computed(model, config["vocab_size"], seed)
+        model = made(case)  # anew: a model may remember how long its last text was
+        found = computed(model, case, seed)
         if found is not None:
             break
     else:
-        raise SystemExit(f"{kind}: with all prompts two tokens are as good as each other: use other weights")
+        raise SystemExit(f"{case.kind}: with all prompts two tokens are as good as each other: use other weights")
 
+    parameters = dict(model.named_parameters())  # a tied tensor once
     told = model.config.to_dict()
     meta = {
-        "class": kind,
-        "config": {"model_type": told["model_type"], "architectures": [kind], **config},
+        "class": case.kind,
+        "config": {"model_type": told["model_type"], "architectures": [case.kind], **case.config},
         "fields": sorted(told),
         "shapes": {name: list(p.shape) for name, p in parameters.items()},
         "transformers": transformers.__version__,
@@ -49,55 +62,140 @@ def golden(kind: str, config: dict, kept: tuple[str, ...] = ()) -> dict[str, np.
     return {
         "meta": np.array(json.dumps(meta)),
         **found,
-        **{f"grad/{name}": parameters[name].grad.numpy() for name in kept},
+        **{f"grad/{name}": parameters[name].grad.numpy() for name in case.gradients},
     }
 
 
-def computed(model: torch.nn.Module, vocab: int, seed: int) -> dict[str, np.ndarray] | None:
-    """What the model makes of random prompts; None where greedy decoding meets two tokens as good as each other. Leaves
-    the gradients of the loss in the model."""
-    tokens = np.random.default_rng(seed).integers(0, vocab, (len(PADDING), LENGTH))
-    mask = (np.arange(LENGTH) >= np.array(PADDING)[:, None]).astype(np.int64)
-    first = (mask.cumsum(1) == 1) & (mask == 1)  # predicted from padding: not part of the loss
-    ids, attention = torch.from_numpy(tokens), torch.from_numpy(mask)
-    out = model(
-        input_ids=ids,
-        attention_mask=attention,
-        position_ids=(attention.cumsum(1) - 1).clamp(min=0),
-        labels=torch.from_numpy(np.where((mask == 1) & ~first, tokens, -100)),
-    )
-    model.zero_grad()
-    out.loss.backward()
-    logits = out.logits.detach().numpy()[mask == 1]
+def made(case: Case) -> torch.nn.Module:
+    """The case's model, with values that depend on its tensors' names and shapes only."""
+    cls = getattr(transformers, case.kind)
+    model = cls(cls.config_class(**case.config, attn_implementation=case.attention)).eval()
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            p.copy_(torch.from_numpy(tensor(name, p.shape)))
+    return model
 
-    greedy = model.generate(
-        ids,
-        attention_mask=attention,
+
+def rows(rng: np.random.Generator, config: Any, length: int, left: tuple[int, ...], right: tuple[int, ...]) -> Arrays:
+    """Tokens, mask and positions of padded rows."""
+    index = np.arange(length)
+    mask = ((index >= np.array(left)[:, None]) & (index < length - np.array(right)[:, None])).astype(np.int32)
+    tokens = rng.integers(SPECIAL, config.vocab_size, mask.shape)
+    padding = getattr(config, "pad_token_id", None) or 0
+    return {
+        "tokens": np.where(mask == 1, tokens, padding).astype(np.int32),
+        "mask": mask,
+        "positions": np.maximum(mask.cumsum(1) - 1, 0).astype(np.int32),
+    }
+
+
+def labels_of(model: torch.nn.Module, inputs: Arrays, rng: np.random.Generator) -> Arrays:
+    """Labels by the names that the model's class has for them."""
+    kind, tokens, mask = type(model).__name__, inputs["tokens"], inputs["mask"]
+    wanted = inspect.signature(model.forward).parameters
+    many, labels = model.config.num_labels, {}
+    some = (rng.random(mask.shape) < 0.4) & (mask == 1)
+    if "SequenceClassification" in kind or "NextSentence" in kind:
+        labels["labels"] = rng.integers(0, many, len(mask))
+    elif "TokenClassification" in kind:
+        labels["labels"] = np.where(mask == 1, rng.integers(0, many, mask.shape), -100)
+    elif "QuestionAnswering" in kind:
+        ends = [rng.choice(np.flatnonzero(row), 2) for row in mask]
+        labels["start_positions"], labels["end_positions"] = np.sort(ends).T
+    elif "labels" not in wanted:
+        return {}
+    elif "MaskedLM" in kind or ("ForPreTraining" in kind and model.config.model_type != "electra"):
+        labels["labels"] = np.where(some, rng.integers(SPECIAL, model.config.vocab_size, mask.shape), -100)
+    elif "ForPreTraining" in kind:  # which tokens were replaced
+        labels["labels"] = some.astype(np.int64)
+    elif "encoder/tokens" in inputs:
+        labels["labels"] = np.where(mask == 1, rng.integers(SPECIAL, model.config.vocab_size, mask.shape), -100)
+    else:  # what comes next; not what padding would predict
+        first = (mask.cumsum(1) == 1) & (mask == 1)
+        labels["labels"] = np.where((mask == 1) & ~first, tokens, -100)
+    for name in ("next_sentence_label", "sentence_order_label"):
+        if name in wanted:
+            labels[name] = rng.integers(0, 2, len(mask))
+    return labels
+
+
+def computed(model: torch.nn.Module, case: Case, seed: int) -> Arrays | None:
+    """What the model makes of random rows; None where greedy decoding meets two tokens as good as each other. Leaves
+    the gradients of the loss in the model."""
+    rng, config = np.random.default_rng(seed), model.config
+    inputs = rows(rng, config, LENGTH, LEFT, RIGHT)
+    wanted = inspect.signature(model.forward).parameters
+    pair = config.is_encoder_decoder
+    if pair:
+        padding = ((0, 0, 0), (0, 3, 5)) if case.positions == "index" else ((0, 3, 0), (0, 0, 5))
+        inputs |= {f"encoder/{name}": value for name, value in rows(rng, config, ENCODER, *padding).items()}
+        inputs |= rows(rng, config, LENGTH, (0, 0, 0), (0, 7, 3))
+    theirs = {"input_ids": inputs["tokens"], "attention_mask": inputs["mask"]}
+    if pair:
+        theirs = {f"decoder_{name}": value for name, value in theirs.items()}
+        theirs |= {"input_ids": inputs["encoder/tokens"], "attention_mask": inputs["encoder/mask"]}
+    elif case.positions == "given":
+        theirs["position_ids"] = inputs["positions"]
+    if case.positions == "index":
+        for name in ("positions", "encoder/positions"):
+            if name in inputs:
+                inputs[name] = np.broadcast_to(np.arange(inputs[name].shape[1], dtype=np.int32), inputs[name].shape)
+    if "token_type_ids" in wanted and (getattr(config, "type_vocab_size", 0) or 0) > 1:
+        inputs["types"] = rng.integers(0, config.type_vocab_size, inputs["tokens"].shape).astype(np.int32)
+        theirs["token_type_ids"] = inputs["types"]
+    labels = labels_of(model, inputs, rng)
+    given = {name: torch.from_numpy(np.array(value, np.int64)) for name, value in (theirs | labels).items()}
+    out = model(**given)
+    found = {}
+    model.zero_grad()
+    if labels:
+        out.loss.backward()
+        found["loss"] = out.loss.detach().numpy()
+    shown = {ours: out[name].detach().numpy() for name, ours in OUTPUTS.items() if out.get(name) is not None}
+    if "start_logits" in out:
+        shown[""] = torch.stack([out.start_logits, out.end_logits], -1).detach().numpy()
+    if len(shown) == 1:
+        shown = {"": next(iter(shown.values()))}
+    per_token = {name: x.shape[:2] == inputs["mask"].shape for name, x in shown.items()}
+    found |= {f"out/{name}": x[inputs["mask"] == 1] if per_token[name] else x for name, x in shown.items()}
+    found |= inputs | {name: value.astype(np.int32) for name, value in labels.items()}
+    if not model.can_generate():
+        return found
+    added, margin = greedy(model, inputs)
+    return found | {"greedy": added} if margin > 1e-3 * np.abs(shown[""]).max() else None
+
+
+def greedy(model: torch.nn.Module, inputs: Arrays) -> tuple[np.ndarray, float]:
+    """The tokens that greedy decoding adds to each row's real ones, and by how much the closest choice was made."""
+    prefix = "encoder/" if model.config.is_encoder_decoder else ""
+    tokens, mask = inputs[f"{prefix}tokens"], inputs[f"{prefix}mask"]
+    if not prefix:  # real tokens to the right
+        order = np.argsort(mask, axis=1, kind="stable")
+        tokens, mask = np.take_along_axis(tokens, order, 1), np.take_along_axis(mask, order, 1)
+    result = model.generate(
+        torch.from_numpy(tokens.astype(np.int64)),
+        attention_mask=torch.from_numpy(mask.astype(np.int64)),
         max_new_tokens=NEW,
+        min_new_tokens=None,
         do_sample=False,
+        num_beams=1,
         eos_token_id=None,
-        pad_token_id=0,
+        forced_bos_token_id=None,
+        forced_eos_token_id=None,
+        pad_token_id=getattr(model.config, "pad_token_id", None) or 0,
         output_logits=True,
         return_dict_in_generate=True,
     )
-    best = torch.stack(greedy.logits).topk(2).values
-    margin = (best[..., 0] - best[..., 1]).min().item()
-    if margin < 1e-3 * np.abs(logits).max():
-        return None
-    return {
-        "tokens": tokens.astype(np.int32),
-        "mask": mask.astype(np.int32),
-        "logits": logits,
-        "loss": out.loss.detach().numpy(),
-        "greedy": greedy.sequences[:, LENGTH:].numpy().astype(np.int32),
-    }
+    best = torch.stack(result.logits).topk(2).values
+    return result.sequences[:, -NEW:].numpy().astype(np.int32), (best[..., 0] - best[..., 1]).min().item()
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
     for name, case in CASES.items():
         if sys.argv[1:] and name not in sys.argv[1:]:
             continue
         path = Path(__file__).parent / f"{name}.npz"
-        np.savez_compressed(path, **golden(*case))
+        np.savez_compressed(path, **golden(case))
         print(path.name, path.stat().st_size, "bytes")

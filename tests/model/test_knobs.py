@@ -14,17 +14,18 @@ from lm.core import component
 from lm.core.ctx import Ctx
 from lm.core.errors import UserError
 from lm.core.param import Constant, Normal, abstract, flatten
-from lm.model.heads import TokenScore
+from lm.model.heads import TokenScores
 from lm.model.layers import LayerNorm, RMSNorm
 from lm.model.masks import Bidirectional
 from lm.model.mlp import MLP
 from lm.model.moe import SoftmaxRouter
-from lm.model.positions import Learned, LinearScaling, Rotary, Sinusoidal
+from lm.model.positions import Learned, Sinusoidal
 from lm.model.residual import Plain
+from lm.model.rotary import LinearScaling, Rotary
 from lm.model.sources import Recurrence
 from tests import toys
 
-MODELS = (*(make() for make in toys.DECODERS.values()), toys.encoder_decoder(), toys.two_models())
+MODELS = (*(make() for make in toys.DECODERS.values()), toys.encoder(), toys.encoder_decoder(), toys.two_models())
 
 # What to put where a knob holds None or another component: the first that the type hint allows and that is new.
 SUBSTITUTES = (
@@ -41,9 +42,10 @@ SUBSTITUTES = (
     Plain(),
     MLP(5),
     SoftmaxRouter(3),
-    TokenScore(),
+    TokenScores(3),
     0.37,
     2,
+    "silu",
 )
 
 
@@ -68,6 +70,14 @@ def changed(tree: Any, path: tuple, value: Any) -> Any:
     return dataclasses.replace(tree, **{first: changed(getattr(tree, first), tuple(rest), value)})
 
 
+def replaced(owner: Any, name: str, value: Any) -> Any:
+    """`owner` with another value for a knob; None where it refuses it."""
+    try:
+        return dataclasses.replace(owner, **{name: value})
+    except UserError:
+        return None
+
+
 def others(owner: Any, name: str) -> list:
     """Other values for a knob, by its present value and type hint."""
     value = getattr(owner, name)
@@ -78,7 +88,7 @@ def others(owner: Any, name: str) -> list:
     if isinstance(value, float):
         return [value * 1.5 + 0.1, value * 0.3]
     if isinstance(value, str):
-        return [value + "x"]
+        return ["last", "silu", value + "x"]
     if isinstance(value, tuple):
         return [value[:-1]] if value else []
     hint = typing.get_type_hints(type(owner))[name]
@@ -90,9 +100,8 @@ def others(owner: Any, name: str) -> list:
             continue
         found.append(other)
     if not found:  # only one kind of component may stand here: it matters if its knobs do
-        found = [
-            dataclasses.replace(value, **{f.name: o}) for f in dataclasses.fields(value) for o in others(value, f.name)
-        ]
+        pairs = [(f.name, other) for f in dataclasses.fields(value) for other in others(value, f.name)]
+        found = [new for name, other in pairs if (new := replaced(value, name, other)) is not None]
     return [other for other in found if other != value]
 
 
@@ -109,8 +118,8 @@ def program(model: Any) -> str:
 
     def everything(params: Any, rows: dict, slots: Any) -> Any:
         ctx = Ctx(key=jax.random.key(0))
-        x, _, out = model.hidden(params, rows, ctx)
-        return model.logits(params, x, ctx), model.update(params, out), model.hidden(params, rows, Ctx(), slots)
+        _, _, out = model.hidden(params, rows, ctx)
+        return model(params, rows, ctx), model.update(params, out), model.hidden(params, rows, Ctx(), slots)
 
     slots = jax.eval_shape(lambda: model.slots(toys.room(2, memory=8)))
     traced = jax.make_jaxpr(everything)(abstract(model.spec()), rows, slots)

@@ -174,7 +174,7 @@ def test_two_models_share_their_embeddings():
 
     (guesses, scores), *grads = run(params)
     assert guesses.shape == (2, toys.LENGTH, toys.VOCAB)
-    assert scores.shape == (2, toys.LENGTH)
+    assert scores.shape == (2, toys.LENGTH, 1)
     for grad in grads:
         assert np.abs(grad["discriminator"]["body"]["embed"]["token"]).max() > 0
     assert (np.asarray(grads[0]["discriminator"]["head"]["out"]["w"]) == 0).all()

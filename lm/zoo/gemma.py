@@ -1,0 +1,296 @@
+"""Gemma 1 (Gemma team 2024, arXiv 2403.08295), 2 (2408.00118) and 3 (2503.19786): RMS norms with gains 1 + w,
+embeddings times sqrt(d), GeGLU, heads wider than d / heads, a tied head. Gemma 2 norms on both sides of each sub-
+layer, caps scores and logits and alternates windows with full attention; Gemma 3 has norms of queries and keys
+instead of caps, and five layers with a window, and a rotary base of their own, to one without."""
+
+import functools
+import math
+
+from lm.core.param import Normal
+from lm.model.attention import Attention
+from lm.model.block import Block
+from lm.model.heads import LMHead
+from lm.model.layers import RMSNorm
+from lm.model.masks import Causal, Window
+from lm.model.mlp import GatedMLP
+from lm.model.residual import PreNorm, Sandwich
+from lm.model.rotary import Rotary, Scaling
+from lm.model.transformer import LanguageModel
+from lm.zoo import llama
+from lm.zoo.dialect import (
+    BASE,
+    SEQUENCE,
+    Class,
+    Config,
+    Custom,
+    Dialect,
+    Field,
+    Fixed,
+    Knob,
+    Knobs,
+    Rope,
+    act,
+    generators,
+)
+from lm.zoo.family import Family, Sizes
+from lm.zoo.names import LAYER, SAME, Table, rows, unused
+from lm.zoo.parts import GLOBAL, LOCAL, decoder, layers_of
+
+SIZES_1 = {
+    "2b": {"layers": 18, "d_model": 2048, "heads": 8, "kv_heads": 1, "d_ff": 16384},
+    "7b": {"layers": 28, "d_model": 3072, "heads": 16, "kv_heads": 16, "d_ff": 24576},
+}
+SIZES_2: Sizes = {
+    "2b": {"layers": 26, "d_model": 2304, "heads": 8, "kv_heads": 4, "d_ff": 9216},
+    "9b": {"layers": 42, "d_model": 3584, "heads": 16, "kv_heads": 8, "d_ff": 14336},
+    "27b": {
+        "layers": 46,
+        "d_model": 4608,
+        "heads": 32,
+        "kv_heads": 16,
+        "head_dim": 128,
+        "d_ff": 36864,
+        "scalar": 144.0,
+    },
+}
+_3 = {"vocab": 262208, "window": 1024, "scaling": None}
+SIZES_3: Sizes = {
+    "270m": {"layers": 18, "d_model": 640, "heads": 4, "kv_heads": 1, "d_ff": 2048, "vocab": 262144, "window": 512},
+    "1b": {"layers": 26, "d_model": 1152, "heads": 4, "kv_heads": 1, "d_ff": 6912, "vocab": 262144, "window": 512},
+    "4b": {"layers": 34, "d_model": 2560, "heads": 8, "kv_heads": 4, "d_ff": 10240, **_3},
+    "12b": {"layers": 48, "d_model": 3840, "heads": 16, "kv_heads": 8, "d_ff": 15360, **_3},
+    "27b": {
+        "layers": 62,
+        "d_model": 5376,
+        "heads": 32,
+        "kv_heads": 16,
+        "head_dim": 128,
+        "d_ff": 21504,
+        "scalar": 168.0,
+        **_3,
+    },
+}
+
+
+def gemma(
+    *,
+    layers: int,
+    d_model: int,
+    heads: int,
+    d_ff: int,
+    kv_heads: int | None = None,
+    head_dim: int = 256,
+    vocab: int = 256000,
+    sandwich: bool = False,
+    qk_norm: bool = False,
+    scalar: float | None = None,
+    cap: float = 0.0,
+    final_cap: float = 0.0,
+    layer_types: tuple[str, ...] = (),
+    pattern: int = 1,
+    window: int = 4096,
+    activation: str = "gelu_tanh",
+    theta: float = 10000.0,
+    scaling: Scaling | None = None,
+    local_theta: float | None = None,
+    local_scaling: Scaling | None = None,
+    attention_bias: bool = False,
+    eps: float = 1e-6,
+    tied: bool = True,
+) -> LanguageModel:
+    """A Gemma of any shape. Scores are divided by sqrt(`scalar`), by default head_dim. Of `pattern` layers all but the
+    last have a window, unless `layer_types` says otherwise; they use `local_theta` and `local_scaling` if the first is
+    given. Scores and logits are capped by `cap` and `final_cap`, unless these are 0."""
+    init, norm = Normal(0.02), RMSNorm(eps, gain="1+w")
+    mlp = GatedMLP(d_ff, activation, init=init, out_init=init)
+    residual = Sandwich(norm, norm) if sandwich else PreNorm(norm)
+
+    def block(kind: str) -> Block:
+        rotary = Rotary(theta=theta, scaling=scaling)
+        if kind == LOCAL and local_theta is not None:
+            rotary = Rotary(theta=local_theta, scaling=local_scaling)
+        attention = Attention(
+            heads=heads,
+            head_dim=head_dim,
+            kv_heads=kv_heads,
+            mask=Window(window) if kind == LOCAL else Causal(),
+            rotary=rotary,
+            biases=("q", "k", "v", "o") if attention_bias else (),
+            scale=None if scalar is None else scalar**-0.5,
+            cap=cap or None,
+            q_norm=norm if qk_norm else None,
+            k_norm=norm if qk_norm else None,
+            init=init,
+            out_init=init,
+        )
+        return Block((("attention", attention), ("mlp", mlp)), residual)
+
+    kinds = layer_types or tuple(LOCAL if (i + 1) % pattern else GLOBAL for i in range(layers))
+    return decoder(
+        [block(kind) for kind in layers_of(kinds, layers)],
+        d_model=d_model,
+        vocab=vocab,
+        norm=norm,
+        tied=tied,
+        embed_scale=math.sqrt(d_model),
+        head=LMHead(vocab, cap=final_cap or None, init=init),
+        init=init,
+    )
+
+
+gemma2 = functools.partial(gemma, sandwich=True, scalar=256.0, cap=50.0, final_cap=30.0, pattern=2)
+gemma3 = functools.partial(
+    gemma,
+    vocab=262208,
+    sandwich=True,
+    qk_norm=True,
+    scalar=256.0,
+    pattern=6,
+    theta=1000000.0,
+    local_theta=10000.0,
+)
+FAMILIES = {
+    "gemma": Family(gemma, SIZES_1, "arXiv 2403.08295"),
+    "gemma2": Family(gemma2, SIZES_2, "arXiv 2408.00118"),
+    "gemma3": Family(gemma3, SIZES_3, "arXiv 2503.19786"),
+}
+
+# transformers' Gemma2ForCausalLM and Gemma3ForCausalLM: what others call post_attention_layernorm comes before the MLP.
+HF_2: Table = (
+    ("body/embed/token", "model.embed_tokens.weight", SAME),
+    *rows(
+        LAYER,
+        "model.layers.{layer}.",
+        ("attention_norm/before", "input_layernorm"),
+        ("attention_norm/after", "post_attention_layernorm"),
+        ("attention/q", "self_attn.q_proj"),
+        ("attention/k", "self_attn.k_proj"),
+        ("attention/v", "self_attn.v_proj"),
+        ("attention/o", "self_attn.o_proj"),
+        ("attention/q_norm", "self_attn.q_norm"),
+        ("attention/k_norm", "self_attn.k_norm"),
+        ("mlp_norm/before", "pre_feedforward_layernorm"),
+        ("mlp_norm/after", "post_feedforward_layernorm"),
+        ("mlp/gate", "mlp.gate_proj"),
+        ("mlp/up", "mlp.up_proj"),
+        ("mlp/down", "mlp.down_proj"),
+    ),
+    *rows("body/stack/", "model.", ("norm", "norm")),
+    ("head/w", "lm_head.weight", SAME),
+    *unused("model.layers.{layer}.self_attn.rotary_emb.inv_freq"),
+)
+
+
+def _read_kinds(config: Config, pattern: int) -> Knobs:
+    period = config.get("sliding_window_pattern", config.get("_sliding_window_pattern", pattern))
+    kinds = config.get("layer_types")
+    if kinds is None:
+        kinds = [LOCAL if (i + 1) % period else GLOBAL for i in range(config["num_hidden_layers"])]
+    return {"layer_types": tuple(kinds)}
+
+
+def _write_kinds(knobs: Knobs) -> dict:
+    kinds = knobs["layer_types"] or [LOCAL if (i + 1) % knobs["pattern"] else GLOBAL for i in range(knobs["layers"])]
+    return {"layer_types": list(kinds)}
+
+
+def _kinds(pattern: int) -> Custom:
+    names = ("layer_types", "sliding_window_pattern", "_sliding_window_pattern")
+    return Custom(names, functools.partial(_read_kinds, pattern=pattern), _write_kinds)
+
+
+def _cap(ours: str, theirs: str, default: float | None) -> Knob:
+    return Knob(ours, theirs, default, lambda cap: float(cap or 0), lambda cap: cap or None)
+
+
+GLOBAL_ROPE, LOCAL_ROPE = Rope(theta=1000000.0), Rope(theta=10000.0)
+
+
+def _read_ropes(config: Config) -> Knobs:
+    """One set of rotary knobs for each layer type, or (before transformers 5) `rope_local_base_freq` for local ones."""
+    given = config.get("rope_parameters") or {}
+    plain = {k: v for k, v in config.items() if k not in ("rope_parameters", "rope_scaling")}
+    local = LOCAL_ROPE.read(
+        {**plain, "rope_theta": config.get("rope_local_base_freq", 10000.0), "rope_parameters": given.get(LOCAL)}
+    )
+    everywhere = GLOBAL_ROPE.read(
+        {**plain, "rope_parameters": given.get(GLOBAL), "rope_scaling": config.get("rope_scaling")}
+    )
+    return {**everywhere, "local_theta": local["theta"], "local_scaling": local["scaling"]}
+
+
+def _write_ropes(knobs: Knobs) -> dict:
+    local = LOCAL_ROPE.write({"theta": knobs["local_theta"], "scaling": knobs["local_scaling"]})
+    everywhere = GLOBAL_ROPE.write(knobs)
+    return {
+        "rope_parameters": {
+            kind: {"rope_theta": told["rope_theta"], **(told["rope_scaling"] or {"rope_type": "default"})}
+            for kind, told in ((LOCAL, local), (GLOBAL, everywhere))
+        }
+    }
+
+
+_SHARED: tuple[Field, ...] = (
+    *(f for f in llama.SHARED if f.names != ("head_dim",)),
+    Knob("head_dim", "head_dim", 256),
+    Knob("eps", "rms_norm_eps", 1e-6),
+    Knob("attention_bias", "attention_bias", False),
+    Knob("tied", "tie_word_embeddings", True),
+    Fixed("use_bidirectional_attention", (None, False)),
+)
+_LATER: tuple[Field, ...] = (
+    *_SHARED,
+    act("activation", "hidden_activation", "gelu_pytorch_tanh"),
+    Knob("scalar", "query_pre_attn_scalar", 256, float, lambda s: int(s) if s == int(s) else s),
+    Knob("window", "sliding_window", 4096),
+)
+# Gemma 1's configs say `gelu` in hidden_act and mean the tanh form; hidden_activation, where there is one, wins.
+_ACT = {"gelu": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "silu": "silu", "relu": "relu"}
+
+
+def _read_act(config: Config) -> Knobs:
+    name = config.get("hidden_activation") or config.get("hidden_act") or "gelu_pytorch_tanh"
+    return act("activation", "hidden_act", "gelu_pytorch_tanh", _ACT).read({"hidden_act": name})
+
+
+def _write_act(knobs: Knobs) -> dict:
+    name = {"gelu_tanh": "gelu_pytorch_tanh"}.get(knobs["activation"], knobs["activation"])
+    return {"hidden_act": name, "hidden_activation": name}
+
+
+DIALECTS = {
+    "gemma": Dialect(
+        "gemma",
+        generators("Gemma"),
+        (*_SHARED, Rope(), Custom(("hidden_act", "hidden_activation"), _read_act, _write_act)),
+        llama.HF,
+    ),
+    "gemma2": Dialect(
+        "gemma2",
+        generators("Gemma2"),
+        (
+            *_LATER,
+            Rope(),
+            _kinds(2),
+            _cap("cap", "attn_logit_softcapping", 50.0),
+            _cap("final_cap", "final_logit_softcapping", 30.0),
+        ),
+        HF_2,
+    ),
+    "gemma3_text": Dialect(
+        "gemma3",
+        {
+            "Gemma3ForCausalLM": Class(),
+            "Gemma3TextModel": BASE,
+            "Gemma3TextForSequenceClassification": SEQUENCE,
+        },
+        (
+            *_LATER,
+            Custom((*Rope().names, "rope_local_base_freq"), _read_ropes, _write_ropes),
+            _kinds(6),
+            _cap("cap", "attn_logit_softcapping", None),
+            _cap("final_cap", "final_logit_softcapping", None),
+        ),
+        HF_2,
+    ),
+}

@@ -1,0 +1,111 @@
+"""GLM-4 (GLM team 2024, arXiv 2406.12793): LLaMA's layers with grouped queries, interleaved rotary positions on half of
+each head and biases of queries, keys and values; GLM-4-0414 norms on both sides of each sub-layer."""
+
+import functools
+
+from lm.core.param import Normal
+from lm.model.attention import Attention
+from lm.model.block import Block
+from lm.model.layers import RMSNorm
+from lm.model.mlp import GatedMLP
+from lm.model.residual import PreNorm, Sandwich
+from lm.model.rotary import Rotary, Scaling
+from lm.model.transformer import LanguageModel
+from lm.zoo import llama
+from lm.zoo.dialect import Dialect, Field, Knob, Rope, act, generators
+from lm.zoo.family import Family
+from lm.zoo.names import LAYER, SAME, Table, rows
+from lm.zoo.parts import decoder, head_size
+
+SIZES = {"9b": {"layers": 40, "d_model": 4096, "heads": 32, "kv_heads": 2, "d_ff": 13696}}
+SIZES_0414 = {
+    "9b": {"layers": 40, "d_model": 4096, "heads": 32, "kv_heads": 2, "d_ff": 13696, "eps": 1e-5},
+    "32b": {
+        "layers": 61,
+        "d_model": 6144,
+        "heads": 48,
+        "kv_heads": 8,
+        "head_dim": 128,
+        "d_ff": 23040,
+        "eps": 1e-5,
+        "qkv_bias": False,
+    },
+}
+
+
+def glm4(
+    *,
+    layers: int,
+    d_model: int,
+    heads: int,
+    d_ff: int,
+    kv_heads: int | None = None,
+    head_dim: int | None = None,
+    vocab: int = 151552,
+    activation: str = "silu",
+    theta: float = 10000.0,
+    fraction: float = 0.5,
+    scaling: Scaling | None = None,
+    qkv_bias: bool = True,
+    sandwich: bool = False,
+    eps: float = 1.5625e-07,
+    tied: bool = False,
+) -> LanguageModel:
+    """A GLM-4 of any shape."""
+    init, norm = Normal(0.02), RMSNorm(eps)
+    attention = Attention(
+        heads=heads,
+        head_dim=head_dim or head_size(d_model, heads),
+        kv_heads=kv_heads,
+        rotary=Rotary(theta=theta, fraction=fraction, interleaved=True, scaling=scaling),
+        biases=("q", "k", "v") if qkv_bias else (),
+        init=init,
+        out_init=init,
+    )
+    mlp = GatedMLP(d_ff, activation, init=init, out_init=init)
+    residual = Sandwich(norm, norm) if sandwich else PreNorm(norm)
+    block = Block((("attention", attention), ("mlp", mlp)), residual)
+    return decoder([block] * layers, d_model=d_model, vocab=vocab, norm=norm, tied=tied, init=init)
+
+
+FAMILIES = {
+    "glm4": Family(glm4, SIZES, "arXiv 2406.12793"),
+    "glm4-0414": Family(functools.partial(glm4, sandwich=True), SIZES_0414, "arXiv 2406.12793"),
+}
+
+# transformers' GlmForCausalLM and Glm4ForCausalLM.
+HF: Table = (
+    ("body/embed/token", "model.embed_tokens.weight", SAME),
+    *rows(
+        LAYER,
+        "model.layers.{layer}.",
+        ("attention_norm", "input_layernorm"),
+        ("attention_norm/before", "input_layernorm"),
+        ("attention_norm/after", "post_self_attn_layernorm"),
+        ("attention/q", "self_attn.q_proj"),
+        ("attention/k", "self_attn.k_proj"),
+        ("attention/v", "self_attn.v_proj"),
+        ("attention/o", "self_attn.o_proj"),
+        ("mlp_norm", "post_attention_layernorm"),
+        ("mlp_norm/before", "post_attention_layernorm"),
+        ("mlp_norm/after", "post_mlp_layernorm"),
+        (("mlp/gate", "mlp/up"), "mlp.gate_up_proj"),
+        ("mlp/down", "mlp.down_proj"),
+    ),
+    *rows("body/stack/", "model.", ("norm", "norm")),
+    ("head/w", "lm_head.weight", SAME),
+)
+_FIELDS: tuple[Field, ...] = (
+    *(f for f in llama.SHARED if f.names not in (("head_dim",), ("num_key_value_heads",))),
+    Knob("head_dim", "head_dim", 128),
+    Knob("kv_heads", "num_key_value_heads", 2),
+    Rope(fraction=0.5),
+    act("activation", "hidden_act", "silu"),
+    Knob("qkv_bias", "attention_bias", True),
+    Knob("eps", "rms_norm_eps", 1.5625e-07),
+    Knob("tied", "tie_word_embeddings", False),
+)
+DIALECTS = {
+    "glm": Dialect("glm4", generators("Glm"), _FIELDS, HF),
+    "glm4": Dialect("glm4-0414", generators("Glm4"), _FIELDS, HF),
+}

@@ -1,0 +1,146 @@
+"""OLMo 1 (Groeneveld et al. 2024, arXiv 2402.00838): LLaMA's layers with norms without parameters and clipped
+projections. OLMo 2 (2501.00656): RMS norms behind the sub-layers instead of before, and of all queries and keys at
+once."""
+
+from lm.core.param import Normal
+from lm.model.attention import Attention
+from lm.model.block import Block
+from lm.model.layers import LayerNorm, RMSNorm
+from lm.model.mlp import GatedMLP
+from lm.model.residual import Sandwich
+from lm.model.rotary import Rotary, Scaling
+from lm.model.transformer import LanguageModel
+from lm.zoo import llama
+from lm.zoo.dialect import Dialect, Field, Knob, Rope, act, generators
+from lm.zoo.family import Family
+from lm.zoo.names import LAYER, SAME, Table, rows
+from lm.zoo.parts import decoder, head_size, pre_norm
+
+SIZES = {
+    "1b": {"layers": 16, "d_model": 2048, "heads": 16, "d_ff": 8192, "tied": True},
+    "7b": {"layers": 32, "d_model": 4096, "heads": 32, "d_ff": 11008},
+}
+_2 = {"vocab": 100352, "theta": 500000.0, "eps": 1e-6}
+SIZES_2 = {
+    "1b": {"layers": 16, "d_model": 2048, "heads": 16, "d_ff": 8192, **_2},
+    "7b": {"layers": 32, "d_model": 4096, "heads": 32, "d_ff": 11008, **_2},
+    "13b": {"layers": 40, "d_model": 5120, "heads": 40, "d_ff": 13824, **_2},
+    "32b": {"layers": 64, "d_model": 5120, "heads": 40, "kv_heads": 8, "d_ff": 27648, **_2},
+}
+BIASES = ("q", "k", "v", "o")
+
+
+def olmo(
+    *,
+    layers: int,
+    d_model: int,
+    heads: int,
+    d_ff: int,
+    kv_heads: int | None = None,
+    head_dim: int | None = None,
+    vocab: int = 50304,
+    activation: str = "silu",
+    theta: float = 10000.0,
+    scaling: Scaling | None = None,
+    attention_bias: bool = False,
+    clip: float | None = None,
+    tied: bool = False,
+) -> LanguageModel:
+    """An OLMo of any shape; `clip` bounds queries, keys and values."""
+    init, norm = Normal(0.02), LayerNorm(1e-5, bias=False, gain="none")
+    attention = Attention(
+        heads=heads,
+        head_dim=head_dim or head_size(d_model, heads),
+        kv_heads=kv_heads,
+        rotary=Rotary(theta=theta, scaling=scaling),
+        biases=BIASES if attention_bias else (),
+        clip=clip,
+        init=init,
+        out_init=init,
+    )
+    block = pre_norm(attention, GatedMLP(d_ff, activation, init=init, out_init=init), norm)
+    return decoder([block] * layers, d_model=d_model, vocab=vocab, norm=norm, tied=tied, init=init)
+
+
+def olmo2(
+    *,
+    layers: int,
+    d_model: int,
+    heads: int,
+    d_ff: int,
+    kv_heads: int | None = None,
+    head_dim: int | None = None,
+    vocab: int = 50304,
+    activation: str = "silu",
+    theta: float = 10000.0,
+    scaling: Scaling | None = None,
+    attention_bias: bool = False,
+    eps: float = 1e-5,
+    tied: bool = False,
+) -> LanguageModel:
+    """An OLMo 2 of any shape."""
+    init, norm = Normal(0.02), RMSNorm(eps)
+    attention = Attention(
+        heads=heads,
+        head_dim=head_dim or head_size(d_model, heads),
+        kv_heads=kv_heads,
+        rotary=Rotary(theta=theta, scaling=scaling),
+        biases=BIASES if attention_bias else (),
+        q_norm=norm,
+        k_norm=norm,
+        norm_over="whole",
+        init=init,
+        out_init=init,
+    )
+    mlp = GatedMLP(d_ff, activation, init=init, out_init=init)
+    block = Block((("attention", attention), ("mlp", mlp)), Sandwich(None, norm))
+    return decoder([block] * layers, d_model=d_model, vocab=vocab, norm=norm, tied=tied, init=init)
+
+
+FAMILIES = {
+    "olmo": Family(olmo, SIZES, "arXiv 2402.00838"),
+    "olmo2": Family(olmo2, SIZES_2, "arXiv 2501.00656"),
+}
+
+# transformers' Olmo2ForCausalLM.
+HF_2: Table = (
+    ("body/embed/token", "model.embed_tokens.weight", SAME),
+    *rows(
+        LAYER,
+        "model.layers.{layer}.",
+        ("attention/q", "self_attn.q_proj"),
+        ("attention/k", "self_attn.k_proj"),
+        ("attention/v", "self_attn.v_proj"),
+        ("attention/o", "self_attn.o_proj"),
+        ("attention/q_norm", "self_attn.q_norm"),
+        ("attention/k_norm", "self_attn.k_norm"),
+        ("attention_norm/after", "post_attention_layernorm"),
+        ("mlp/gate", "mlp.gate_proj"),
+        ("mlp/up", "mlp.up_proj"),
+        ("mlp/down", "mlp.down_proj"),
+        ("mlp_norm/after", "post_feedforward_layernorm"),
+    ),
+    *rows("body/stack/", "model.", ("norm", "norm")),
+    ("head/w", "lm_head.weight", SAME),
+)
+_FIELDS: tuple[Field, ...] = (
+    *llama.SHARED,
+    Rope(),
+    act("activation", "hidden_act", "silu"),
+    Knob("attention_bias", "attention_bias", False),
+    Knob("tied", "tie_word_embeddings", False),
+)
+DIALECTS = {
+    "olmo": Dialect(
+        "olmo",
+        generators("Olmo", tokens=None),
+        (*_FIELDS, Knob("clip", "clip_qkv", None)),
+        llama.HF,
+    ),
+    "olmo2": Dialect(
+        "olmo2",
+        generators("Olmo2", tokens=None),
+        (*_FIELDS, Knob("eps", "rms_norm_eps", 1e-5)),
+        HF_2,
+    ),
+}

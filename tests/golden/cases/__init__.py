@@ -1,0 +1,6 @@
+"""The goldens' models, by kind."""
+
+from tests.golden.case import Case
+from tests.golden.cases import decoders
+
+CASES: dict[str, Case] = {name: case for group in (decoders,) for name, case in group.CASES.items()}
