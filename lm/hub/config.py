@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -46,8 +47,11 @@ def read_config(config: Mapping[str, Any]) -> Described:
 
 def spelling(config: Mapping[str, Any]) -> Spelling:
     """What the tensors of the class that a config.json names are called, whatever its sizes."""
-    dialect = _dialect(config.get("model_type"))
-    return Spelling((*dialect.names, *_class(config).names), dialect.prefix)
+    dialect, chosen = _dialect(config.get("model_type")), _class(config)
+    names, prefix = dialect.names, dialect.prefix
+    if chosen.prefix:
+        names = tuple((ours, re.sub(f"^{re.escape(prefix)}", chosen.prefix, theirs), x) for ours, theirs, x in names)
+    return Spelling((*names, *chosen.names), chosen.prefix or prefix)
 
 
 def _dialect(model_type: Any) -> Dialect:
@@ -67,8 +71,10 @@ def _class(config: Mapping[str, Any]) -> Class:
     return classes[names[0]]
 
 
-def write_config(model_type: str, knobs: Mapping[str, Any]) -> dict[str, Any]:
-    """The config.json of the model with these knobs, `family` among them, as `config.model` holds them.
+def write_config(model_type: str, knobs: Mapping[str, Any], architecture: str | None = None) -> dict[str, Any]:
+    """The config.json of the model with these knobs, `family` among them, as `config.model` holds them. Of several
+    classes with the model's head (`...ForTokenClassification` with two labels, `...ForQuestionAnswering`) it names the
+    first, or `architecture`.
 
     Raises `UserError` for another family's knobs, or values that the model type cannot tell."""
     dialect = _dialect(model_type)
@@ -93,14 +99,17 @@ def write_config(model_type: str, knobs: Mapping[str, Any]) -> dict[str, Any]:
         for name, c in dialect.classes.items()
         if c.knobs.items() <= full.items() and (c.head(config) if c.head else None) == head
     ]
-    if not known:
-        raise UserError(f"no class of {model_type} has the head {head}: export another one")
-    again = read_config(config | {"model_type": model_type, "architectures": known[:1]}).knobs
+    if not known or (architecture and architecture not in known):
+        raise UserError(
+            f"{architecture or 'no class'} of {model_type} has the head {head}: choose {known or 'another'}"
+        )
+    known = [architecture] if architecture else known[:1]
+    again = read_config(config | {"model_type": model_type, "architectures": known}).knobs
     if build(again) != build({"family": family, "head": head} | full):
         lost = [name for name, value in full.items() if again.get(name, parameters[name].default) != value]
         what = ", ".join(f"{name}={full[name]!r}" for name in lost)
         raise UserError(f"{what} has no name in the config.json of a {model_type}: export without it")
-    return {"architectures": known[:1], "model_type": model_type, **config}
+    return {"architectures": known, "model_type": model_type, **config}
 
 
 def _derived(part: Any) -> dict[str, int]:

@@ -11,7 +11,7 @@ from lm.model.mlp import MLP
 from lm.model.residual import PreNorm
 from lm.model.scores import Alibi
 from lm.model.transformer import LanguageModel
-from lm.zoo.dialect import Dialect, Knob, Unused, generators
+from lm.zoo.dialect import ANSWERS, Dialect, Knob, Unused, generators
 from lm.zoo.family import Family
 from lm.zoo.names import LAYER, QKV, SAME, Layout, Table, rows
 from lm.zoo.parts import decoder, head_size
@@ -80,7 +80,7 @@ HF: Table = (
 DIALECTS = {
     "bloom": Dialect(
         "bloom",
-        generators("Bloom", tokens="classifier", answers=True),
+        generators("Bloom", tokens="classifier", answers=ANSWERS),
         (
             Knob("d_model", ("hidden_size", "n_embed")),
             Knob("layers", ("n_layer", "num_hidden_layers")),

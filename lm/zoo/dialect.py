@@ -42,11 +42,12 @@ class Field(Protocol):
 
 class Class(NamedTuple):
     """One of a model type's classes: the knobs that it implies, its head, given the config (None: the family's own),
-    and what the tensors of that head are called."""
+    what the tensors of that head are called, and the prefix of the base model's, if not the dialect's."""
 
     knobs: Config = MappingProxyType({})
     head: Callable[[Config], Head] | None = None
     names: Table = ()
+    prefix: str | None = None
 
 
 class Dialect(NamedTuple):
@@ -78,13 +79,13 @@ def token_labels(name: str) -> Class:
 
 
 def generators(
-    stem: str, lm: str = "ForCausalLM", base: str = "Model", tokens: str | None = "score", answers: bool = False
+    stem: str, lm: str = "ForCausalLM", base: str = "Model", tokens: str | None = "score", answers: Class | None = None
 ) -> dict[str, Class]:
     """The classes of a generator: language model, base model, classifier of rows (by their last tokens' states) and,
-    where there are such, of tokens (whose linear map is called `tokens`) and of answers' ends."""
+    where there are such, of tokens (whose linear map is called `tokens`), and of answers' ends."""
     found = {f"{stem}{lm}": Class(), f"{stem}{base}": BASE, f"{stem}ForSequenceClassification": SEQUENCE}
     found |= {f"{stem}ForTokenClassification": token_labels(tokens)} if tokens else {}
-    return found | ({f"{stem}ForQuestionAnswering": ANSWERS} if answers else {})
+    return found | ({f"{stem}ForQuestionAnswering": answers} if answers else {})
 
 
 @dataclasses.dataclass(frozen=True)

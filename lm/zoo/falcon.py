@@ -10,7 +10,7 @@ from lm.model.mlp import MLP
 from lm.model.rotary import Rotary, Scaling
 from lm.model.scores import Alibi
 from lm.model.transformer import LanguageModel
-from lm.zoo.dialect import Config, Custom, Dialect, Knob, Knobs, Rope, Unused, act, generators, layers_heads
+from lm.zoo.dialect import ANSWERS, Config, Custom, Dialect, Knob, Knobs, Rope, Unused, act, generators, layers_heads
 from lm.zoo.family import Family
 from lm.zoo.names import LAYER, SAME, Layout, Table, rows
 from lm.zoo.parts import decoder, head_size, parallel, pre_norm
@@ -123,7 +123,7 @@ def _write(knobs: Knobs) -> dict:
 DIALECTS = {
     "falcon": Dialect(
         "falcon",
-        generators("Falcon", tokens="classifier", answers=True),
+        generators("Falcon", tokens="classifier", answers=ANSWERS),
         (
             *layers_heads("hidden_size", "num_hidden_layers", "num_attention_heads"),
             Custom(FORM, _read, _write),

@@ -11,7 +11,7 @@ from lm.model.layers import LayerNorm
 from lm.model.mlp import MLP
 from lm.model.positions import Learned
 from lm.model.transformer import LanguageModel
-from lm.zoo.dialect import SUMMARY, Dialect, Fixed, Knob, Unused, act, generators, layers_heads
+from lm.zoo.dialect import ANSWERS, SUMMARY, Dialect, Fixed, Knob, Unused, act, generators, layers_heads
 from lm.zoo.family import Family
 from lm.zoo.names import LAYER, QKV, SAME, Table, rows, unused
 from lm.zoo.parts import decoder, head_size, pre_norm
@@ -128,7 +128,7 @@ HF: Table = (
 DIALECTS = {
     "gpt2": Dialect(
         "gpt2",
-        generators("GPT2", lm="LMHeadModel", tokens="classifier", answers=True),
+        generators("GPT2", lm="LMHeadModel", tokens="classifier", answers=ANSWERS),
         (
             *layers_heads("n_embd", "n_layer", "n_head"),
             Knob("vocab", "vocab_size", 50257),

@@ -9,7 +9,7 @@ from lm.model.masks import Causal, Window
 from lm.model.mlp import MLP
 from lm.model.positions import Learned
 from lm.model.transformer import LanguageModel
-from lm.zoo.dialect import Config, Custom, Dialect, Knob, Knobs, Unused, act, generators, layers_heads
+from lm.zoo.dialect import ANSWERS, Config, Custom, Dialect, Knob, Knobs, Unused, act, generators, layers_heads
 from lm.zoo.family import Family
 from lm.zoo.names import LAYER, SAME, Table, rows, unused
 from lm.zoo.parts import GLOBAL, LOCAL, decoder, head_size, layers_of, pre_norm
@@ -103,7 +103,7 @@ def _write(knobs: Knobs) -> dict:
 DIALECTS = {
     "gpt_neo": Dialect(
         "gpt_neo",
-        generators("GPTNeo", tokens="classifier", answers=True),
+        generators("GPTNeo", tokens="classifier", answers=ANSWERS),
         (
             *layers_heads("hidden_size", "num_layers", "num_heads"),
             Knob("vocab", "vocab_size", 50257),

@@ -7,7 +7,7 @@ from lm.model.layers import LayerNorm
 from lm.model.mlp import MLP
 from lm.model.rotary import Rotary, Scaling
 from lm.model.transformer import LanguageModel
-from lm.zoo.dialect import Dialect, Knob, Rope, Unused, act, generators, layers_heads
+from lm.zoo.dialect import ANSWERS, Dialect, Knob, Rope, Unused, act, generators, layers_heads
 from lm.zoo.family import Family
 from lm.zoo.names import LAYER, SAME, Layout, Table, rows, unused
 from lm.zoo.parts import decoder, head_size, parallel, pre_norm
@@ -96,7 +96,7 @@ HF: Table = (
 DIALECTS = {
     "gpt_neox": Dialect(
         "gpt_neox",
-        generators("GPTNeoX", tokens="classifier", answers=True),
+        generators("GPTNeoX", tokens="classifier", answers=ANSWERS),
         (
             *layers_heads("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
             Knob("vocab", "vocab_size", 50432),

@@ -10,7 +10,7 @@ from lm.model.layers import LayerNorm
 from lm.model.mlp import MLP
 from lm.model.rotary import Rotary
 from lm.model.transformer import LanguageModel
-from lm.zoo.dialect import BASE, Class, Dialect, Field, Knob, Unused, act, generators, layers_heads
+from lm.zoo.dialect import ANSWERS, BASE, Class, Dialect, Field, Knob, Unused, act, generators, layers_heads
 from lm.zoo.family import Family
 from lm.zoo.names import LAYER, SAME, Layout, Table, rows, unused
 from lm.zoo.parts import decoder, head_size, parallel
@@ -106,7 +106,7 @@ _FIELDS: tuple[Field, ...] = (
 )
 
 DIALECTS = {
-    "gptj": Dialect("gptj", generators("GPTJ", tokens=None, answers=True), _FIELDS, HF, "transformer."),
+    "gptj": Dialect("gptj", generators("GPTJ", tokens=None, answers=ANSWERS), _FIELDS, HF, "transformer."),
     "codegen": Dialect(
         "codegen", {"CodeGenForCausalLM": Class(), "CodeGenModel": BASE}, _FIELDS, HF_CODEGEN, "transformer."
     ),

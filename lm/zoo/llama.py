@@ -11,7 +11,7 @@ from lm.model.layers import RMSNorm
 from lm.model.mlp import GatedMLP
 from lm.model.rotary import FrequencyScaling, Rotary, Scaling
 from lm.model.transformer import LanguageModel
-from lm.zoo.dialect import Dialect, Field, Knob, Rope, Unused, act, generators, layers_heads
+from lm.zoo.dialect import ANSWERS, Dialect, Field, Knob, Rope, Unused, act, generators, layers_heads
 from lm.zoo.family import Family, Sizes
 from lm.zoo.names import LAYER, SAME, Table, rows, unused
 from lm.zoo.parts import decoder, eight_thirds, head_size, pre_norm
@@ -120,7 +120,7 @@ SHARED: tuple[Field, ...] = (
 DIALECTS = {
     "llama": Dialect(
         "llama",
-        generators("Llama", answers=True),
+        generators("Llama", answers=ANSWERS._replace(prefix="transformer.")),
         (
             *SHARED,
             Rope(),

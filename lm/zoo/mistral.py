@@ -8,7 +8,7 @@ from lm.model.mlp import GatedMLP
 from lm.model.rotary import Rotary, Scaling
 from lm.model.transformer import LanguageModel
 from lm.zoo import llama
-from lm.zoo.dialect import Dialect, Fixed, Knob, Rope, act, generators
+from lm.zoo.dialect import ANSWERS, Dialect, Fixed, Knob, Rope, act, generators
 from lm.zoo.family import Family, Sizes
 from lm.zoo.parts import decoder, eight_thirds, head_size, pre_norm
 
@@ -57,7 +57,7 @@ FAMILIES = {"mistral": Family(mistral, SIZES, "arXiv 2310.06825")}
 DIALECTS = {
     "mistral": Dialect(
         "mistral",
-        generators("Mistral", answers=True),
+        generators("Mistral", answers=ANSWERS),
         (
             *(f for f in llama.SHARED if f.names != ("num_key_value_heads",)),
             Knob("kv_heads", "num_key_value_heads", 8),

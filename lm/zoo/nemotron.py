@@ -8,7 +8,7 @@ from lm.model.mlp import MLP
 from lm.model.rotary import Rotary, Scaling
 from lm.model.transformer import LanguageModel
 from lm.zoo import llama
-from lm.zoo.dialect import Dialect, Knob, Rope, act, generators
+from lm.zoo.dialect import ANSWERS, Dialect, Knob, Rope, act, generators
 from lm.zoo.family import Family
 from lm.zoo.parts import decoder, head_size, pre_norm
 
@@ -55,7 +55,7 @@ FAMILIES = {"nemotron": Family(nemotron, SIZES, "arXiv 2402.16819, 2406.11704")}
 DIALECTS = {
     "nemotron": Dialect(
         "nemotron",
-        generators("Nemotron", answers=True),
+        generators("Nemotron", answers=ANSWERS._replace(prefix="transformer.")),
         (
             *llama.SHARED,
             Rope(fraction=0.5),

@@ -15,7 +15,7 @@ from lm.model.positions import Learned
 from lm.model.residual import PostNorm, PreNorm
 from lm.model.stack import Stack
 from lm.model.transformer import LanguageModel, Transformer
-from lm.zoo.dialect import Config, Custom, Dialect, Knob, Knobs, Unused, act, generators, layers_heads
+from lm.zoo.dialect import ANSWERS, Config, Custom, Dialect, Knob, Knobs, Unused, act, generators, layers_heads
 from lm.zoo.family import Family
 from lm.zoo.names import LAYER, SAME, Table, rows
 from lm.zoo.parts import head_size
@@ -123,7 +123,7 @@ def _write(knobs: Knobs) -> dict:
 DIALECTS = {
     "opt": Dialect(
         "opt",
-        generators("OPT", tokens=None, answers=True),
+        generators("OPT", tokens=None, answers=ANSWERS),
         (
             *layers_heads("hidden_size", "num_hidden_layers", "num_attention_heads", "ffn_dim"),
             Knob("vocab", "vocab_size", 50272),

@@ -12,7 +12,7 @@ from lm.model.mlp import GatedMLP
 from lm.model.rotary import Rotary, Scaling
 from lm.model.transformer import LanguageModel
 from lm.zoo import llama
-from lm.zoo.dialect import Config, Custom, Dialect, Field, Knob, Knobs, Rope, act, generators
+from lm.zoo.dialect import ANSWERS, Config, Custom, Dialect, Field, Knob, Knobs, Rope, act, generators
 from lm.zoo.family import Family, Sizes
 from lm.zoo.parts import GLOBAL, LOCAL, decoder, head_size, layers_of, pre_norm
 
@@ -126,10 +126,10 @@ _FIELDS: tuple[Field, ...] = (
 _BIASES = Knob("biases", "attention_bias", False, lambda b: ("q", "k", "v", "o") if b else (), bool)
 
 DIALECTS = {
-    "qwen2": Dialect("qwen2", generators("Qwen2", answers=True), _FIELDS, llama.HF),
+    "qwen2": Dialect("qwen2", generators("Qwen2", answers=ANSWERS._replace(prefix="transformer.")), _FIELDS, llama.HF),
     "qwen3": Dialect(
         "qwen3",
-        generators("Qwen3", answers=True),
+        generators("Qwen3", answers=ANSWERS._replace(prefix="transformer.")),
         (*(f for f in _FIELDS if f.names != ("head_dim",)), Knob("head_dim", "head_dim", 128), _BIASES),
         llama.HF,
     ),

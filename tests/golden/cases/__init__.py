@@ -1,6 +1,13 @@
 """The goldens' models, by kind."""
 
 from tests.golden.case import Case
-from tests.golden.cases import decoders
+from tests.golden.cases import classifiers, decoders
 
-CASES: dict[str, Case] = {name: case for group in (decoders,) for name, case in group.CASES.items()}
+CASES: dict[str, Case] = {
+    name: case
+    for group in (
+        decoders,
+        classifiers,
+    )
+    for name, case in group.CASES.items()
+}
