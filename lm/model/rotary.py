@@ -157,7 +157,8 @@ class Rotary:
     def __call__(self, x: Array, positions: Array, key: bool = False) -> Array:
         """x [B, H, S, K], positions [B, S] -> x rotated, in x's dtype. `key`: x are keys, which matters to xPos."""
         r = int(x.shape[-1] * self.fraction + 1e-6)  # 24 * (10 / 24) may fall short of 10
-        if r % 2 or not 0 < r <= x.shape[-1]:
+        pairs = -(-r // 2)  # of an odd number the last is paired too, at its own frequency, as elsewhere
+        if not 0 < 2 * pairs <= x.shape[-1]:
             raise UserError(f"cannot rotate {r} of {x.shape[-1]} elements in pairs: change head_dim or fraction")
         scaled: Scaled = (
             self.scaling(self.theta, r, positions.max() + 1) if self.scaling else (plain(self.theta, r), 1.0)
@@ -169,7 +170,7 @@ class Rotary:
             base = (np.arange(0, r, 2) / r + 0.4) / 1.4
             power = base ** ((-places if key else places) / self.decay)
             cos, sin = cos * power, sin * power
-        turned, rest = x[..., :r].astype(jnp.float32), x[..., r:]
+        turned, rest = x[..., : 2 * pairs].astype(jnp.float32), x[..., 2 * pairs :]
         if self.interleaved:
             a, b = turned[..., 0::2], turned[..., 1::2]
             y = jnp.stack([a * cos - b * sin, b * cos + a * sin], axis=-1).reshape(turned.shape)

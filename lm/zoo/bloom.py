@@ -82,7 +82,7 @@ DIALECTS = {
         "bloom",
         generators("Bloom", tokens="classifier", answers=ANSWERS),
         (
-            Knob("d_model", ("hidden_size", "n_embed")),
+            Knob("d_model", ("n_embed", "hidden_size")),
             Knob("layers", ("n_layer", "num_hidden_layers")),
             Knob("heads", ("n_head", "num_attention_heads")),
             Knob("vocab", "vocab_size", 250880),

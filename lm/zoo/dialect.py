@@ -208,11 +208,12 @@ class Rope:
     """The rotary knobs `theta`, `scaling` and, where a family rotates a part of each head only, `fraction`.
 
     Reads `rope_parameters` (transformers 5) and `rope_theta`, `rope_scaling`, `partial_rotary_factor` (before), and
-    writes the latter, which both understand. `original` says how many positions a scaling starts from where its own
-    dict does not."""
+    writes the latter, which both understand. `longest` is the model type's own default of max_position_embeddings,
+    from which some scalings start."""
 
     theta: float = 10000.0
     fraction: float | None = None
+    longest: int = 2048
     theta_name: str = "rope_theta"
     fraction_name: str = "partial_rotary_factor"
 
@@ -236,7 +237,7 @@ class Rope:
 
     def _scaling(self, given: dict[str, Any], config: Config) -> Scaling | None:
         kind = given.get("rope_type", given.get("type", "default"))
-        longest: Any = config.get("max_position_embeddings")
+        longest: Any = config.get("max_position_embeddings", self.longest)
         original: Any = given.get("original_max_position_embeddings", config.get("original_max_position_embeddings"))
         if kind in ("default", None):
             return None

@@ -29,6 +29,7 @@ from lm.zoo.dialect import (
     Knob,
     Knobs,
     Rope,
+    Unused,
     act,
     generators,
 )
@@ -203,7 +204,7 @@ def _cap(ours: str, theirs: str, default: float | None) -> Knob:
     return Knob(ours, theirs, default, lambda cap: float(cap or 0), lambda cap: cap or None)
 
 
-GLOBAL_ROPE, LOCAL_ROPE = Rope(theta=1000000.0), Rope(theta=10000.0)
+GLOBAL_ROPE, LOCAL_ROPE = Rope(theta=1000000.0, longest=131072), Rope(theta=10000.0, longest=131072)
 
 
 def _read_ropes(config: Config) -> Knobs:
@@ -262,7 +263,7 @@ DIALECTS = {
     "gemma": Dialect(
         "gemma",
         generators("Gemma"),
-        (*_SHARED, Rope(), Custom(("hidden_act", "hidden_activation"), _read_act, _write_act)),
+        (*_SHARED, Rope(longest=8192), Custom(("hidden_act", "hidden_activation"), _read_act, _write_act)),
         llama.HF,
     ),
     "gemma2": Dialect(
@@ -270,7 +271,7 @@ DIALECTS = {
         generators("Gemma2"),
         (
             *_LATER,
-            Rope(),
+            Rope(longest=8192),
             _kinds(2),
             _cap("cap", "attn_logit_softcapping", 50.0),
             _cap("final_cap", "final_logit_softcapping", 30.0),
@@ -288,7 +289,7 @@ DIALECTS = {
             *_LATER,
             Custom((*Rope().names, "rope_local_base_freq"), _read_ropes, _write_ropes),
             _kinds(6),
-            _cap("cap", "attn_logit_softcapping", None),
+            Unused("attn_logit_softcapping"),  # Gemma 2's: read by nothing there
             _cap("final_cap", "final_logit_softcapping", None),
         ),
         HF_2,

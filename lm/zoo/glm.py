@@ -99,7 +99,7 @@ _FIELDS: tuple[Field, ...] = (
     *(f for f in llama.SHARED if f.names not in (("head_dim",), ("num_key_value_heads",))),
     Knob("head_dim", "head_dim", 128),
     Knob("kv_heads", "num_key_value_heads", 2),
-    Rope(fraction=0.5),
+    Rope(fraction=0.5, longest=131072),
     act("activation", "hidden_act", "silu"),
     Knob("qkv_bias", "attention_bias", True),
     Knob("eps", "rms_norm_eps", 1.5625e-07),

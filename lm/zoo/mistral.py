@@ -61,7 +61,7 @@ DIALECTS = {
         (
             *(f for f in llama.SHARED if f.names != ("num_key_value_heads",)),
             Knob("kv_heads", "num_key_value_heads", 8),
-            Rope(),
+            Rope(longest=131072),
             Knob("window", "sliding_window", 4096, lambda w: w or 0, lambda w: w or None),
             Fixed("layer_types", (None,)),
             act("activation", "hidden_act", "silu"),

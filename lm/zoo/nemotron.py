@@ -58,7 +58,7 @@ DIALECTS = {
         generators("Nemotron", answers=ANSWERS._replace(prefix="transformer.")),
         (
             *llama.SHARED,
-            Rope(fraction=0.5),
+            Rope(fraction=0.5, longest=4096),
             act("activation", "hidden_act", "relu2"),
             Knob("attention_bias", "attention_bias", False),
             Knob("mlp_bias", "mlp_bias", False),

@@ -117,7 +117,7 @@ def write_windows(knobs: Knobs) -> dict:
 
 _FIELDS: tuple[Field, ...] = (
     *llama.SHARED,
-    Rope(),
+    Rope(longest=32768),
     Custom(WINDOWS, read_windows, write_windows),
     act("activation", "hidden_act", "silu"),
     Knob("eps", "rms_norm_eps", 1e-6),

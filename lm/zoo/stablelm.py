@@ -109,7 +109,7 @@ DIALECTS = {
         generators("StableLm"),
         (
             *llama.SHARED,
-            Rope(fraction=0.25),
+            Rope(fraction=0.25, longest=4096),
             act("activation", "hidden_act", "silu"),
             Knob("qkv_bias", "use_qkv_bias", False),
             Knob("qk_norm", "qk_layernorm", False),

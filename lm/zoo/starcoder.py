@@ -162,7 +162,7 @@ DIALECTS = {
             Knob("kv_heads", "num_key_value_heads", 2),
             Knob("vocab", "vocab_size", 49152),
             act("activation", "hidden_act", "gelu_pytorch_tanh"),
-            Rope(),
+            Rope(longest=4096),
             Knob("window", "sliding_window", None, lambda w: w or 0, lambda w: w or None),
             Knob("bias", "use_bias", True),
             Knob("eps", "norm_epsilon", 1e-5),
