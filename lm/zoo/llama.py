@@ -1,7 +1,8 @@
-"""LLaMA 1, 2, 3 and 3.1 (Touvron et al. 2023, arXiv 2302.13971 and 2307.09288; Llama team 2024, 2407.21783).
+"""LLaMA 1, 2 and 3 to 3.3 (Touvron et al. 2023, arXiv 2302.13971 and 2307.09288; Llama team 2024, 2407.21783).
 
 Pre-RMSNorm decoder with rotary positions, SwiGLU, no biases and an untied head; grouped-query attention in the larger
-LLaMA 2 models and all of LLaMA 3, whose rotary base is 500000; 3.1 stretches the low frequencies by 8."""
+LLaMA 2 models and all of LLaMA 3, whose rotary base is 500000; 3.1 stretches the low frequencies by 8, the small and
+tied 3.2 by 32."""
 
 import functools
 
@@ -20,6 +21,7 @@ _1 = {"vocab": 32000, "eps": 1e-6}
 _2 = {"vocab": 32000, "eps": 1e-5}
 _3 = {"vocab": 128256, "eps": 1e-5, "theta": 500000.0, "kv_heads": 8}
 _31 = {**_3, "scaling": FrequencyScaling(factor=8.0)}
+_32 = {**_3, "scaling": FrequencyScaling(factor=32.0), "tied": True}
 _7B = {"layers": 32, "d_model": 4096, "heads": 32, "d_ff": 11008}
 _13B = {"layers": 40, "d_model": 5120, "heads": 40, "d_ff": 13824}
 _8B = {"layers": 32, "d_model": 4096, "heads": 32, "d_ff": 14336}
@@ -39,6 +41,9 @@ SIZES: Sizes = {
     "3.1-8b": {**_8B, **_31},
     "3.1-70b": {**_70B, **_31},
     "3.1-405b": {"layers": 126, "d_model": 16384, "heads": 128, "d_ff": 53248, **_31},
+    "3.2-1b": {"layers": 16, "d_model": 2048, "heads": 32, "d_ff": 8192, **_32},
+    "3.2-3b": {"layers": 28, "d_model": 3072, "heads": 24, "d_ff": 8192, **_32},
+    "3.3-70b": {**_70B, **_31},
 }
 
 
