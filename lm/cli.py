@@ -14,8 +14,9 @@ from absl import app, flags
 from lm.core.errors import UserError, main_errors
 
 
-def run(main: Callable[[list[str]], None]) -> None:
-    """`absl.app.run(main)`; wrong input prints `error: <line>` and exits with status 2, `--help` with 0."""
+def run(main: Callable[[list[str]], None], arguments: int = 0) -> None:
+    """`absl.app.run(main)`; wrong input prints `error: <line>` and exits with status 2, `--help` with 0. `main` takes
+    at most so many `arguments` besides flags."""
 
     # A second start of the same program compiles nothing. JAX reads this when it is imported, by `main`. Each machine
     # has its own folder: what was compiled for one processor may not run on another that shares the home folder.
@@ -26,8 +27,10 @@ def run(main: Callable[[list[str]], None]) -> None:
         logging.getLogger("absl").setLevel(logging.ERROR)
         logging.getLogger("jax").setLevel(logging.ERROR)
         with main_errors():
-            if len(argv) > 1:
-                raise UserError(f"unexpected argument {argv[1]!r}: flags are written --name=value; see --help")
+            if len(argv) > 1 + arguments:
+                raise UserError(
+                    f"unexpected argument {argv[1 + arguments]!r}: flags are written --name=value; see --help"
+                )
             try:
                 main(argv)
             except BrokenPipeError:  # whoever read our output (head, less) has seen enough

@@ -1,24 +1,33 @@
-"""Continue a text with a trained model.
+"""Continue a text with a trained model, or chat with one that was made for it.
 
     python -m lm.generate --checkpoint=runs/quickstart --prompt="def "
     python -m lm.generate --checkpoint=runs/quickstart --prompt="import " --temperature=0        # greedy
     python -m lm.generate --checkpoint=runs/quickstart --prompt="class " --num=3 --top_k=40 --seed=1
+    python -m lm.generate --checkpoint=SmolLM2-135M-Instruct --chat --prompt="Why is the sky blue?"
+    python -m lm.generate --checkpoint=model.gguf --chat --system="Answer in French."   # asks for each message
 
-Prompt and continuation go to standard output, the speed to standard error. The same flags give the same text.
+A checkpoint is a run's folder, a Hugging Face folder or a GGUF file. Prompt and continuation go to standard output, the
+speed to standard error. An encoder-decoder reads the prompt and writes its output. The same flags give the same text.
 """
 
 import io
 import sys
 import time
+from collections.abc import Iterator
+from typing import Any
 
 from absl import flags
 
 from lm import cli
 from lm.core.errors import UserError
 
-CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Folder of a training run (its --workdir).", required=True)
+CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", None, "Folder of a training run (its --workdir), Hugging Face folder, or .gguf file.", required=True
+)
 STEP = flags.DEFINE_integer("step", None, "Step of the checkpoint; the latest if not given.")
-PROMPT = flags.DEFINE_string("prompt", None, "Text to continue, at least one character.", required=True)
+PROMPT = flags.DEFINE_string("prompt", None, "Text to continue, at least one character; a message with --chat.")
+CHAT = flags.DEFINE_boolean("chat", False, "Answer --prompt, or one message after the other as they are typed.")
+SYSTEM = flags.DEFINE_string("system", None, "With --chat: what the model is told first.")
 MAX_NEW = flags.DEFINE_integer(
     "max_new", None, "Most tokens to add; if not given 200, or what is left of the context trained on."
 )
@@ -31,62 +40,110 @@ STREAM = flags.DEFINE_boolean("stream", True, "Print the (first) text as it grow
 
 
 def main(argv: list[str]) -> None:
-    import jax.numpy as jnp  # here, so that --help answers at once
+    from lm.infer.chat import chat_ids, check_writes, prompt_of  # here, so that --help answers at once
+    from lm.train.foreign import open_any
 
-    from lm.infer.generate import ENDED, Generator
-    from lm.infer.sampling import Sampler
-    from lm.infer.text import TextStream
-    from lm.train.checkpoint import open_model
-
-    sampler = Sampler(TEMPERATURE.value, TOP_K.value, TOP_P.value)
     for flag, least in ((NUM, 1), (SEED, 0), (MAX_NEW, 1), (STEP, 0)):
         if flag.value is not None and flag.value < least:
             raise UserError(f"--{flag.name}={flag.value} must be at least {least}")
-    prompt = _prompt()
+    if SYSTEM.value is not None and not CHAT.value:
+        raise UserError("--system needs --chat")
+    given = "" if CHAT.value and PROMPT.value is None else _check("--prompt", PROMPT.value)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that is not UTF-8 shows ? for what it lacks
-    opened = open_model(CHECKPOINT.value, STEP.value)
-    ids = opened.tokenizer.encode(prompt)
-    trained = opened.config.data.length
-    max_new = MAX_NEW.value or (min(200, trained - len(ids)) if len(ids) < trained else 200)
-    generator = Generator(opened.model, opened.params, dtype=jnp.dtype(opened.config.train.dtype))
-
-    begun = time.perf_counter()
-    steps = generator.stream(
-        [ids] * NUM.value, max_new=max_new, sampler=sampler, seed=SEED.value, eos_id=opened.tokenizer.eos_id
-    )
-    streams = [TextStream(opened.tokenizer) for _ in range(NUM.value)]
-    texts = [stream.push(*ids.tolist()) for stream in streams]
-    first, count = begun, 0
-    for step, tokens in enumerate(steps):
-        if step == 0:
-            first = time.perf_counter()
-            _show(texts[0] if STREAM.value else "")
-        for row in (tokens != ENDED).nonzero()[0]:
-            text = streams[row].push(int(tokens[row]))
-            texts[row] += text
-            count += step > 0
-            _show(text if row == 0 and STREAM.value else "")
-    last = time.perf_counter()
-    for row, stream in enumerate(streams):
-        _show(f"\n--- {row + 1} of {NUM.value}\n" if row else "")
-        _show(stream.finish() if row == 0 and STREAM.value else texts[row] + stream.finish())
-    _show("\n")
-    if len(ids) + max_new > trained:
-        print(f"note: the model was trained on {trained} tokens at a time; this is longer", file=sys.stderr)
-    speed = f"{count / (last - first):.0f} tokens/s" if count else "too short to time"
-    start = f"{first - begun:.1f} s to compile and read the prompt"
-    print(f"step {opened.step}: {speed}, after {start}", file=sys.stderr)
+    opened = open_any(CHECKPOINT.value, STEP.value)
+    check_writes(opened.model)
+    writer = Writer(opened)
+    if not CHAT.value:
+        ids = opened.tokenizer.encode(given)
+        prompt = prompt_of(opened.model, opened.text, ids)
+        writer(prompt, shown=() if prompt.encoder is not None else ids)
+        return
+    messages = [] if SYSTEM.value is None else [{"role": "system", "content": SYSTEM.value}]
+    for message in [given] if given else _typed():
+        messages.append({"role": "user", "content": message})
+        # the template writes what stands before a text itself
+        prompt = prompt_of(opened.model, opened.text._replace(before=()), chat_ids(opened.text, messages))
+        messages.append({"role": "assistant", "content": writer(prompt)})
 
 
-def _prompt() -> str:
-    if not PROMPT.value:
-        raise UserError("--prompt is empty: give at least one character for the model to go on from")
+class Writer:
+    """Prints what an opened model makes of a prompt."""
+
+    def __init__(self, opened: Any) -> None:
+        import jax.numpy as jnp
+
+        from lm.infer.generate import Generator
+        from lm.infer.sampling import Sampler
+
+        self.opened, self.text = opened, opened.text
+        self.trained = opened.config.data.length
+        self.sampler = Sampler(TEMPERATURE.value, TOP_K.value, TOP_P.value)
+        self.generator = Generator(opened.model, opened.params, dtype=jnp.dtype(opened.config.train.dtype))
+
+    def __call__(self, prompt: Any, shown: Any = ()) -> str:
+        """The (first) text, after it is printed; `shown` are tokens to print before."""
+        from lm.infer.generate import ENDED
+        from lm.infer.text import TextStream
+
+        read = len(prompt.ids)
+        max_new = MAX_NEW.value or (min(200, self.trained - read) if read < self.trained else 200)
+        begun = time.perf_counter()
+        steps = self.generator.stream(
+            [prompt.ids] * NUM.value,
+            max_new=max_new,
+            sampler=self.sampler,
+            seed=SEED.value,
+            eos_id=self.text.ends,
+            encoder=None if prompt.encoder is None else [prompt.encoder] * NUM.value,
+        )
+        streams = [TextStream(self.text.tokenizer) for _ in range(NUM.value)]
+        texts = [stream.push(*map(int, shown)) for stream in streams]
+        first, count = begun, 0
+        for step, tokens in enumerate(steps):
+            if step == 0:
+                first = time.perf_counter()
+                _show(texts[0] if STREAM.value else "")
+            for row in (tokens != ENDED).nonzero()[0]:
+                text = streams[row].push(int(tokens[row]))
+                texts[row] += text
+                count += step > 0
+                _show(text if row == 0 and STREAM.value else "")
+        last = time.perf_counter()
+        for row, stream in enumerate(streams):
+            end = stream.finish()
+            texts[row] += end
+            _show(f"\n--- {row + 1} of {NUM.value}\n" if row else "")
+            _show(end if row == 0 and STREAM.value else texts[row])
+        _show("\n")
+        if read + max_new > self.trained:
+            print(f"note: the model was trained on {self.trained} tokens at a time; this is longer", file=sys.stderr)
+        speed = f"{count / (last - first):.0f} tokens/s" if count else "too short to time"
+        start = f"{first - begun:.1f} s to compile and read the prompt"
+        at = "" if self.opened.step is None else f"step {self.opened.step}: "
+        print(f"{at}{speed}, after {start}", file=sys.stderr)
+        return texts[0]
+
+
+def _typed() -> Iterator[str]:
+    """Lines, until an empty one or the end of input."""
+    while True:
+        if sys.stdin.isatty():
+            print("> ", end="", file=sys.stderr, flush=True)
+        line = sys.stdin.readline().strip()
+        if not line:
+            return
+        yield line
+
+
+def _check(flag: str, text: str | None) -> str:
+    if not text:
+        raise UserError(f"{flag} is empty: give at least one character for the model to go on from")
     try:
-        PROMPT.value.encode()
+        text.encode()
     except UnicodeEncodeError as e:  # bytes of the command line that are no UTF-8
-        raise UserError(f"--prompt is not valid UTF-8 at character {e.start}: convert it") from e
-    return PROMPT.value
+        raise UserError(f"{flag} is not valid UTF-8 at character {e.start}: convert it") from e
+    return text
 
 
 def _show(text: str) -> None:

@@ -51,9 +51,7 @@ def objective(law: Chinchilla, N: ArrayLike, D: ArrayLike, loss: ArrayLike, delt
     return float(huber(np.log(law.loss(N, D)) - np.log(np.asarray(loss, np.float64)), delta).sum())
 
 
-def fit(
-    N: ArrayLike, D: ArrayLike, loss: ArrayLike, *, delta: float = 1e-3, starts: int = 128, seed: int = 0
-) -> Fit:
+def fit(N: ArrayLike, D: ArrayLike, loss: ArrayLike, *, delta: float = 1e-3, starts: int = 128, seed: int = 0) -> Fit:
     """The best law found from `starts` random starts; N, D, loss are [runs], positive.
 
     Raises `UserError` for too few runs to determine five constants.
@@ -115,9 +113,7 @@ class _Centred:
     def law(self, p: Array) -> Chinchilla:
         """The law of centred parameters [5] or [5, ...]."""
         a, b, e, alpha, beta = p
-        return Chinchilla(
-            np.exp(e), np.exp(a + alpha * self.x_mean), np.exp(b + beta * self.y_mean), alpha, beta
-        )
+        return Chinchilla(np.exp(e), np.exp(a + alpha * self.x_mean), np.exp(b + beta * self.y_mean), alpha, beta)
 
     def parameters(self, law: Chinchilla) -> Array:
         a, b = np.log(law.A) - law.alpha * self.x_mean, np.log(law.B) - law.beta * self.y_mean
@@ -132,14 +128,10 @@ class _Centred:
 
     def check_identified(self) -> None:
         if self.runs < 6:
-            raise UserError(
-                f"{self.runs} runs cannot determine E, A, B, alpha and beta; approach 3 needs six or more"
-            )
+            raise UserError(f"{self.runs} runs cannot determine E, A, B, alpha and beta; approach 3 needs six or more")
         for name, v in (("params", self.x), ("tokens", self.y)):
             if (distinct := len(np.unique(v))) < 3:
-                raise UserError(
-                    f"the runs have {distinct} distinct {name}; an exponent and E need three or more"
-                )
+                raise UserError(f"the runs have {distinct} distinct {name}; an exponent and E need three or more")
 
     def evaluate(self, p: Array, weights: Array, delta: float) -> tuple[Array, Array, Array]:
         """For p [P, 5] and weights [P, runs]: the objective [P], residuals [P, runs], and what share of the
@@ -147,9 +139,7 @@ class _Centred:
         a, b, e, alpha, beta = p.T[:, :, None]
         # A wild trial step may overflow; its objective is then inf or nan, and the caller rejects it.
         with np.errstate(over="ignore", invalid="ignore"):
-            terms = np.stack(
-                [a - alpha * self.x, b - beta * self.y, np.broadcast_to(e, (len(p), self.runs))], axis=1
-            )
+            terms = np.stack([a - alpha * self.x, b - beta * self.y, np.broadcast_to(e, (len(p), self.runs))], axis=1)
             top = terms.max(axis=1, keepdims=True)
             shares = np.exp(terms - top)
             total = shares.sum(axis=1, keepdims=True)

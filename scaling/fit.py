@@ -96,15 +96,11 @@ def _parametric(runs: Runs, name: str, args: flags.FlagValues) -> tuple[report.R
         raise UserError(f"--run={args.run}: {name} has no such column{nearest(args.run, runs)}")
     if args.bootstrap:
         groups = runs[args.run] if args.run else None
-        resampled = approach3.bootstrap(
-            *data, fitted, resamples=args.bootstrap, groups=groups, seed=args.seed
-        )
+        resampled = approach3.bootstrap(*data, fitted, resamples=args.bootstrap, groups=groups, seed=args.seed)
     found = report.parametric(fitted, resampled, compute, level=args.interval, source=name)
     counted = float(np.median(runs["flops"] / nominal))
     if abs(counted - 1) > 0.05:
-        found["notes"].append(
-            f"the median run's flops are {counted:.3g} x 6 N D; sizes below are for C = 6 N D"
-        )
+        found["notes"].append(f"the median run's flops are {counted:.3g} x 6 N D; sizes below are for C = 6 N D")
     frontiers = None if resampled is None else report.with_frontier(resampled)
     return found, plots.parametric(
         runs,
@@ -124,18 +120,14 @@ def _isoflop(runs: Runs, name: str, args: flags.FlagValues) -> tuple[report.Repo
             f"rename one with --columns=budget=NAME{nearest('budget', runs)}"
         )
     if runs["budget"].dtype.kind != "f":
-        raise UserError(
-            f"column 'budget' of {name} holds {runs['budget'][0]!r}, not numbers; it must give FLOPs"
-        )
+        raise UserError(f"column 'budget' of {name} holds {runs['budget'][0]!r}, not numbers; it must give FLOPs")
     kept = runs["budget"] > 0  # False for nan: a run outside the grid has an empty budget
     if not kept.any():
         raise UserError(f"no run of {name} has a positive 'budget'; mend the column or use --approach=3")
     data = [runs[key][kept] for key in ("params", "tokens", "loss", "budget")]
     compute = _compute(args.compute, data[-1].max())
     fitted = approach2.fit(*data, nearest=args.nearest, keep_edges=args.keep_edges)
-    resampled = (
-        approach2.bootstrap(fitted, resamples=args.bootstrap, seed=args.seed) if args.bootstrap else None
-    )
+    resampled = approach2.bootstrap(fitted, resamples=args.bootstrap, seed=args.seed) if args.bootstrap else None
     found = report.isoflop(fitted, resampled, compute, level=args.interval, source=name)
     if not kept.all():
         found["notes"].append(f"{(~kept).sum()} runs have no budget and are left out")

@@ -23,9 +23,7 @@ ACCENT = "#d1495b"
 
 def formula(law: Chinchilla) -> str:
     """The law with its constants, as TeX."""
-    return (
-        f"$L = {law.E:.3f} + {_tex(law.A)}\\,N^{{-{law.alpha:.3f}}} + {_tex(law.B)}\\,D^{{-{law.beta:.3f}}}$"
-    )
+    return f"$L = {law.E:.3f} + {_tex(law.A)}\\,N^{{-{law.alpha:.3f}}} + {_tex(law.B)}\\,D^{{-{law.beta:.3f}}}$"
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:

@@ -146,12 +146,8 @@ def _read_jsonl(text: str, path: Path) -> list[Row]:
         except json.JSONDecodeError as e:
             raise UserError(f"{path} line {number} is not JSON ({e.msg}); mend or remove the line") from e
         if not isinstance(record, dict):
-            raise UserError(
-                f"{path} line {number} is a JSON {type(record).__name__}; each line must be one object"
-            )
-        rows.append(
-            (number, {k: json.dumps(v) if isinstance(v, dict | list) else v for k, v in record.items()})
-        )
+            raise UserError(f"{path} line {number} is a JSON {type(record).__name__}; each line must be one object")
+        rows.append((number, {k: json.dumps(v) if isinstance(v, dict | list) else v for k, v in record.items()}))
     return rows
 
 

@@ -84,9 +84,7 @@ def isoflop(
         "intervals": {},
     }
     if draws is not None:
-        report["intervals"] = {
-            key: _interval(law.exponent, level) for key, law in zip("ab", draws, strict=True)
-        }
+        report["intervals"] = {key: _interval(law.exponent, level) for key, law in zip("ab", draws, strict=True)}
     report["optimal"] = [_isoflop_plan(fitted, draws, C, level) for C in compute]
     return report
 
@@ -131,8 +129,7 @@ def _parametric_text(report: Report) -> list[str]:
     ]
     if used < drawn:
         lines.append(
-            f"{drawn - used} of {drawn} resamples have no frontier and are left out: "
-            "the runs hardly identify it"
+            f"{drawn - used} of {drawn} resamples have no frontier and are left out: the runs hardly identify it"
         )
     return lines
 
@@ -152,9 +149,7 @@ def _isoflop_text(report: Report) -> list[str]:
         )
     used = sum(c["used"] for c in report["budgets"])
     resamples = (
-        f", {report['interval_percent']:g} % of {report['resamples_used']} resamples"
-        if report["intervals"]
-        else ""
+        f", {report['interval_percent']:g} % of {report['resamples_used']} resamples" if report["intervals"] else ""
     )
     laws = [
         [
@@ -210,6 +205,4 @@ def _shown(interval: list[float] | None) -> str:
 def _table(rows: Iterable[Sequence[str]]) -> list[str]:
     rows = list(rows)
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True) if w).rstrip() for row in rows
-    ]
+    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True) if w).rstrip() for row in rows]

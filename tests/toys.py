@@ -10,16 +10,46 @@ import numpy as np
 
 from lm.core.ctx import Ctx, Run
 from lm.core.param import Constant, FanIn, Normal, Param, flatten
+from lm.model.adaptive import AdaptiveEmbed, AdaptiveHead
+from lm.model.anchors import Anchored
 from lm.model.attention import Attention
-from lm.model.block import Block, Parallel
+from lm.model.block import Block, Branched, Parallel, Requeried
+from lm.model.conditional import ConditionalAttention, ConditionalMLP, SoftTopK
+from lm.model.convolution import Convolution
 from lm.model.embed import Embed, Rows
-from lm.model.heads import Heads, LMHead, RowScores, States, TokenScores, TransformHead
+from lm.model.heads import (
+    Heads,
+    LMHead,
+    MultiTokenHead,
+    RowScores,
+    SpanBoundary,
+    States,
+    StreamHead,
+    TokenScores,
+    TransformHead,
+    WithFirst,
+)
+from lm.model.latent import LatentAttention
 from lm.model.layers import LayerNorm, RMSNorm
-from lm.model.masks import Bidirectional, Causal, Chunked, Dilated, Prefix, Strided, Window
+from lm.model.marks import BeforeToken, FirstToken
+from lm.model.masks import (
+    Anchors,
+    Bidirectional,
+    Causal,
+    Chunked,
+    Dilated,
+    Either,
+    Except,
+    Permuted,
+    Prefix,
+    Strided,
+    Window,
+)
 from lm.model.mlp import MLP, GatedMLP
 from lm.model.moe import BalancedRouter, MoE, SoftmaxRouter
 from lm.model.positions import Learned, Sinusoidal
 from lm.model.residual import Plain, PostNorm, PreNorm, ResiDual, Sandwich
+from lm.model.resize import Resize
 from lm.model.rotary import (
     DynamicScaling,
     FrequencyScaling,
@@ -28,11 +58,25 @@ from lm.model.rotary import (
     NTKScaling,
     PowerScaling,
     Rotary,
+    Rotary2D,
     YarnScaling,
 )
-from lm.model.scores import Alibi, BucketedBias, Disentangled, Table, TransformerXL
+from lm.model.scores import (
+    Alibi,
+    BlockSparse,
+    BucketedBias,
+    ContentToPosition,
+    Distances,
+    EdgeBlocks,
+    PositionToContent,
+    SameType,
+    Table,
+    TransformerXL,
+)
 from lm.model.sources import Cross, Recurrence, Room
 from lm.model.stack import Stack
+from lm.model.streams import StreamAttention, StreamTransformer
+from lm.model.summaries import Gathered, Summaries
 from lm.model.transformer import EncoderDecoder, Group, LanguageModel, Transformer
 
 D, HEADS, SIZE, VOCAB, LENGTH = 8, 2, 4, 13, 8
@@ -128,8 +172,8 @@ def stretched() -> LanguageModel:
 
 def sparse() -> LanguageModel:
     """Masks with holes, and biases of distance."""
-    masks = (Strided(3), Dilated(2, 2), Chunked(4))
-    terms = (Alibi(), Alibi(scaled=True), Alibi(scaled=True, rounded=True))
+    masks = (Strided(3), Dilated(2, 2), Chunked(4), Causal())
+    terms = (Alibi(), Alibi(scaled=True), Alibi(scaled=True, rounded=True), BlockSparse(2, 1, 4))
     layers = [attention(mask=m, terms=(t,)) for m, t in zip(masks, terms, strict=True)]
     return language_model([block(dataclasses.replace(layer, heads=3)) for layer in layers])  # slopes of no power of two
 
@@ -141,14 +185,15 @@ def bounded() -> LanguageModel:
     two = attention(rotary=rotary, clip=1.0, norm_over="each", by_layer=True, **norms)
     three = attention(norm_over="whole", inner_norm=LayerNorm(gain="none", bias=False), **norms)
     sub_norm = dataclasses.replace(mlp, inner_norm=LayerNorm())
-    embed = Embed(VOCAB, Learned(18, 2, WIDE), width=4, project_tokens=True, project_bias=True, init=WIDE)
+    narrow = {"width": 4, "project": "tokens", "project_bias": True}
+    embed = Embed(VOCAB, Learned(18, 2, WIDE), token_norm=LayerNorm(), init=WIDE, **narrow)
     blocks = [
-        block(one, mlp, Sandwich(None, RMSNorm())),
+        block(one, dataclasses.replace(gated, limit=0.5, shift=1.0), Sandwich(None, RMSNorm())),
         block(two, sub_norm),
         block(three, mlp, PreNorm(LayerNorm(), normed=True)),
     ]
     body = Transformer(D, embed, Stack.of(blocks, norm=LayerNorm()))
-    return LanguageModel(body, LMHead(VOCAB, cap=3.0, width=4, init=WIDE))
+    return LanguageModel(body, LMHead(VOCAB, offset=True, cap=3.0, width=4, init=WIDE))
 
 
 def two_streams() -> LanguageModel:
@@ -175,7 +220,9 @@ def routed() -> LanguageModel:
 
 def relative_embeddings(mask: Any = Causal()) -> LanguageModel:
     """DeBERTa's: the table is one per stack, the projections one per layer."""
-    one = attention(terms=(Disentangled(4, init=WIDE),), scale=(3 * SIZE) ** -0.5, mask=mask)
+    distances = Distances(4, farthest=6)
+    terms = (ContentToPosition(distances, bias=True, init=WIDE), PositionToContent(distances, init=WIDE))
+    one = attention(terms=terms, scale=(3 * SIZE) ** -0.5, mask=mask)
     return language_model([block(one, mlp)] * 2, tables=(("relative", Table(8, norm=LayerNorm(), init=WIDE)),))
 
 
@@ -190,41 +237,132 @@ def recurrent(memory: int = LENGTH) -> LanguageModel:
     return language_model([block(one, mlp, PostNorm(LayerNorm()))] * 2, norm=None)
 
 
+def banded() -> LanguageModel:
+    """Transformer-XL's choices: a vocabulary in bands, tied but for the first projection, and biases for all layers."""
+    term = TransformerXL("biases", clamp=4, init=WIDE)
+    one = block(attention(mask=Window(LENGTH), terms=(term,), source=Recurrence(LENGTH)), mlp, PostNorm(LayerNorm()))
+    bands = {"vocab": VOCAB, "cutoffs": (4, 9), "shrink": 2, "init": WIDE}
+    tables = (("biases", Table(2, HEADS * SIZE, init=WIDE)),)
+    return LanguageModel(
+        Transformer(D, AdaptiveEmbed(scale=2.0, dropout=0.25, **bands), Stack.of([one] * 2, tables=tables)),
+        AdaptiveHead(**bands),
+        tuple((f"head/{i}/w", f"body/embed/{i}/w") for i in range(3)) + (("head/1/project", "body/embed/1/project"),),
+    )
+
+
+def in_any_order() -> LanguageModel:
+    """XLNet's, reading ahead no more than the row `order` allows, and without it nothing."""
+    terms = (TransformerXL(init=WIDE), SameType(init=WIDE))
+    one = attention(mask=Permuted(causal=True), terms=terms, source=Recurrence(LENGTH))
+    body = Transformer(D, Embed(VOCAB, blank=True, init=WIDE), Stack.of([block(one, mlp, PostNorm(LayerNorm()))] * 2))
+    return LanguageModel(body, LMHead(VOCAB, init=WIDE))
+
+
 def prefixed() -> LanguageModel:
-    return language_model([block(attention(mask=Prefix(), rotary=rotary))] * 2)
+    """GLM's masks; the second layer turns half of each head by the place within a span."""
+    two = dataclasses.replace(attention(mask=Prefix(), rotary=Rotary2D(rotary)), head_dim=8)
+    return language_model([block(attention(mask=Prefix(), rotary=rotary)), block(two)])
 
 
 def query_layer() -> LanguageModel:
     """PanGu-alpha's: in the last layer, the next position's embedding asks."""
-    last = block(attention(query=Learned(16, init=WIDE)), mlp)
+    last = dataclasses.replace(block(attention(query=Learned(16, init=WIDE)), mlp), norm=LayerNorm())
     return language_model([block(attention(), mlp)] * 2 + [last], Learned(16, init=WIDE))
 
 
 def encoder_decoder() -> EncoderDecoder:
-    """T5's: a shared bias in each tower, cross-attention, one table for both embeddings and the head."""
+    """T5's: a shared bias in the encoder, UMT5's own ones in the decoder, cross-attention, one table for both
+    embeddings and the head."""
     above = attention(mask=Bidirectional(), terms=(BucketedBias(buckets=8, farthest=7, bidirectional=True),), scale=1.0)
-    below = attention(terms=(BucketedBias(buckets=6, farthest=7),), scale=1.0)
+    below = attention(terms=(BucketedBias(None, buckets=6, farthest=7, init=WIDE),), scale=1.0, q_init=Normal(0.3))
     cross = attention(mask=Bidirectional(), source=Cross(), scale=1.0)
     norm = PreNorm(RMSNorm(), dropout=0.25)
     encoder = tower([block(above, mlp, norm)] * 2, tables=(("relative_bias", Table(8, HEADS, init=Constant(0.5))),))
-    decoder = tower([block(below, mlp, norm, cross=cross)] * 2, tables=(("relative_bias", Table(6, HEADS, init=WIDE)),))
+    decoder = tower([block(below, mlp, norm, cross=cross)] * 2)
     shared = "decoder/embed/token"
     ties = (("encoder/embed/token", shared), ("head/w", shared))
     return EncoderDecoder(encoder, decoder, LMHead(VOCAB, scale=D**-0.5), ties)
 
 
+def latents() -> LanguageModel:
+    """DeepSeek's attention, with a latent of the queries and without."""
+    knobs = {"heads": HEADS, "nope_dim": 4, "rope_dim": 4, "value_dim": 3, "kv_rank": 6, "init": WIDE, "out_init": WIDE}
+    one = LatentAttention(q_rank=5, rotary=rotary, dropout=0.25, **knobs)
+    two = LatentAttention(bias=True, norm=LayerNorm(), mask=Window(3), scale=0.7, **knobs)
+    return language_model([block(one), block(two)])
+
+
+def narrowing() -> LanguageModel:
+    """Another width from the second layer on."""
+    first, second = (Stack.of([block(attention(rotary=rotary))] * n).segments for n in (1, 2))
+    stack = Stack((*first, Resize(6, RMSNorm(), bias=True, init=WIDE), *second), norm=LayerNorm())
+    return LanguageModel(Transformer(D, Embed(VOCAB, init=WIDE), stack), LMHead(VOCAB, init=WIDE))
+
+
+def many_ahead() -> LanguageModel:
+    """Two tokens beyond the next, by modules of one layer."""
+    body = tower([block(attention(rotary=rotary))] * 2)
+    module = Stack.of([block(attention(rotary=rotary))], norm=RMSNorm())
+    ties = (("head/lm/w", "body/embed/token"), ("head/token", "body/embed/token"))
+    return LanguageModel(body, MultiTokenHead(LMHead(VOCAB), module, depth=2, norm=LayerNorm(), init=WIDE), ties)
+
+
+def long_reader() -> EncoderDecoder:
+    """An encoder for long texts: LongT5's summaries, keys of anchors, CoLT5's branches, a layer each."""
+    here = functools.partial(attention, mask=Window(3, 3))
+    summaries = Summaries(3, RMSNorm(), BucketedBias(None, buckets=8, farthest=7, bidirectional=True, init=WIDE))
+    routed = attention(mask=Bidirectional(), source=Cross("routed"))
+    both = ConditionalAttention(here(), routed, SoftTopK(4, init=WIDE), SoftTopK(2, 0.5, 20, 1.5, init=WIDE))
+    wide = GatedMLP(16, init=WIDE, out_init=WIDE)
+    anchors = attention(mask=Except(Window(3, 3), Anchors()), summaries=Gathered(2))
+    last = block(both, ConditionalMLP(gated, wide, SoftTopK(3, init=WIDE)))
+    blocks = [block(here(summaries=summaries)), block(anchors), last]
+    cross = attention(mask=Bidirectional(), source=Cross(), kv_heads=1)
+    return EncoderDecoder(tower(blocks), tower([block(attention(), gated, pre, cross=cross)]), LMHead(VOCAB, init=WIDE))
+
+
+def predictors() -> EncoderDecoder:
+    """ProphetNet's, of three tokens at once."""
+    knobs = {"dropout": 0.25, "init": WIDE, "out_init": WIDE}
+    streams = StreamAttention(HEADS, SIZE, 3, buckets=6, farthest=7, **knobs)
+    cross = attention(mask=Bidirectional(), source=Cross())
+    embed = Embed(VOCAB, Learned(20, init=WIDE), norm=LayerNorm(), dropout=0.25, init=WIDE)
+    below = Stack.of([block(streams, mlp, PostNorm(LayerNorm()), cross=cross)] * 2)
+    decoder = StreamTransformer(D, embed, below, 3, init=WIDE)
+    return EncoderDecoder(
+        tower([block(attention(mask=Bidirectional()))]), decoder, StreamHead(LMHead(VOCAB, init=WIDE), 3)
+    )
+
+
 def encoder() -> LanguageModel:
     """One tower with many heads."""
+    lm = LMHead(VOCAB, bias=True, init=WIDE)
     heads = Heads(
         (
             ("pooled", RowScores(activation="tanh", init=WIDE)),
             ("kind", RowScores(3, at="end", end=2, bias=False, init=WIDE)),
             ("tags", TokenScores(3, bias=False, init=WIDE)),
+            ("spans", SpanBoundary(lm, LayerNorm(), places=4, place_width=3, width=6, init=WIDE)),
             ("states", States()),
         )
     )
     one = block(attention(mask=Bidirectional()), mlp, PostNorm(LayerNorm()))
     return LanguageModel(Transformer(D, Embed(VOCAB, init=WIDE), Stack.of([one] * 2)), heads)
+
+
+def windowed_encoder() -> LanguageModel:
+    """Longformer's attention, with first tokens as anchors, behind a layer with a convolution beside it and before one
+    of BigBird's and one that asks twice; detection of replaced tokens."""
+    local = attention(mask=Either((Window(2, 3), Anchors())))
+    one = Block((("attention", Anchored(local, attention(mask=Bidirectional()))), ("mlp", mlp)), PostNorm(LayerNorm()))
+    last = Block((("attention", attention(mask=Bidirectional(), source=Cross("context"))),), PostNorm(LayerNorm()))
+    convolution = Convolution(3, groups=2, dropout=0.25, init=WIDE)
+    edges = block(attention(mask=Bidirectional(), terms=(EdgeBlocks(2, 3, LENGTH // 2),)), mlp, PostNorm(LayerNorm()))
+    blocks = [Branched(one, convolution, LayerNorm()), one, edges, Requeried(last)]
+    embed = Embed(VOCAB, width=6, project="sum", norm=LayerNorm(), init=WIDE)
+    body = Transformer(D, embed, Stack.of(blocks, tables=(("absolute", Table(16, init=WIDE)),)))
+    head = WithFirst(TokenScores(1, "gelu", init=WIDE), LayerNorm())
+    return LanguageModel(body, head, marks=(("global", FirstToken()), ("question", BeforeToken(2))))
 
 
 def two_models() -> Group:
@@ -257,8 +395,12 @@ DECODERS = {
         relative_embeddings,
         bucketed,
         recurrent,
+        banded,
+        in_any_order,
         prefixed,
         query_layer,
+        latents,
+        narrowing,
         stretched,
         sparse,
         bounded,

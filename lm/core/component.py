@@ -8,7 +8,7 @@ key, type or value when something is off.
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar, dataclass_transform
 
 from lm.core.errors import UserError, nearest
@@ -35,6 +35,17 @@ def to_dict(value: Any) -> Any:
     if isinstance(value, tuple):
         return [to_dict(v) for v in value]
     return value
+
+
+def components(tree: Any) -> Iterator[Any]:
+    """Every component in a tree of them, itself first."""
+    if isinstance(tree, tuple):
+        for item in tree:
+            yield from components(item)
+    elif dataclasses.is_dataclass(tree):
+        yield tree
+        for f in dataclasses.fields(tree):
+            yield from components(getattr(tree, f.name))
 
 
 def from_dict(value: Any, where: str = "model") -> Any:

@@ -2,7 +2,8 @@
 
 Nothing is carried from batch to batch, so a restart, a rewind, another number of hosts or of data workers
 sees the same stream, to the bit. Row n of the run comes from one source of the mixture, whose rows are in epochs
-of their own: each row once an epoch, in a new order, cut at new boundaries.
+of their own: each row once an epoch, in a new order, cut at new boundaries. Or, for models that remember, row r of a
+batch goes on where row r of the batch before ended.
 """
 
 import hashlib
@@ -52,9 +53,33 @@ class Stream:
         return grain.MapDataset.range(len(self.rows)).shuffle(seed=order).map_with_index(self._example).repeat()
 
     def _example(self, n: int, i: int) -> Row:
-        shift = _seed_sequence(self.seed, self.source, SHIFT, n // len(self.rows)).generate_state(1, np.uint64)[0]
-        row = self.rows.shifted(int(shift))[i]
+        row = self.rows.shifted(_shift(self.seed, self.source, n // len(self.rows)))[i]
         return self.example(row, np.random.default_rng(_seed_sequence(self.seed, self.source, EXAMPLE, n)))
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """[n] -> the example of row n of one source, which goes on from row n - count (Transformer-XL, Dai et al. 2019,
+    arXiv 1901.02860): the text is cut into `count` lanes of equal length, read side by side, and in a new epoch cut
+    elsewhere. An example's `fresh` is 1 where its lane begins, and what was remembered is of elsewhere."""
+
+    rows: Rows
+    seed: int
+    source: int
+    example: Example
+    count: int
+
+    @property
+    def length(self) -> int:
+        """Of a lane, in rows."""
+        return len(self.rows) // self.count
+
+    def __getitem__(self, n: int) -> Row:
+        turn, lane = divmod(n, self.count)
+        epoch, i = divmod(turn, self.length)
+        row = self.rows.shifted(_shift(self.seed, self.source, epoch))[lane * self.length + i]
+        rng = np.random.default_rng(_seed_sequence(self.seed, self.source, EXAMPLE, n))
+        return self.example(row, rng) | {"fresh": np.array(i == 0, np.int32)}
 
 
 @dataclass(frozen=True)
@@ -89,6 +114,7 @@ class Batches:
         if self.packing not in PACKINGS:
             raise UserError(f"unknown packing {self.packing!r}{nearest(self.packing, PACKINGS)}")
         self._check_warmup()
+        self._check_stream()
         for stream in self._streams:
             len(stream.rows)  # complains now, not at the first step, of too little text
 
@@ -103,6 +129,21 @@ class Batches:
                     f"batch warm-up to {rows} rows: give a multiple of {unit} (batch size {self.batch_size} in "
                     f"{self.parts} microbatches) up to {self.batch_size}, or more microbatches"
                 )
+
+    def _check_stream(self) -> None:
+        if self.packing != "stream":
+            return
+        if len(self.sources) > 1 or self.warmup:
+            what = "a mixture of sources" if len(self.sources) > 1 else "a batch warm-up"
+            raise UserError(
+                f"packing 'stream' goes on row by row, which {what} would break: leave it, or pack 'concat'"
+            )
+        rows = len(self._streams[0].rows)
+        if rows < self.batch_size:
+            raise UserError(
+                f"the corpus has {rows} rows of {self.length} tokens, fewer than batch size {self.batch_size}: give "
+                "more text, shorter rows or a smaller batch"
+            )
 
     @property
     def fingerprint(self) -> str:
@@ -132,7 +173,10 @@ class Batches:
         for place in _chosen(self.batch_size, rows):
             turn, part = divmod(place, self.parts)
             examples.append(self.row(first + turn * full + part) if part < full else self._empty)
-        return _stack(examples)
+        batch = _stack(examples)
+        if "fresh" in batch and k and self.address(k) != self.address(k - 1) + 1:  # behind skipped batches
+            batch["fresh"] = np.ones_like(batch["fresh"])
+        return batch
 
     def row(self, n: int) -> Row:
         """The example of row n of the run."""
@@ -161,11 +205,12 @@ class Batches:
         return Mixture(tuple(weight for _, weight in self.sources))
 
     @cached_property
-    def _streams(self) -> list[Stream]:
+    def _streams(self) -> list[Stream] | list[Lanes]:
         pack = PACKINGS[self.packing]
-        return [
-            Stream(pack(cache, self.length), self.seed, i, self.example) for i, (cache, _) in enumerate(self.sources)
-        ]
+        known = [(pack(cache, self.length), self.seed, i, self.example) for i, (cache, _) in enumerate(self.sources)]
+        if self.packing == "stream":
+            return [Lanes(*parts, count=self.batch_size) for parts in known]
+        return [Stream(*parts) for parts in known]
 
     @cached_property
     def _empty(self) -> Row:
@@ -185,7 +230,8 @@ def empty_row(length: int, example: Example) -> Row:
 
 @dataclass(frozen=True)
 class EvalBatches:
-    """All of some caches in order, each token a target exactly once.
+    """All of some caches in order, each token a target exactly once; where `packing` is "stream", cut into lanes of
+    which each batch has the next piece, as in training.
 
     A cache begins a new batch. Rows that fill up a last batch are all padding (segment 0), to which an example builder
     gives no weight. Random examples, such as masks, are the same at every evaluation.
@@ -196,6 +242,7 @@ class EvalBatches:
     batch_size: int
     example: Example = packed_row
     seed: int = 0
+    packing: str = "concat"
 
     def __len__(self) -> int:
         return self.ranges[-1].stop
@@ -211,21 +258,29 @@ class EvalBatches:
         if not 0 <= k < len(self):
             raise IndexError(k)
         source, of_source = next((i, r) for i, r in enumerate(self.ranges) if k in r)
-        first = (k - of_source.start) * self.batch_size
-        return _stack([self._example(source, first + j) for j in _chosen(self.batch_size, rows)])
+        at, steps, chosen = k - of_source.start, len(of_source), _chosen(self.batch_size, rows)
+        if self.packing != "stream":
+            return _stack([self._example(source, at * self.batch_size + j) for j in chosen])
+        batch = _stack([self._example(source, j * steps + at) for j in chosen])
+        return batch | {"fresh": np.full(len(batch["tokens"]), at == 0, np.int32)}
 
     def __iter__(self) -> Iterator[Batch]:
         return map(self.batch, range(len(self)))
 
     @cached_property
     def _rows(self) -> list[ConcatenatedRows]:
-        return [evaluation_rows(cache, self.length) for cache in self.caches]
+        return [evaluation_rows(cache, self.length, self.packing) for cache in self.caches]
 
     def _example(self, source: int, n: int) -> Row:
         if n >= len(self._rows[source]):
             return empty_row(self.length, self.example)
         rng = np.random.default_rng(_seed_sequence(self.seed, source, EXAMPLE, n))
         return self.example(self._rows[source][n], rng)
+
+
+def _shift(seed: int, source: int, epoch: int) -> int:
+    """By how much an epoch's boundaries are shifted."""
+    return int(_seed_sequence(seed, source, SHIFT, epoch).generate_state(1, np.uint64)[0])
 
 
 def _seed_sequence(*what: int) -> np.random.SeedSequence:

@@ -96,6 +96,24 @@ class HFTokenizer:
     def encode(self, text: str) -> np.ndarray:
         return np.asarray(self._tokenizer.encode(text, add_special_tokens=False).ids, np.int32)
 
+    def encode_marked(self, text: str) -> np.ndarray:
+        self._tokenizer.encode_special_tokens = False
+        try:
+            return self.encode(text)
+        finally:
+            self._tokenizer.encode_special_tokens = True
+
+    @property
+    def markers(self) -> list[str]:
+        return [token["content"] for token in self._added.values() if token["special"]]
+
+    @property
+    def around(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The ids that the tokenizer.json puts before and after a text which a model is to read."""
+        bare, whole = (self._tokenizer.encode("a", add_special_tokens=x).ids for x in (False, True))
+        at = next((i for i in range(len(whole)) if whole[i : i + len(bare)] == bare), 0)
+        return tuple(whole[:at]), tuple(whole[at + len(bare) :])
+
     def decode(self, ids: Iterable[int]) -> str:
         known = [i for i in np.asarray(ids).reshape(-1).tolist() if 0 <= i < self.vocab_size]
         return self._tokenizer.decode(known, skip_special_tokens=True)

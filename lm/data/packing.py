@@ -1,7 +1,8 @@
 """Packing documents into rows of equal length, by random access.
 
 [i] -> {"tokens": int32[length + 1], "segments": int32[length + 1]}, where segments number the documents within the row
-from 1 and padding is token 0 in segment 0. A row has one token more than it predicts.
+from 1 and padding is token 0 in segment 0. A row has one token more than it predicts. Rows that others go on from
+(`RunningRows`) number documents, and tell `positions` too, in a way that rows agree on.
 """
 
 import fcntl
@@ -49,7 +50,7 @@ class ConcatenatedRows:
                 f"give more text or a shorter sequence length"
             )
 
-    def shifted(self, shift: int) -> "ConcatenatedRows":
+    def shifted(self, shift: int) -> Self:
         return replace(self, shift=shift % self.cache.size)
 
     def __len__(self) -> int:
@@ -70,13 +71,37 @@ class ConcatenatedRows:
             stop = min(start + real - at, total)
             tokens[at : at + stop - start] = self.cache.read(start, stop)
             at += stop - start
-        segments[:real] = document - document[0] + 1
-        return {"tokens": tokens, "segments": segments}
+        segments[:real] = document - self._before(document) + 1
+        return {"tokens": tokens, "segments": segments} | self._more(place)
+
+    def _before(self, document: np.ndarray) -> int:
+        """The number of the document that is the first here."""
+        return document[0]
+
+    def _more(self, place: np.ndarray) -> Row:
+        """What else a row tells of tokens at these places of the corpus."""
+        return {}
 
 
-def evaluation_rows(cache: TokenCache, length: int) -> ConcatenatedRows:
+@dataclass(frozen=True)
+class RunningRows(ConcatenatedRows):
+    """The same rows, for models that remember the row before: a document has the same number in all rows, and a token's
+    position is its place in the document, wherever that began."""
+
+    def _before(self, document: np.ndarray) -> int:
+        return self.shift // self.cache.size * self.cache.documents + 1
+
+    def _more(self, place: np.ndarray) -> Row:
+        positions = np.zeros(self.length + 1, np.int32)
+        starts = self.cache.offsets[np.searchsorted(self.cache.offsets, place, side="right") - 1]
+        positions[: len(place)] = place - starts
+        return {"positions": positions}
+
+
+def evaluation_rows(cache: TokenCache, length: int, packing: str = "concat") -> ConcatenatedRows:
     """Rows in which every token is a target exactly once, the first of all after an end-of-text."""
-    return ConcatenatedRows(cache, length, shift=-1, pad=True)
+    rows = RunningRows if packing == "stream" else ConcatenatedRows
+    return rows(cache, length, shift=-1, pad=True)
 
 
 class _Bins(NamedTuple):
@@ -133,7 +158,7 @@ class BestFitRows:
         return {"tokens": tokens, "segments": segments}
 
 
-PACKINGS = {"concat": ConcatenatedRows, "best-fit": BestFitRows}
+PACKINGS = {"concat": ConcatenatedRows, "best-fit": BestFitRows, "stream": RunningRows}
 
 
 def best_fit(sizes: np.ndarray, capacity: int) -> np.ndarray:

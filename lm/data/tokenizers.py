@@ -5,6 +5,8 @@ The first two share their special ids (pad 0, end of text 1, unknown 2), all of 
 
     vocab_size, pad_id, eos_id, unk_id, bos_id (or None), sentinels (their number), fingerprint
     encode(text)   -> int32[tokens]        without an end-of-text id
+    encode_marked(text)                    with the special tokens that are spelled in it (`markers`), as chat templates
+                                           write them, those for a role (eos, bos, pad, unk) by `special`
     decode(ids)    -> str                  parts of a character become U+FFFD; special ids are silent, as are
                                            those beyond vocab_size, which a padded embedding can produce
     token_bytes()  -> int32[vocab_size]    how many UTF-8 bytes each token stands for; 0 for special ids
@@ -28,7 +30,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import sentencepiece
@@ -55,7 +57,12 @@ class Tokenizer(Protocol):
     def sentinels(self) -> int: ...
     @property
     def fingerprint(self) -> str: ...
+    @property
+    def markers(self) -> list[str]: ...
+    @property
+    def special(self) -> dict[str, str]: ...
     def encode(self, text: str) -> np.ndarray: ...
+    def encode_marked(self, text: str) -> np.ndarray: ...
     def decode(self, ids: Iterable[int]) -> str: ...
     def token_bytes(self) -> np.ndarray: ...
     def sentinel(self, i: int) -> int: ...
@@ -74,6 +81,8 @@ class ByteTokenizer:
     unk_id = 2
     bos_id = None
     first_byte = 3
+    markers: ClassVar[list[str]] = []
+    special: ClassVar[dict[str, str]] = {}
 
     @property
     def vocab_size(self) -> int:
@@ -89,6 +98,8 @@ class ByteTokenizer:
 
     def encode(self, text: str) -> np.ndarray:
         return np.frombuffer(text.encode(), np.uint8).astype(np.int32) + self.first_byte
+
+    encode_marked = encode
 
     def decode(self, ids: Iterable[int]) -> str:
         codes = np.asarray(ids, np.int64).reshape(-1) - self.first_byte
@@ -172,6 +183,20 @@ class SentencePieceTokenizer:
         for i, part in enumerate(text.split(SPACE)):
             ids += self._space * (i > 0) + self._sp.encode(part)
         return np.asarray(ids, np.int32)
+
+    def encode_marked(self, text: str) -> np.ndarray:
+        parts = re.split(f"({'|'.join(map(re.escape, self.markers))})", text) if self.markers else [text]
+        ids = ([self._pieces[part]] if i % 2 else self.encode(part) for i, part in enumerate(parts) if part)
+        return np.concatenate([np.zeros(0, np.int32), *ids]).astype(np.int32)
+
+    @property
+    def markers(self) -> list[str]:
+        return [piece for piece, i in self._pieces.items() if self._sp.is_control(i)]
+
+    @property
+    def special(self) -> dict[str, str]:
+        ids = {"eos": self._sp.eos_id(), "bos": self._sp.bos_id(), "pad": self._sp.pad_id(), "unk": self._sp.unk_id()}
+        return {role: self._sp.id_to_piece(i) for role, i in ids.items() if i >= 0}
 
     def decode(self, ids: Iterable[int]) -> str:
         return self._sp.decode([i for i in np.asarray(ids).reshape(-1).tolist() if 0 <= i < self.vocab_size])

@@ -3,6 +3,7 @@
     python -m lm.evaluate --checkpoint=runs/quickstart                      # the run's own validation data
     python -m lm.evaluate --checkpoint=runs/quickstart --data=notes.txt     # another text, all of it
     python -m lm.evaluate --checkpoint=runs/quickstart --data=src/ --pattern="*.py,*.md" --out=result.json
+    python -m lm.evaluate --checkpoint=SmolLM2-135M --data=notes.txt --length=1024   # a Hugging Face folder
 
 Bits per byte do not depend on the tokenizer, so they compare models with different ones; perplexities do not.
 """
@@ -19,7 +20,9 @@ from absl import flags
 from lm import cli
 from lm.core.errors import UserError
 
-CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Folder of a training run (its --workdir).", required=True)
+CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", None, "Folder of a training run (its --workdir), Hugging Face folder, or .gguf file.", required=True
+)
 STEP = flags.DEFINE_integer("step", None, "Step of the checkpoint; the latest if not given.")
 DATA = flags.DEFINE_string("data", None, "File, folder, glob or python-stdlib; if not given the run's data.")
 SPLIT = flags.DEFINE_enum(
@@ -29,13 +32,15 @@ SPLIT = flags.DEFINE_enum(
     "Which part of the data; if not given all of --data=PATH, or the run's validation part.",
 )
 PATTERN = flags.DEFINE_string("pattern", None, "Files of a folder, as *.py,*.md; if not given as in the run.")
+LENGTH = flags.DEFINE_integer("length", None, "Tokens per row; if not given as in the run, or the model's context.")
 BATCHES = flags.DEFINE_integer("batches", None, "Only so many batches; all if not given.")
 OUT = flags.DEFINE_string("out", None, "JSON file to write the result to as well.")
 
 
 def main(argv: list[str]) -> None:
-    if BATCHES.value is not None and BATCHES.value < 1:
-        raise UserError(f"--batches={BATCHES.value} must be at least 1")
+    for flag in (BATCHES, LENGTH):
+        if flag.value is not None and flag.value < 1:
+            raise UserError(f"--{flag.name}={flag.value} must be at least 1")
     if OUT.value is not None and not Path(OUT.value).expanduser().parent.is_dir():
         raise UserError(f"--out={OUT.value}: that folder does not exist; create it first")
     show(evaluate())
@@ -50,11 +55,14 @@ def evaluate() -> dict[str, Any]:
     from lm.data.open import Data, Part
     from lm.data.sources import STDLIB, open_source
     from lm.evaluate.perplexity import Evaluator
-    from lm.train.checkpoint import open_model
-    from lm.train.feed import batches_of
+    from lm.train.feed import held_out_of
+    from lm.train.foreign import open_any
+    from lm.train.setup import check_fit, memory_rows
 
-    opened = open_model(CHECKPOINT.value, STEP.value)
+    opened = open_any(CHECKPOINT.value, STEP.value)
     c = opened.config.data
+    c.length = LENGTH.value or c.length
+    check_fit(opened.config, opened.model, opened.tokenizer)
     if DATA.value is None and c.mixture:
         names = ", ".join(str(source[0]) for source in c.mixture)
         raise UserError(f"this run's data is a mixture of {names}: choose one of them with --data")
@@ -70,9 +78,10 @@ def evaluate() -> dict[str, Any]:
     cache = build_cache(source, opened.tokenizer, Path(c.cache).expanduser() / "tokens")
 
     objective = from_dict(opened.config.objective.to_dict(), "config.objective")
-    _, batches = batches_of(opened.config, Data(opened.tokenizer, (Part(where, 1.0, cache, cache),)), objective)
+    batches = held_out_of(opened.config, Data(opened.tokenizer, (Part(where, 1.0, cache, cache),)), objective)
     dtype = jnp.dtype(opened.config.train.dtype)
-    evaluator = Evaluator(opened.model, objective, dtype, run=Run(unroll=opened.config.train.unroll))
+    memory = memory_rows(opened.config, opened.model, objective)
+    evaluator = Evaluator(opened.model, objective, dtype, run=Run(unroll=opened.config.train.unroll), memory=memory)
     begun = time.perf_counter()
     result = evaluator(opened.params, islice(batches, BATCHES.value))
     return {
@@ -107,7 +116,8 @@ def show(result: dict[str, Any]) -> None:
     rows.append(("tokens per second", f"{r['tokens'] / r['seconds']:,.0f}"))
     for row in rows:
         table.add_row(*row)
-    print(f"{r['checkpoint']}, step {r['step']}, on {r['data']} ({r['split']}{part})")
+    at = "" if r["step"] is None else f", step {r['step']}"
+    print(f"{r['checkpoint']}{at}, on {r['data']} ({r['split']}{part})")
     Console().print(table)
     if OUT.value is not None:
         try:

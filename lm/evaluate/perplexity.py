@@ -6,11 +6,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lm.core.ctx import Ctx, Run
 from lm.core.errors import UserError
 from lm.core.mesh import Sharding
 from lm.core.param import Tree
+from lm.model.sources import Room
 from lm.model.transformer import Model
 from lm.objectives.causal import Loss
 
@@ -31,12 +33,16 @@ class Evaluator:
         dtype: jax.typing.DTypeLike = jnp.float32,
         sharding: Sharding | None = None,
         run: Run = Run(),
+        memory: int = 0,
     ) -> None:
+        """`memory`: how many rows the batches have, where the model remembers them in the next; 0: it does not."""
         ctx = Ctx(sharding=sharding, run=run)
+        # By numpy: every process makes the whole of them, on no device in particular.
+        self._slots = [jax.tree.map(np.asarray, model.slots(Room(memory, 0, dtype=dtype)))] if memory else []
 
-        def sums(params: Tree, batch: dict) -> dict[str, jax.Array]:
-            loss: Loss = objective(model, params, batch, ctx, dtype)
-            return {name: loss.stats[name] for name in SUMS if name in loss.stats}
+        def sums(params: Tree, batch: dict, *slots: Tree) -> tuple[dict[str, jax.Array], list[Tree]]:
+            loss: Loss = objective(model, params, batch, ctx, dtype, *slots)
+            return {name: loss.stats[name] for name in SUMS if name in loss.stats}, [loss.slots for _ in slots]
 
         self._sums = jax.jit(sums)
 
@@ -45,8 +51,10 @@ class Evaluator:
         `bytes` and `bits_per_byte`. Raises `UserError` when no token is predicted at all."""
         totals: dict[str, float] = {}
         pending: dict[str, jax.Array] = {}
+        slots = self._slots
         for batch in batches:
-            done, pending = pending, self._sums(params, dict(batch))
+            done = pending
+            pending, slots = self._sums(params, dict(batch), *slots)
             _add(totals, done)  # one batch late, so that the device never waits for the host
         _add(totals, pending)
         tokens = totals.get("tokens", 0)

@@ -31,6 +31,7 @@ class Described(NamedTuple):
 def read_config(config: Mapping[str, Any]) -> Described:
     """What a config.json says. Raises `UserError` for an unknown model_type or architecture, a missing size, or a value
     that is not supported: nothing that would change the outputs is passed over."""
+    _check_whole(config)
     dialect, chosen = _dialect(config.get("model_type")), _class(config)
     knobs: dict[str, Any] = {"family": dialect.family}
     for field in dialect.fields:
@@ -48,10 +49,20 @@ def read_config(config: Mapping[str, Any]) -> Described:
 def spelling(config: Mapping[str, Any]) -> Spelling:
     """What the tensors of the class that a config.json names are called, whatever its sizes."""
     dialect, chosen = _dialect(config.get("model_type")), _class(config)
-    names, prefix = dialect.names, dialect.prefix
+    names, prefix = dialect.names(config) if callable(dialect.names) else dialect.names, dialect.prefix
     if chosen.prefix:
         names = tuple((ours, re.sub(f"^{re.escape(prefix)}", chosen.prefix, theirs), x) for ours, theirs, x in names)
     return Spelling((*names, *chosen.names), chosen.prefix or prefix)
+
+
+def _check_whole(config: Mapping[str, Any]) -> None:
+    """Raise `UserError` for a model of text and more, whose text model is described within."""
+    kind, inner = config.get("model_type"), config.get("text_config")
+    if kind not in DIALECTS and isinstance(inner, Mapping):
+        raise UserError(
+            f"model_type={kind!r} is a model of more than text, which is not supported: save its text model "
+            f"(text_config, model_type={inner.get('model_type')!r}) in a folder of its own"
+        )
 
 
 def _dialect(model_type: Any) -> Dialect:
@@ -86,14 +97,17 @@ def write_config(model_type: str, knobs: Mapping[str, Any], architecture: str | 
     full = {name: own.get(name, None if p.default is p.empty else p.default) for name, p in parameters.items()}
     head = own.get("head")
     model = build({"family": family} | full)
-    for name, value in _derived(model).items():  # others derive them otherwise
+    derived = _derived(model) | {"embed_width": full.get("d_model")}  # which others derive otherwise
+    for name, value in derived.items():
         if full.get(name, value) is None:
             full[name] = value
     config: dict[str, Any] = {}
     for field in dialect.fields:
-        config |= field.write(full)
+        config |= field.write(full | {"head": head})
     if outputs := getattr(head, "outputs", None):
         config |= {"id2label": {str(i): f"LABEL_{i}" for i in range(outputs)}}
+    if (end := getattr(head, "end", None)) is not None:
+        config |= {"eos_token_id": end}
     known = [
         name
         for name, c in dialect.classes.items()

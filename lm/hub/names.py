@@ -5,14 +5,14 @@ undoes the other to the bit. Both hold numpy arrays and keep their dtype.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from lm.core.errors import UserError
-from lm.core.param import Tree, flatten
+from lm.core.param import Tree, flatten, get
 from lm.model.stack import Stack
 from lm.model.transformer import EncoderDecoder, LanguageModel
 from lm.zoo.names import Table
@@ -38,17 +38,29 @@ class Link(NamedTuple):
     shapes: tuple[tuple[int, ...], ...]  # of the pieces
     transpose: bool
     groups: int
+    parts: int | None  # their last axis is this many, times the rest
+    convolution: bool
+    optional: bool
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Of their tensor."""
+        whole = self._matrix
+        if self.convolution and len(whole) > 1:
+            groups, share, read = whole
+            return (groups * share, share, read // share)
+        return (*whole[:-1], self.parts, whole[-1] // self.parts) if self.parts else whole
+
+    @property
+    def _matrix(self) -> tuple[int, ...]:
+        """The shape of their tensor before it is given further axes."""
         *lead, _ = self.shapes[0]
         whole = (*lead, sum(shape[-1] for shape in self.shapes))
         return (*whole[:-2], whole[-1], whole[-2]) if self.transpose and len(whole) > 1 else whole
 
     def split(self, tensor: np.ndarray) -> list[np.ndarray]:
         """Their tensor -> our pieces."""
-        x = self._turned(tensor)
+        x = self._turned(tensor.reshape(self._matrix))
         x = x.reshape(*x.shape[:-1], self.groups, -1)
         ends = np.cumsum([shape[-1] // self.groups for shape in self.shapes])
         return [y.reshape(shape) for y, shape in zip(np.split(x, ends[:-1], axis=-1), self.shapes, strict=True)]
@@ -57,7 +69,7 @@ class Link(NamedTuple):
         """Our pieces -> their tensor, contiguous as file formats want it."""
         parts = [y.reshape(*y.shape[:-1], self.groups, -1) for y in pieces]
         x = np.concatenate(parts, axis=-1)
-        return np.ascontiguousarray(self._turned(x.reshape(*x.shape[:-2], -1)))
+        return np.ascontiguousarray(self._turned(x.reshape(*x.shape[:-2], -1))).reshape(self.shape)
 
     def _turned(self, x: np.ndarray) -> np.ndarray:
         return np.swapaxes(x, -1, -2) if self.transpose and x.ndim > 1 else x
@@ -78,16 +90,13 @@ def to_params(model: Model, table: Table, tensors: Mapping[str, np.ndarray]) -> 
                 f"tensor {name!r} is unknown to this model, whose tensors are called {min(known)!r} and so on: "
                 "check family and size"
             )
-    for links in names.values():  # all of them before any is read, which may take minutes
-        if not any(link.name in tensors for link in links):
-            raise UserError(
-                f"tensor {links[0].name!r} is missing: check that the file is whole, and family, size and ties"
-            )
+    for name in missing_names(model, table, tensors):  # all of them before any is read, which may take minutes
+        raise UserError(f"tensor {name!r} is missing: check that the file is whole, and family, size and ties")
     params: dict[str, np.ndarray] = {}
     shapes = {path: p.shape for path, p in flatten(spec)}
     for links in names.values():
-        found = [link for link in links if link.name in tensors]
-        parts = _read(found[0], tensors)
+        found = [link for link in links if link.name in tensors] or links[:1]
+        parts = _read(found[0], tensors) if found[0].name in tensors else _initial(found[0], spec)
         for other in found[1:]:
             if not all(map(np.array_equal, _read(other, tensors), parts)):
                 both = f"{found[0].name!r} and {other.name!r}"
@@ -108,6 +117,11 @@ def to_tensors(model: Model, table: Table, params: Tree) -> dict[str, np.ndarray
     """Parameters of `model` as their tensors, each written once, under the first of its names.
 
     Raises `UserError` for parameters that are not the model's."""
+    return dict(each_tensor(model, table, params))
+
+
+def each_tensor(model: Model, table: Table, params: Tree) -> Iterator[tuple[str, np.ndarray]]:
+    """The names and tensors of `to_tensors`, made one by one."""
     spec, values = dict(flatten(model.spec())), dict(flatten(params))
     for path in spec.keys() | values.keys():
         if path not in spec or path not in values:
@@ -116,8 +130,27 @@ def to_tensors(model: Model, table: Table, params: Tree) -> dict[str, np.ndarray
         if values[path].shape != spec[path].shape:
             raise UserError(_misshapen(f"parameter {path!r}", values[path].shape, spec[path].shape))
     arrays = {path: np.asarray(value) for path, value in values.items()}
-    first = (links[0] for links in _by_pieces(model, table).values())
-    return {link.name: link.join([arrays[path][at] for path, at in link.pieces]) for link in first}
+    for link, *_ in _by_pieces(model, table).values():
+        yield link.name, link.join([arrays[path][at] for path, at in link.pieces])
+
+
+def missing_names(model: Model, table: Table, have: Container[str]) -> list[str]:
+    """Tensors that the model needs and that are not there under any of their names."""
+    return [
+        links[0].name
+        for links in _by_pieces(model, table).values()
+        if not any(link.name in have or link.optional for link in links)
+    ]
+
+
+def differing_names(model: Model, table: Table, tensors: Mapping[str, np.ndarray]) -> tuple[str, str] | None:
+    """Two tensors that the model ties, but that are not the same."""
+    for links in _by_pieces(model, table).values():
+        found = [link for link in links if link.name in tensors]
+        for other in found[1:]:
+            if not all(map(np.array_equal, _read(found[0], tensors), _read(other, tensors))):
+                return found[0].name, other.name
+    return None
 
 
 def links_by_name(model: Model, table: Table) -> dict[str, Link]:
@@ -136,6 +169,13 @@ def _read(link: Link, tensors: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     if tensor.shape != link.shape:
         raise UserError(_misshapen(f"tensor {link.name!r}", tensor.shape, link.shape))
     return link.split(tensor)
+
+
+def _initial(link: Link, spec: Tree) -> list[np.ndarray]:
+    """What a file that lacks an optional tensor is taken to hold."""
+    params = [get(spec, piece.path) for piece in link.pieces]
+    values = [np.asarray(p.init(jax.random.key(0), p.shape, np.float32)) for p in params]
+    return [value[piece.at] for value, piece in zip(values, link.pieces, strict=True)]
 
 
 def _misshapen(what: str, shape: tuple[int, ...], wanted: tuple[int, ...]) -> str:
@@ -159,18 +199,22 @@ def _links(model: Model, table: Table) -> Iterator[Link]:
     spec = dict(flatten(model.spec()))
     for ours, theirs, layout in table:
         paths = (ours,) if isinstance(ours, str) else ours
-        if not paths:
+        if not paths or not hasattr(model, paths[0].partition("/")[0]):  # another tower's
             continue
         layers = range(_stack(model, paths[0]).layers) if "{layer}" in theirs else (0,)
         for layer in layers:
+            if layout.only and not layout.only(_component(model, paths[0], layer)):
+                continue
             for leaf in LEAVES if "{leaf}" in theirs else ("",):
                 pieces = [_piece(model, path.replace("{leaf}", leaf), layer) for path in paths]
                 if not all(piece.path in spec for piece in pieces):
                     continue
                 params = [spec[piece.path] for piece in pieces]
-                groups = layout.groups
+                groups, split = layout.groups, layout.split
                 if isinstance(groups, str):
                     groups = getattr(_component(model, paths[0], layer), groups)
+                if isinstance(split, str):
+                    split = getattr(_component(model, paths[0], layer), split)
                 axis = next((a for a in INDEXED if f"{{{a}}}" in theirs), None)
                 many = params[0].shape[params[0].axes.index(axis)] if axis else 1
                 for index in range(many):
@@ -178,7 +222,8 @@ def _links(model: Model, table: Table) -> Iterator[Link]:
                     parts = tuple(Piece(path, at + more) for path, at in pieces)
                     shapes = tuple(p.shape[len(part.at) :] for p, part in zip(params, parts, strict=True))
                     name = theirs.format(layer=layer, leaf=LEAVES.get(leaf), **{axis: index} if axis else {})
-                    yield Link(name, parts, shapes, layout.transpose, groups)
+                    kind = (layout.convolution, layout.optional)
+                    yield Link(name, parts, shapes, layout.transpose, groups, split, *kind)
 
 
 def _stack(model: Model, path: str) -> Stack:

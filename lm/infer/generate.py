@@ -17,6 +17,7 @@ from lm.core.errors import UserError
 from lm.core.mesh import Sharding
 from lm.core.param import Tree, with_aliases
 from lm.infer.sampling import Sampler
+from lm.model.resize import Resize
 from lm.model.sources import Room
 from lm.model.stack import Segment
 from lm.model.transformer import EncoderDecoder, Model
@@ -78,12 +79,12 @@ class Generator:
         max_new: int,
         sampler: Sampler = Sampler(),
         seed: int = 0,
-        eos_id: int | None = None,
+        eos_id: int | tuple[int, ...] | None = None,
         first_row: int = 0,
         encoder: Prompts | None = None,
     ) -> Iterator[np.ndarray]:
         """Yields the next token of every row, int32[B], as soon as it is drawn; `ENDED` for rows that have
-        come to `eos_id`, which is not yielded itself. Stops after `max_new` tokens, or when all rows have
+        come to `eos_id` (any of them), which is not yielded itself. Stops after `max_new` tokens, or when all rows have
         ended.
 
         Draws are keyed by (seed, row, position): a row's text depends neither on the rest of the batch nor on
@@ -111,7 +112,7 @@ class Generator:
             if i + 1 < max_new:  # dispatched before `drawn` is waited for, so that the device is never idle
                 token, slots = self._decode(self.params, slots, drawn, lengths + i, keys, sampler=sampler)
             tokens = np.asarray(drawn)
-            live = live if eos_id is None else live & (tokens != eos_id)
+            live = live if eos_id is None else live & ~np.isin(tokens, eos_id)
             if not live.any():
                 return
             yield np.where(live, tokens, ENDED)
@@ -137,13 +138,13 @@ def unrolled(model: Model, params: Tree) -> tuple[Model, Tree]:
     name = "decoder" if isinstance(model, EncoderDecoder) else "body"
     params = with_aliases(params, model.ties)
     tower = getattr(model, name)
-    segments: list[Segment] = []
+    segments: list[Segment | Resize] = []
     own: Tree = {}
     for i, segment in enumerate(tower.stack.segments):
         p = params[name]["stack"][str(i)]
         for layer in [p] * segment.repeats if segment.tied else _layers(p, segment.repeats):
             own[str(len(segments))] = layer
-            segments.append(dataclasses.replace(segment, repeats=1))
+            segments.append(dataclasses.replace(segment, repeats=1) if isinstance(segment, Segment) else segment)
     stack = dataclasses.replace(tower.stack, segments=tuple(segments))
     model = dataclasses.replace(model, ties=(), **{name: dataclasses.replace(tower, stack=stack)})
     return model, {**params, name: {**params[name], "stack": {**params[name]["stack"], **own}}}

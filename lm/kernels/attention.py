@@ -6,7 +6,7 @@ Shapes: B batch, H query heads, G key/value heads (H a multiple of G), S queries
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -23,11 +23,21 @@ class Tokens:
     positions: Array  # int32; restarts in every segment
     segments: Array | None = None  # int32: the document within a packed row; 0 is padding or an empty cache slot
     prefix: Array | None = None  # bool: part of the bidirectional prefix
+    order: Array | None = None  # int32: place in a factorisation order; ~place of a query for that place's token
+    anchors: Array | None = None  # int32: 1 where a token is seen by all of its segment
+    place: Array | None = None  # int32: where the token stands in the text, if not in the order of reading
+    span: Array | None = None  # int32: place within a span that is filled in, from 1; 0 outside
+
+    @property
+    def places(self) -> Array:
+        """What embeddings and rotations count as positions."""
+        return self.positions if self.place is None else self.place
 
     def __getitem__(self, index: slice) -> "Tokens":
         return jax.tree.map(lambda x: x[:, index], self)
 
 
+@runtime_checkable
 class Mask(Protocol):
     """A description of which keys a query sees; never a [seq, seq] array made by the model."""
 
@@ -38,9 +48,12 @@ class Mask(Protocol):
         """Bounds of (key index - query index) outside which nothing is visible; None where unbounded."""
 
 
-def visible(mask: Mask, q: Tokens, k: Tokens) -> Array:
-    """bool [B, S, T]: allowed by the mask, and in the same segment (1 where only one side has segments)."""
+def visible(mask: Mask, q: Tokens, k: Tokens, free: int = 0) -> Array:
+    """bool [B, S, T]: allowed by the mask, and in the same segment (1 where only one side has segments). Of the last
+    `free` keys the mask is not asked."""
     ok = mask.allowed(q, k)
+    if free:
+        ok |= jnp.arange(k.positions.shape[1]) >= k.positions.shape[1] - free
     if q.segments is None and k.segments is None:
         return ok
     q_segments = jnp.ones_like(q.positions) if q.segments is None else q.segments
@@ -60,10 +73,12 @@ def reference(
     bias: Array | None = None,
     cap: float | None = None,
     sink: Array | None = None,
+    free: int = 0,
     on_probs: Callable[[Array], Array] = lambda p: p,
 ) -> Array:
     """softmax(scale * q k^T + bias) v over the visible keys. Scores and softmax in float32. With `cap` scores s become
-    cap * tanh(s / cap); `sink` [H] is the score of a further key, whose value is zero.
+    cap * tanh(s / cap); `sink` [H] is the score of a further key, whose value is zero; the last `free` keys are seen
+    whatever the mask.
 
     q [B,H,S,K], k [B,G,T,K], v [B,G,T,V], bias broadcastable to [B,H,S,T] -> [B,H,S,V]. `on_probs` sees (and may
     replace) the probabilities [B,H,S,T]: dropout and records."""
@@ -75,7 +90,7 @@ def reference(
     if bias is not None:
         scores = scores + bias.astype(jnp.float32)
     scores = cap * jnp.tanh(scores / cap) if cap else scores
-    scores = jnp.where(visible(mask, q_tokens, k_tokens)[:, None], scores, HIDDEN)
+    scores = jnp.where(visible(mask, q_tokens, k_tokens, free)[:, None], scores, HIDDEN)
     if sink is not None:
         scores = jnp.concatenate([scores, jnp.broadcast_to(sink[:, None, None], (b, h, s, 1))], axis=-1)
     probs = on_probs(jax.nn.softmax(scores, axis=-1)[..., :t]).astype(v.dtype)
@@ -83,7 +98,7 @@ def reference(
     return out.reshape(b, h, s, -1)
 
 
-class _Block(NamedTuple):
+class Block(NamedTuple):
     """Queries [start, stop) and the keys within the mask's band around them, [first, last)."""
 
     start: int
@@ -92,11 +107,12 @@ class _Block(NamedTuple):
     last: int
 
 
-def _blocks(mask: Mask, s: int, block: int, most: int) -> list[_Block]:
+def blocks_of(mask: Mask, s: int, block: int = 128, most: int = 8) -> list[Block]:
+    """Blocks of `block` queries, or at most `most` larger ones, with the keys that each may see."""
     block = max(block, -(-s // most))
     low, high = mask.band()
     return [
-        _Block(
+        Block(
             start,
             min(start + block, s),
             0 if low is None else max(0, start + low),
@@ -124,14 +140,14 @@ def blocked(
     No probabilities are kept: the gradient makes each block's again from two figures a query (Dao et al. 2022, arXiv
     2205.14135), which costs less than writing them out and reading them back."""
     grouped = q.reshape(q.shape[0], k.shape[1], -1, *q.shape[2:])  # [B, G, H / G, S, K]
-    blocks = tuple(_blocks(mask, q.shape[2], block, most))
+    blocks = tuple(blocks_of(mask, q.shape[2], block, most))
     return _blocked(mask, blocks, scale, grouped, k, v, q_tokens, k_tokens).reshape(*q.shape[:3], -1)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def _blocked(
     mask: Mask,
-    blocks: tuple[_Block, ...],
+    blocks: tuple[Block, ...],
     scale: float,
     q: Array,
     k: Array,
@@ -144,7 +160,7 @@ def _blocked(
 
 def _blocked_forward(
     mask: Mask,
-    blocks: tuple[_Block, ...],
+    blocks: tuple[Block, ...],
     scale: float,
     q: Array,
     k: Array,
@@ -165,7 +181,7 @@ def _blocked_forward(
     return out, (q, k, v, q_tokens, k_tokens, out, top, total)
 
 
-def _blocked_backward(mask: Mask, blocks: tuple[_Block, ...], scale: float, saved: tuple, d_out: Array) -> tuple:
+def _blocked_backward(mask: Mask, blocks: tuple[Block, ...], scale: float, saved: tuple, d_out: Array) -> tuple:
     q, k, v, q_tokens, k_tokens, out, top, total = saved
     # d scores = probs * (d probs - this), as the derivative of a softmax is
     common = jnp.sum(out.astype(jnp.float32) * d_out.astype(jnp.float32), axis=-1, keepdims=True)
@@ -186,7 +202,7 @@ def _blocked_backward(mask: Mask, blocks: tuple[_Block, ...], scale: float, save
 _blocked.defvjp(_blocked_forward, _blocked_backward)
 
 
-def _scores(mask: Mask, b: _Block, scale: float, q: Array, k: Array, q_tokens: Tokens, k_tokens: Tokens) -> Array:
+def _scores(mask: Mask, b: Block, scale: float, q: Array, k: Array, q_tokens: Tokens, k_tokens: Tokens) -> Array:
     """float32 [B, G, H / G, block, keys]"""
     own, seen = slice(b.start, b.stop), slice(b.first, b.last)
     scores = jnp.einsum("bgrsk,bgtk->bgrst", q[:, :, :, own], k[:, :, seen], preferred_element_type=jnp.float32)

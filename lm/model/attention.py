@@ -1,5 +1,8 @@
 """Multi-head, grouped-query and multi-query attention."""
 
+import dataclasses
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
@@ -12,12 +15,31 @@ from lm.kernels.attention import Tokens
 from lm.model.layers import ZEROS, Norm, linear, linear_spec
 from lm.model.masks import Causal, MaskKind
 from lm.model.positions import Learned
-from lm.model.rotary import Rotary
+from lm.model.rotary import Rotary, Rotary2D
 from lm.model.scores import ScoreTerm
 from lm.model.sources import Own, Room, Source, row_tokens
+from lm.model.summaries import Gathered, Summaries
 
 Array = jax.Array
 NORM_OVER = ("head", "each", "whole")
+
+
+class Keys(NamedTuple):
+    """Keys k [B, G, T, K], their values v [B, G, T, V], and what they stand for."""
+
+    k: Array
+    v: Array
+    tokens: Tokens
+
+    def with_more(self, more: "Keys") -> "Keys":
+        """These and, behind them, `more`, which have segments; of their tokens as much as is known of `more`."""
+        names = [f.name for f in dataclasses.fields(Tokens) if getattr(more.tokens, f.name) is not None]
+        known = Tokens(**{name: getattr(self.tokens, name) for name in names})
+        if known.segments is None:
+            known = dataclasses.replace(known, segments=jnp.ones_like(known.positions))
+        tokens = jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=1), known, more.tokens)
+        k, v = (jnp.concatenate(pair, axis=2) for pair in ((self.k, more.k), (self.v, more.v)))
+        return Keys(k, v, tokens)
 
 
 @component
@@ -34,13 +56,14 @@ class Attention:
 
     Norms of queries and keys act on each head with one gain for all ("head"; Henry et al. 2020, 2010.04245), on each
     with its own ("each"), or on all heads at once ("whole", OLMo 2), before rotation or, with `norm_rotated`, after it.
-    `inner_norm` acts on what the heads give, before the output projection (sub-LN: Magneto, 2210.06423)."""
+    `inner_norm` acts on what the heads give, before the output projection (sub-LN: Magneto, 2210.06423). `summaries`
+    adds keys that stand for some of the own inputs, of whole texts only (LongT5, Longformer)."""
 
     heads: int
     head_dim: int
     kv_heads: int | None = None
     mask: MaskKind = Causal()
-    rotary: Rotary | None = None
+    rotary: Rotary | Rotary2D | None = None
     terms: tuple[ScoreTerm, ...] = ()
     source: Source = Own()
     query: Learned | None = None
@@ -55,8 +78,10 @@ class Attention:
     norm_over: str = "head"
     norm_rotated: bool = False
     inner_norm: Norm | None = None
+    summaries: Summaries | Gathered | None = None
     dropout: float = 0.0
     init: Initializer = Normal()
+    q_init: Initializer | None = None  # default: as the others
     out_init: Initializer = Normal()
 
     def __post_init__(self) -> None:
@@ -78,7 +103,7 @@ class Attention:
     def spec(self, d: int) -> Tree:
         wide, narrow = self.heads * self.head_dim, self.kv * self.head_dim
         spec = {
-            "q": linear_spec((d, wide), ("embed", "heads"), "q" in self.biases, self.init),
+            "q": linear_spec((d, wide), ("embed", "heads"), "q" in self.biases, self.q_init or self.init),
             "k": linear_spec((d, narrow), ("embed", "kv_heads"), "k" in self.biases, self.init),
             "v": linear_spec((d, narrow), ("embed", "kv_heads"), "v" in self.biases, self.init),
             "o": linear_spec((wide, d), ("heads", "embed"), "o" in self.biases, self.out_init),
@@ -90,10 +115,14 @@ class Attention:
                 spec[name] = stack(one, heads, "heads") if self.norm_over == "each" else one
         spec |= {"sinks": Param((self.heads,), ("heads",), ZEROS, "bias")} if self.sinks else {}
         spec |= {"inner_norm": self.inner_norm.spec(wide)} if self.inner_norm else {}
+        if self.summaries:
+            spec["summaries"] = self.summaries.spec(d, self.heads, self.head_dim)
         return spec | ({"query": self.query.spec(d)} if self.query else {})
 
     def slots(self, d: int, room: Room) -> Tree:
-        return self.source.slots(d, (self.kv, self.head_dim), room)
+        if self.summaries:
+            raise UserError("summaries need the whole text and cannot be cached: use them in an encoder")
+        return self.source.slots(d, (self.kv, self.head_dim, self.head_dim), room)
 
     def __call__(self, p: Tree, x: Array, ctx: Ctx, slot: Tree, out: dict) -> tuple[Array, Tree]:
         tokens = row_tokens(ctx)
@@ -105,59 +134,73 @@ class Attention:
             y = y.reshape(*y.shape[:2], -1, self.head_dim)
             early = norm is not None and self.norm_over != "whole" and not self.norm_rotated
             y = jnp.swapaxes(norm(norm_p, y) if norm and early else y, 1, 2)  # [B, heads, S, K]
-            y = self.rotary(y, tokens.positions, name == "k") if self.rotary and name != "v" else y
+            y = self.rotary(y, tokens, name == "k") if self.rotary and name != "v" else y
             return norm(norm_p, y) if norm and self.norm_rotated else y
 
         def project(inputs: Array, key_tokens: Tokens) -> tuple[Array, Array]:
             return heads("k", inputs, key_tokens), heads("v", inputs, key_tokens)
 
-        inputs = self.query(p["query"], tokens.positions, x.shape[-1], x.dtype) if self.query else x
+        inputs = self.query(p["query"], tokens.places, x.shape[-1], x.dtype) if self.query else x
         q = constrain(heads("q", inputs, tokens), ctx, "batch", "heads", "seq", None)
         q = q / (ctx.layer + 1) if self.by_layer else q
         k, v, key_tokens, new = self.source(project, x, ctx, slot)
-        k, v = k.astype(x.dtype), v.astype(x.dtype)
-        y = self._attend(p, q, k, v, tokens, key_tokens, ctx, out, slot is None and self.source.aligned)
+        keys, more = Keys(k.astype(x.dtype), v.astype(x.dtype), key_tokens), None
+        if self.summaries:
+            found, found_tokens = self.summaries(p["summaries"], x, tokens)
+            more = Keys(*project(found, found_tokens), found_tokens)
+        y = self._attend(p, q, tokens, keys, more, ctx, out, slot is None and self.source.aligned)
         y = jnp.swapaxes(y, 1, 2).reshape(*x.shape[:2], -1)
         y = self.inner_norm(p["inner_norm"], y) if self.inner_norm else y
         return constrain(linear(p["o"], y), ctx, "batch", "seq", "embed"), new
 
     def _attend(
-        self,
-        p: Tree,
-        q: Array,
-        k: Array,
-        v: Array,
-        tokens: Tokens,
-        key_tokens: Tokens,
-        ctx: Ctx,
-        out: dict,
-        aligned: bool,
+        self, p: Tree, q: Array, tokens: Tokens, keys: Keys, more: Keys | None, ctx: Ctx, out: dict, aligned: bool
     ) -> Array:
+        """q [B, H, S, K] to [B, H, S, V]; `more` are keys of summaries."""
         scale = self.head_dim**-0.5 if self.scale is None else self.scale
-        plain = (
-            not self.terms
-            and not self.cap
-            and not self.sinks
-            and (ctx.key is None or self.dropout == 0)
-            and "probs" not in ctx.record
-        )
-        if plain and aligned and ctx.run.blocked_attention and self.mask.band() != (None, None):
+        whole = (ctx.key is None or self.dropout == 0) and "probs" not in ctx.record
+        banded = whole and aligned and ctx.run.blocked_attention and self.mask.band() != (None, None)
+        if banded and not (self.terms or self.cap or self.sinks or more):
+            k, v, key_tokens = keys
             return kernel.blocked(q, k, v, mask=self.mask, q_tokens=tokens, k_tokens=key_tokens, scale=scale)
-        shared_k = jnp.repeat(k, self.heads // self.kv, axis=1) if self.terms else k
+        if not banded or not all(getattr(term, "pairwise", False) for term in self.terms):
+            return self._scored(p, q, tokens, keys, more, scale, ctx, out)
+        outs = []
+        for b in kernel.blocks_of(self.mask, q.shape[2]):
+            own, seen = slice(b.start, b.stop), slice(b.first, b.last)
+            near = Keys(keys.k[:, :, seen], keys.v[:, :, seen], keys.tokens[seen])
+            outs.append(self._scored(p, q[:, :, own], tokens[own], near, more, scale, ctx, out))
+        return jnp.concatenate(outs, axis=2)
+
+    def _scored(
+        self, p: Tree, q: Array, tokens: Tokens, keys: Keys, more: Keys | None, scale: float, ctx: Ctx, out: dict
+    ) -> Array:
+        """All queries to all keys, with the terms of their scores."""
         bias = None
         for i, term in enumerate(self.terms):
-            added = term(p["terms"][str(i)], q, shared_k, tokens, key_tokens, ctx, scale).astype(jnp.float32)
+            k = self._for_all_heads(keys.k)
+            added = term(p["terms"][str(i)], q, k, tokens, keys.tokens, ctx, scale).astype(jnp.float32)
             bias = added if bias is None else bias + added
+        if self.summaries and more:
+            k = self._for_all_heads(more.k)
+            added = self.summaries.scores(p["summaries"], q, k, tokens, more.tokens, ctx, scale).astype(jnp.float32)
+            near = jnp.broadcast_to(0.0 if bias is None else bias, (*q.shape[:3], keys.k.shape[2]))
+            bias = jnp.concatenate([near, jnp.broadcast_to(added, (*q.shape[:3], more.k.shape[2]))], axis=3)
+            keys = keys.with_more(more)
         return kernel.reference(
             q,
-            k,
-            v,
+            keys.k,
+            keys.v,
             mask=self.mask,
             q_tokens=tokens,
-            k_tokens=key_tokens,
+            k_tokens=keys.tokens,
             scale=scale,
             bias=bias,
             cap=self.cap,
             sink=p["sinks"] if self.sinks else None,
+            free=more.k.shape[2] if more else 0,
             on_probs=lambda probs: dropout(tap(out, ctx, "probs", probs), self.dropout, ctx, "probs"),
         )
+
+    def _for_all_heads(self, k: Array) -> Array:
+        return jnp.repeat(k, self.heads // self.kv, axis=1)

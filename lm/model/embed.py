@@ -5,13 +5,14 @@ import jax.numpy as jnp
 
 from lm.core.component import component
 from lm.core.ctx import Ctx, constrain, dropout
-from lm.core.errors import UserError
+from lm.core.errors import UserError, nearest
 from lm.core.leaf import take
 from lm.core.param import Initializer, Normal, Param, Tree
 from lm.model.layers import Norm, linear, linear_spec
 from lm.model.positions import Learned, Sinusoidal
 
 Array = jax.Array
+PLACES = ("tokens", "sum", "end", "pad")
 
 
 @component
@@ -28,33 +29,46 @@ class Rows:
 class Embed:
     """Token table, plus positions, other tables, norm and dropout where a family has them. ids [B, S] -> [B, S, d].
 
-    `scale` multiplies the tokens' rows (sqrt(d): Vaswani et al. 2017, Gemma). With `width` tables are narrower than d
-    and a projection follows: of everything (ALBERT's factorised embedding, Lan et al. 2020, arXiv 1909.11942; ELECTRA)
-    or, with `project_tokens`, of the tokens alone, before positions are added (OPT 350M)."""
+    `scale` multiplies the tokens' rows (sqrt(d): Vaswani et al. 2017, Gemma); `token_norm` norms them before anything
+    is added (Blenderbot's decoder, Roller et al. 2020, arXiv 2004.13637), `norm` the sum. With `width` tables are
+    narrower than d and a projection follows: of the "tokens" alone, before positions are added (OPT 350M), of the
+    "sum", before the norm (DeBERTa), or at the "end" (ALBERT's factorised embedding, Lan et al. 2020, arXiv 1909.11942;
+    ELECTRA); or there is none, and zeros "pad" the rows at last (YaLM-100B). With `blank` a token whose `order` is
+    negative, a query of `lm.model.masks.Permuted`, is one learned vector whatever its id."""
 
     vocab: int
     position: Learned | Sinusoidal | None = None
     extra: tuple[Rows, ...] = ()
     norm: Norm | None = None
+    token_norm: Norm | None = None
     scale: float = 1.0
     width: int | None = None
-    project_tokens: bool = False
+    project: str = "end"
     project_bias: bool = False
+    blank: bool = False
     dropout: float = 0.0
     init: Initializer = Normal()
 
     def __post_init__(self) -> None:
-        if self.width is None and (self.project_tokens or self.project_bias):
+        if self.project not in PLACES:
+            raise UserError(f"project={self.project!r} of an embedding is unknown{nearest(self.project, PLACES)}")
+        if (self.width is None and self.project != "end") or (self.project_bias and not self._projects):
             raise UserError("an embedding without `width` has no projection: set width, or neither project knob")
+
+    @property
+    def _projects(self) -> bool:
+        return self.width is not None and self.project != "pad"
 
     def spec(self, d: int) -> Tree:
         width = self.width or d
-        inner = d if self.project_tokens else width
+        inner = d if self.project == "tokens" else width
         spec: Tree = {"token": Param((self.vocab, width), ("vocab", "embed"), self.init)}
         spec |= {"position": self.position.spec(inner)} if self.position else {}
         spec |= {t.name: {"w": Param((t.rows, inner), ("position", None), t.init)} for t in self.extra}
-        spec |= {"norm": self.norm.spec(inner)} if self.norm else {}
-        if self.width:
+        spec |= {"norm": self.norm.spec(width if self.project in ("end", "pad") else d)} if self.norm else {}
+        spec |= {"token_norm": self.token_norm.spec(inner)} if self.token_norm else {}
+        spec |= {"blank": Param((1, width), (None, "embed"), self.init)} if self.blank else {}
+        if self._projects:
             spec |= {"project": linear_spec((width, d), (None, "embed"), self.project_bias, self.init)}
         return spec
 
@@ -68,19 +82,24 @@ class Embed:
         if isinstance(table, jax.Array):  # whole rows, before the lookup: a lookup of split ones is partitioned badly
             table = constrain(table, ctx, "vocab", None)
         x = take(table, ids, dtype)
+        if self.blank and "order" in ctx.rows:
+            x = jnp.where((ctx.rows["order"] < 0)[..., None], p["blank"][0].astype(dtype), x)
         if (share := ctx.run.embed_gradient) != 1:
             x = share * x + (1 - share) * jax.lax.stop_gradient(x)
         if self.scale != 1:
             x = x * self.scale
-        if self.width and self.project_tokens:
-            x = linear(p["project"], x)
+        x = self._projected(p, x, "tokens")
+        x = self.token_norm(p["token_norm"], x) if self.token_norm else x
         if self.position:
-            x = x + self.position(p["position"], ctx.rows["positions"], x.shape[-1], dtype)
+            x = x + self.position(p["position"], ctx.rows.get("place", ctx.rows["positions"]), x.shape[-1], dtype)
         for extra in self.extra:
             x = x + take(p[extra.name]["w"], ctx.rows.get(extra.name, jnp.zeros_like(ids)), dtype)
+        x = self._projected(p, x, "sum")
         if self.norm:
             x = self.norm(p["norm"], x)
-        x = dropout(x, self.dropout, ctx, "embed")
-        if self.width and not self.project_tokens:
-            x = linear(p["project"], x)
+        x = self._projected(p, dropout(x, self.dropout, ctx, "embed"), "end")
+        x = jnp.pad(x, ((0, 0), (0, 0), (0, d - x.shape[-1]))) if self.project == "pad" else x
         return constrain(x, ctx, "batch", "seq", "embed")
+
+    def _projected(self, p: Tree, x: Array, place: str) -> Array:
+        return linear(p["project"], x) if self.width and self.project == place else x

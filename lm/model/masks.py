@@ -1,12 +1,14 @@
 """Which keys a query may see, as descriptions that the attention kernel reads. Packed segments are always kept apart
 by the kernel; these say what holds within one."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
 from lm.core.component import component
 from lm.core.errors import UserError
-from lm.kernels.attention import Tokens
+from lm.kernels.attention import Mask, Tokens
 
 Array = jax.Array
 Band = tuple[int | None, int | None]
@@ -127,4 +129,69 @@ class Chunked:
         return 1 - self.size, 0 if self.causal else self.size - 1
 
 
-MaskKind = Bidirectional | Causal | Window | Prefix | Strided | Dilated | Chunked
+@component
+class Permuted:
+    """A factorisation order (XLNet, Yang et al. 2019, arXiv 1906.08237), told by the row `order`: a token of place r
+    sees those up to its own place. A token of order ~r, which is negative, only asks what stands at place r, sees those
+    before it, and is seen by none (the paper's query stream; the others are its content stream). Places count from 1;
+    those of place 0 are given and seen by all. Queries stand behind the content. Without such a row every key is seen.
+    With `causal` what is ahead is hidden besides."""
+
+    causal: bool = False
+
+    def allowed(self, q: Tokens, k: Tokens) -> Array:
+        ahead = k.positions[:, None, :] > q.positions[:, :, None]
+        seen = ~ahead if self.causal else jnp.ones_like(ahead)
+        if q.order is None or k.order is None:
+            return seen
+        last = jnp.where(q.order < 0, ~q.order - 1, q.order)  # the latest place that a query sees
+        return seen & (k.order >= 0)[:, None, :] & (k.order[:, None, :] <= last[:, :, None])
+
+    def band(self) -> Band:
+        return None, 0 if self.causal else None
+
+
+@component
+class Anchors:
+    """Keys marked in `ctx.rows["global"]`: none without such rows (Longformer, Beltagy et al. 2020, 2004.05150)."""
+
+    def allowed(self, q: Tokens, k: Tokens) -> Array:
+        return jnp.zeros((1, 1, 1), bool) if k.anchors is None else (k.anchors > 0)[:, None, :]
+
+    def band(self) -> Band:
+        return None, None
+
+
+@component
+class Either:
+    """What at least one of several masks shows."""
+
+    parts: tuple[Mask, ...]
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise UserError("a mask of no parts hides everything: give at least one")
+
+    def allowed(self, q: Tokens, k: Tokens) -> Array:
+        return functools.reduce(jnp.logical_or, (part.allowed(q, k) for part in self.parts))
+
+    def band(self) -> Band:
+        lows, highs = zip(*(part.band() for part in self.parts), strict=True)
+        return None if None in lows else min(lows), None if None in highs else max(highs)
+
+
+@component
+class Except:
+    """What a mask shows, but for what `hidden` shows."""
+
+    mask: Mask
+    hidden: Mask
+
+    def allowed(self, q: Tokens, k: Tokens) -> Array:
+        return self.mask.allowed(q, k) & ~self.hidden.allowed(q, k)
+
+    def band(self) -> Band:
+        return self.mask.band()
+
+
+MaskKind = Bidirectional | Causal | Window | Prefix | Strided | Dilated | Chunked | Permuted | Anchors | Either | Except

@@ -1,6 +1,7 @@
 """Feed-forward sub-layers."""
 
 import jax
+import jax.numpy as jnp
 
 from lm.core.component import component
 from lm.core.ctx import Ctx, constrain, dropout
@@ -41,11 +42,14 @@ class MLP:
 
 @component
 class GatedMLP:
-    """(act(x W_gate) * x W_up) W_down; SwiGLU with silu (Shazeer 2020, arXiv 2002.05202)."""
+    """(act(x W_gate) * (x W_up + shift)) W_down; SwiGLU with silu (Shazeer 2020, arXiv 2002.05202). `limit` bounds
+    x W_gate above and x W_up on both sides (with shift 1: Phi-3-small, GPT-OSS)."""
 
     d_ff: int
     activation: str = "silu"
     bias: bool = False
+    limit: float | None = None
+    shift: float = 0.0
     dropout: float = 0.0
     init: Initializer = Normal()
     out_init: Initializer = Normal()
@@ -61,6 +65,9 @@ class GatedMLP:
         return None
 
     def __call__(self, p: Tree, x: Array, ctx: Ctx, slot: Tree, out: dict) -> tuple[Array, Tree]:
-        h = activation(self.activation)(linear(p["gate"], x)) * linear(p["up"], x)
+        gate, up = linear(p["gate"], x), linear(p["up"], x)
+        if self.limit is not None:
+            gate, up = jnp.minimum(gate, self.limit), jnp.clip(up, -self.limit, self.limit)
+        h = activation(self.activation)(gate) * (up + self.shift if self.shift else up)
         h = constrain(h, ctx, "batch", "seq", "mlp")
         return linear(p["down"], dropout(h, self.dropout, ctx, "hidden")), slot

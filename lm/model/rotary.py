@@ -13,6 +13,7 @@ import numpy as np
 
 from lm.core.component import component
 from lm.core.errors import UserError
+from lm.kernels.attention import Tokens
 
 Array = jax.Array
 Scaled = tuple[Array | np.ndarray, float]
@@ -154,8 +155,12 @@ class Rotary:
     scaling: Scaling | None = None
     decay: float | None = None
 
-    def __call__(self, x: Array, positions: Array, key: bool = False) -> Array:
-        """x [B, H, S, K], positions [B, S] -> x rotated, in x's dtype. `key`: x are keys, which matters to xPos."""
+    def __call__(self, x: Array, tokens: Tokens, key: bool = False) -> Array:
+        """x [B, H, S, K] of these tokens -> x rotated, in x's dtype. `key`: x are keys, which matters to xPos."""
+        return self.turned(x, tokens.places, key)
+
+    def turned(self, x: Array, positions: Array, key: bool = False) -> Array:
+        """The same by positions [B, S]."""
         r = int(x.shape[-1] * self.fraction + 1e-6)  # 24 * (10 / 24) may fall short of 10
         pairs = -(-r // 2)  # of an odd number the last is paired too, at its own frequency, as elsewhere
         if not 0 < 2 * pairs <= x.shape[-1]:
@@ -178,3 +183,21 @@ class Rotary:
             a, b = jnp.split(turned, 2, axis=-1)
             y = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
         return jnp.concatenate([y.astype(x.dtype), rest], axis=-1)
+
+
+@component
+class Rotary2D:
+    """Rotary positions of two kinds (ChatGLM-6B, Zeng et al. 2022, arXiv 2210.02414): one half of each head turns by
+    the token's place in the text, the other by its place within a span that is filled in."""
+
+    rotary: Rotary = Rotary()
+
+    def __call__(self, x: Array, tokens: Tokens, key: bool = False) -> Array:
+        if x.shape[-1] % 4:
+            raise UserError(
+                f"cannot rotate two halves of {x.shape[-1]} elements in pairs: make head_dim a multiple of 4"
+            )
+        span = jnp.zeros_like(tokens.positions) if tokens.span is None else tokens.span
+        halves = jnp.split(x, 2, axis=-1)
+        turned = [self.rotary.turned(h, at, key) for h, at in zip(halves, (tokens.places, span), strict=True)]
+        return jnp.concatenate(turned, axis=-1)

@@ -20,6 +20,7 @@ from lm.kernels.attention import Tokens
 Array = jax.Array
 Project = Callable[[Array, Tokens], tuple[Array, Array]]
 Found = tuple[Array, Array, Tokens, Tree]
+KeysValues = tuple[int, int, int]  # heads, size of a key, size of a value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,10 +37,16 @@ class Room:
         none = jnp.zeros((self.batch, length), jnp.int32)
         return {"positions": none, "segments": none}
 
+    def keys_values(self, kv: KeysValues, length: int) -> Tree:
+        """Keys [batch, heads, length, key size] and values [batch, heads, length, value size], all zero."""
+        heads, *sizes = kv
+        return {n: jnp.zeros((self.batch, heads, length, s), self.dtype) for n, s in zip("kv", sizes, strict=True)}
+
 
 def row_tokens(ctx: Ctx, prefix: str = "") -> Tokens:
     """The tokens that the layer's input rows stand for (`prefix` "" ) or those of a memory ("encoder/")."""
-    return Tokens(ctx.rows[f"{prefix}positions"], ctx.rows.get(f"{prefix}segments"), ctx.rows.get(f"{prefix}prefix"))
+    names = ("segments", "prefix", "order", "global", "place", "span")
+    return Tokens(ctx.rows[f"{prefix}positions"], *(ctx.rows.get(f"{prefix}{name}") for name in names))
 
 
 def _known(tokens: Tokens) -> Tree:
@@ -54,10 +61,8 @@ class Own:
 
     aligned: ClassVar[bool] = True  # without a slot, the i-th key is the i-th query's token
 
-    def slots(self, d: int, kv: tuple[int, int], room: Room) -> Tree:
-        heads, size = kv
-        empty = jnp.zeros((room.batch, heads, room.length, size), room.dtype)
-        return {"k": empty, "v": empty, "written": jnp.zeros((), jnp.int32), **room.tokens(room.length)}
+    def slots(self, d: int, kv: KeysValues, room: Room) -> Tree:
+        return {**room.keys_values(kv, room.length), "written": jnp.zeros((), jnp.int32), **room.tokens(room.length)}
 
     def __call__(self, project: Project, x: Array, ctx: Ctx, slot: Tree) -> Found:
         tokens = row_tokens(ctx)
@@ -91,10 +96,8 @@ class Cross:
 
     name: str = "encoder"
 
-    def slots(self, d: int, kv: tuple[int, int], room: Room) -> Tree:
-        heads, size = kv
-        empty = jnp.zeros((room.batch, heads, room.memory, size), room.dtype)
-        return {"k": empty, "v": empty, **room.tokens(room.memory)}
+    def slots(self, d: int, kv: KeysValues, room: Room) -> Tree:
+        return {**room.keys_values(kv, room.memory), **room.tokens(room.memory)}
 
     def __call__(self, project: Project, x: Array, ctx: Ctx, slot: Tree) -> Found:
         if self.name not in ctx.rows:
@@ -111,13 +114,15 @@ class Cross:
 @component
 class Recurrence:
     """Self-attention over the current segment and a memory of the `length` inputs before it, without gradient into the
-    memory (Transformer-XL, Dai et al. 2019, arXiv 1901.02860). Positions must run on from call to call."""
+    memory (Transformer-XL, Dai et al. 2019, arXiv 1901.02860). Positions must run on from call to call. With `reuse`
+    only that many of a call's first inputs are remembered: the next call repeats the rest (XLNet, 1906.08237)."""
 
     aligned: ClassVar[bool] = True
 
     length: int
+    reuse: int | None = None
 
-    def slots(self, d: int, kv: tuple[int, int], room: Room) -> Tree:
+    def slots(self, d: int, kv: KeysValues, room: Room) -> Tree:
         return {"x": jnp.zeros((room.batch, self.length, d), room.dtype), **room.tokens(self.length)}
 
     def __call__(self, project: Project, x: Array, ctx: Ctx, slot: Tree) -> Found:
@@ -126,8 +131,14 @@ class Recurrence:
             return *project(x, tokens), tokens, None
         both = {"x": jnp.concatenate([jax.lax.stop_gradient(slot["x"]).astype(x.dtype), x], axis=1)}
         both |= {n: jnp.concatenate([slot[n], t], axis=1) for n, t in _known(tokens).items()}
-        seen = Tokens(both["positions"], both["segments"])
-        return *project(both["x"], seen), seen, {n: t[:, t.shape[1] - self.length :] for n, t in both.items()}
+        seen = Tokens(both["positions"], both["segments"], order=_order_so_far(tokens, self.length))
+        end = self.length + min(self.reuse or x.shape[1], x.shape[1])
+        return *project(both["x"], seen), seen, {n: t[:, end - self.length : end] for n, t in both.items()}
+
+
+def _order_so_far(tokens: Tokens, length: int) -> Array | None:
+    """Places in the factorisation order behind a memory of that length, all of which is given."""
+    return None if tokens.order is None else jnp.pad(tokens.order, ((0, 0), (length, 0)))
 
 
 Source = Own | Cross | Recurrence

@@ -10,9 +10,10 @@ from lm.core.component import component
 from lm.core.ctx import Ctx
 from lm.core.errors import UserError
 from lm.core.param import Tree, stack
-from lm.model.block import Block
+from lm.model.block import Layer
 from lm.model.layers import Norm
 from lm.model.residual import Carry, ResiDual
+from lm.model.resize import Resize
 from lm.model.sources import Room
 
 Array = jax.Array
@@ -37,7 +38,7 @@ class Segment:
     """A pattern of blocks repeated; parameters carry a leading `layers` axis of size `repeats`. With `tied`, all
     repeats use one set of parameters, without that axis (ALBERT, Lan et al. 2020, arXiv 1909.11942)."""
 
-    pattern: tuple[Block, ...]
+    pattern: tuple[Layer, ...]
     repeats: int = 1
     tied: bool = False
 
@@ -105,17 +106,20 @@ class Stack:
     """Segments in turn, then the final norm where the residual wiring wants it. `tables` are components evaluated once
     and read by every layer as `ctx.shared[name]`."""
 
-    segments: tuple[Segment, ...]
+    segments: tuple[Segment | Resize, ...]
     norm: Norm | None = None
     tables: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         carries = {type(b.residual) is ResiDual for s in self.segments for b in s.pattern}
+        resized = [isinstance(s, Resize) for s in self.segments]
+        if any(resized[:1]) or (any(resized) and True in carries):
+            raise UserError("Resize needs a segment before it, and one stream, which ResiDual has not: choose another")
         if len(carries) > 1:
             raise UserError("a stack cannot mix ResiDual, which carries two streams, with other residual wirings")
 
     @classmethod
-    def of(cls, blocks: Sequence[Block], *, tied: bool = False, **knobs: Any) -> "Stack":
+    def of(cls, blocks: Sequence[Layer], *, tied: bool = False, **knobs: Any) -> "Stack":
         """The stack of these layers: a prefix, a repeated pattern and a tail, chosen so that as few blocks as possible
         are traced. Published patterns rarely divide evenly: Gemma 3's 62 layers are 10 x 6 + 2."""
         if not blocks:
@@ -147,18 +151,27 @@ class Stack:
             layer -= segment.layers
         raise IndexError(f"layer {layer} is past the last of this stack")
 
-    def blocks(self) -> list[Block]:
+    def blocks(self) -> list[Layer]:
         """The layers one by one."""
         return [b for s in self.segments for _ in range(s.repeats) for b in s.pattern]
 
+    def widths(self, d: int) -> list[int]:
+        """The width that each segment takes, the first of which is d, and that of the result."""
+        found = [d]
+        for segment in self.segments:
+            found.append(segment.width if isinstance(segment, Resize) else found[-1])
+        return found
+
     def spec(self, d: int) -> Tree:
-        spec = {str(i): s.spec(d) for i, s in enumerate(self.segments)}
+        widths = self.widths(d)
+        spec = {str(i): s.spec(width) for i, (s, width) in enumerate(zip(self.segments, widths[:-1], strict=True))}
         spec |= {"tables": {name: table.spec(d) for name, table in self.tables}} if self.tables else {}
-        return spec | ({"norm": self.norm.spec(d)} if self.norm else {})
+        return spec | ({"norm": self.norm.spec(widths[-1])} if self.norm else {})
 
     def slots(self, d: int, room: Room) -> list:
         """One entry per layer; not stacked, because decoding updates each in place."""
-        return [b.slots(d, room) for b in self.blocks()]
+        pairs = zip(self.segments, self.widths(d)[:-1], strict=True)
+        return [b.slots(width, room) for s, width in pairs for _ in range(s.repeats) for b in s.pattern]
 
     def __call__(self, p: Tree, x: Array, ctx: Ctx, slots: list | None) -> tuple[Array, list | None, Tree]:
         tables = {name: table(p["tables"][name], ctx) for name, table in self.tables}

@@ -1,7 +1,9 @@
 """Whole models: one tower (encoder-only, decoder-only), encoder-decoders, and groups that train together.
 
 A batch is a dict of arrays [B, S]: `tokens`, and optionally `positions`, `segments`, `prefix`, `row`; an encoder's are
-`encoder/tokens` and so on. `hidden` gives the last states, from which heads and losses are computed.
+`encoder/tokens` and so on. Positions count in the order of reading, by which masks hide what is ahead; where a token
+stands in the text otherwise, `place` says so, and `span` its place within a span that is filled in. `hidden` gives the
+last states, from which heads and losses are computed.
 """
 
 import dataclasses
@@ -15,10 +17,13 @@ from lm.core.component import component
 from lm.core.ctx import Ctx
 from lm.core.errors import UserError
 from lm.core.param import Ties, Tree, with_aliases, without_aliases
+from lm.model.adaptive import AdaptiveEmbed
 from lm.model.embed import Embed
 from lm.model.heads import Head
+from lm.model.marks import Mark
 from lm.model.sources import Room
 from lm.model.stack import Stack
+from lm.model.streams import StreamTransformer
 
 Array = jax.Array
 Batch = dict[str, Array]
@@ -40,11 +45,16 @@ class Transformer:
     """One tower: embedding and stack."""
 
     d_model: int
-    embed: Embed
+    embed: Embed | AdaptiveEmbed
     stack: Stack
 
     def spec(self) -> Tree:
         return {"embed": self.embed.spec(self.d_model), "stack": self.stack.spec(self.d_model)}
+
+    @property
+    def width(self) -> int:
+        """Of the states that come out."""
+        return self.stack.widths(self.d_model)[-1]
 
     def slots(self, room: Room) -> list:
         if self.embed.longest is not None and room.length > self.embed.longest:
@@ -63,11 +73,12 @@ class Transformer:
 
 @component
 class LanguageModel:
-    """A tower with a head: GPT, LLaMA, BERT."""
+    """A tower with a head: GPT, LLaMA, BERT. `marks` (by name) are rows to work out where a batch lacks them."""
 
     body: Transformer
     head: Head
     ties: Ties = ()
+    marks: tuple[tuple[str, Mark], ...] = ()
 
     @property
     def vocab(self) -> int:
@@ -78,7 +89,7 @@ class LanguageModel:
         return self.body.embed.longest
 
     def spec(self) -> Tree:
-        whole = {"body": self.body.spec(), "head": self.head.spec(self.body.d_model)}
+        whole = {"body": self.body.spec(), "head": self.head.spec(self.body.width)}
         return without_aliases(whole, self.ties)
 
     def slots(self, room: Room) -> list:
@@ -88,8 +99,9 @@ class LanguageModel:
         self, params: Tree, batch: Batch, ctx: Ctx, slots: Any = None, dtype: jax.typing.DTypeLike = jnp.float32
     ) -> Result:
         """batch -> (states [B, S, d], slots, out). With slots, positions must be given."""
-        params = with_aliases(params, self.ties)
-        ctx = ctx.replace(rows=ctx.rows | rows_of(batch))
+        params, rows = with_aliases(params, self.ties), rows_of(batch)
+        marked = {name: mark(batch["tokens"], rows) for name, mark in self.marks if name not in rows}
+        ctx = ctx.replace(rows=ctx.rows | rows | marked)
         return self.body(params["body"], batch["tokens"], ctx.at("body"), slots, dtype)
 
     def logits(self, params: Tree, x: Array, ctx: Ctx) -> Any:
@@ -113,7 +125,7 @@ class EncoderDecoder:
     """An encoder whose output the decoder's `Cross` sources read (Vaswani et al. 2017; T5, arXiv 1910.10683)."""
 
     encoder: Transformer
-    decoder: Transformer
+    decoder: Transformer | StreamTransformer
     head: Head
     ties: Ties = ()
 
@@ -129,7 +141,7 @@ class EncoderDecoder:
         whole = {
             "encoder": self.encoder.spec(),
             "decoder": self.decoder.spec(),
-            "head": self.head.spec(self.decoder.d_model),
+            "head": self.head.spec(self.decoder.width),
         }
         return without_aliases(whole, self.ties)
 
@@ -195,7 +207,7 @@ Model = LanguageModel | EncoderDecoder
 
 def _scores(model: Model, params: Tree, batch: Batch, ctx: Ctx, dtype: jax.typing.DTypeLike) -> Any:
     x, _, _ = model.hidden(params, batch, ctx, None, dtype)
-    rows = rows_of(batch) | {"tokens": batch["tokens"]}
+    rows = rows_of(batch) | {name: batch[name] for name in ("tokens", "encoder/tokens") if name in batch}
     return model.logits(params, x, ctx.replace(rows=ctx.rows | rows).at("head"))
 
 

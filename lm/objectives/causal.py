@@ -11,7 +11,8 @@ from lm.core.ctx import Ctx
 from lm.core.errors import UserError
 from lm.core.param import Tree
 from lm.kernels.cross_entropy import Terms, chunked_loss
-from lm.model.heads import LMHead, TransformHead
+from lm.model.adaptive import AdaptiveHead
+from lm.model.heads import LMHead, StreamHead, TransformHead
 from lm.model.transformer import Batch, Model
 from lm.objectives.router import balance_and_z, load_metrics
 
@@ -26,15 +27,18 @@ class Loss(NamedTuple):
     weight: Array  # number of predicted tokens
     stats: dict[str, Array]  # sums to report: nll, hits, tokens, bytes ...
     out: Tree  # what the model recorded, each leaf [layers, B, ...]
+    slots: Tree = None  # what the model remembers for the next batch, where it was given such
 
 
 @component
 class TokenLoss:
-    """Cross-entropy of `batch["targets"]` [B, S] under `batch["weights"]`, plus the usual auxiliary terms.
+    """Cross-entropy of `batch["targets"]` [B, S], or of the last tokens where they are fewer, under
+    `batch["weights"]`, plus the usual auxiliary terms.
 
     z_loss: weight of squared logsumexp (PaLM); smoothing: share of the target's probability that goes to all tokens
     evenly (Szegedy et al. 2016, arXiv 1512.00567); balance, router_z: weights of the routers' losses (Switch, ST-MoE);
-    chunk: positions whose logits exist at once."""
+    chunk: positions whose logits exist at once. Where streams of predictors (`StreamHead`) stand beside the text all of
+    them learn; what is reported is of those of the next token."""
 
     z_loss: float = 0.0
     smoothing: float = 0.0
@@ -42,31 +46,40 @@ class TokenLoss:
     router_z: float = 0.0
     chunk: int = 128
 
-    def __call__(self, model: Model, params: Tree, batch: Batch, ctx: Ctx, dtype: jax.typing.DTypeLike) -> Loss:
-        rows = {k: v for k, v in batch.items() if k not in ("targets", "weights", "bytes")}
+    def __call__(
+        self, model: Model, params: Tree, batch: Batch, ctx: Ctx, dtype: jax.typing.DTypeLike, slots: Tree = None
+    ) -> Loss:
+        """With `slots` rows go on from those of the batch before, but for those that are `fresh`, which forget."""
+        rows = {k: v for k, v in batch.items() if k not in ("targets", "weights", "bytes", "fresh")}
         head = model.head
-        if not isinstance(head, (LMHead, TransformHead)):
+        if not isinstance(head, (LMHead, AdaptiveHead, TransformHead, StreamHead)):
             raise UserError(f"model.head is {type(head).__name__}: this objective needs logits over a vocabulary")
-        x, _, out = model.hidden(params, rows, ctx, None, dtype)
+        if slots is not None:
+            slots = emptied(slots, batch["fresh"] > 0)
+        x, slots, out = model.hidden(params, rows, ctx, slots, dtype)
+        targets, weights, length = batch["targets"], batch["weights"].astype(jnp.float32), x.shape[1]
+        if isinstance(head, StreamHead):
+            head, x, (targets, weights) = head.unfolded(x, targets, weights)
+        else:  # where only some tokens have targets, those are the last
+            x = x[:, length - targets.shape[1] :]
         # Without the step's key: a head draws nothing, and what the kernel differentiates must not hold traced values.
         head_ctx = Ctx(sharding=ctx.sharding, run=ctx.run).at("head")
-        weights = batch["weights"].astype(jnp.float32)
         total, each = chunked_loss(
             lambda p, h: head(p, h, head_ctx),
             model.head_params(params),
             x,
-            batch["targets"],
+            targets,
             weights,
             Terms(self.z_loss, self.smoothing),
             self.chunk,
         )
-        tokens, nll_sum = weights.sum(), (each.nll * weights).sum()
+        nll, hits, first = ((y * weights)[:, :length].sum() for y in (each.nll, each.hit, jnp.ones_like(weights)))
         balance, router_z = balance_and_z(out)
         total += self.balance * balance + self.router_z * router_z
-        stats = {"nll": nll_sum, "hits": (each.hit * weights).sum(), "tokens": tokens, **load_metrics(out)}
+        stats = {"nll": nll, "hits": hits, "tokens": first, **load_metrics(out)}
         if "bytes" in batch:
             stats["bytes"] = batch["bytes"].sum().astype(jnp.float32)
-        return Loss(total, tokens, stats, out)
+        return Loss(total, weights.sum(), stats, out, slots)
 
 
 @component
@@ -77,7 +90,8 @@ class NextToken:
     loss: TokenLoss = TokenLoss()
 
     def example(self, row: Example, rng: np.random.Generator) -> Example:
-        """A packed row {tokens, segments [length + 1]} -> tokens, targets, weights, segments, positions [length]."""
+        """A packed row {tokens, segments [length + 1]}, with positions or without -> tokens, targets, weights,
+        segments, positions [length]."""
         tokens, segments = row["tokens"], row["segments"]
         same = (segments[1:] == segments[:-1]) & (segments[1:] > 0)
         return {
@@ -85,11 +99,18 @@ class NextToken:
             "targets": tokens[1:],
             "weights": same.astype(np.float32),
             "segments": segments[:-1],
-            "positions": positions_in(segments[:-1]),
+            "positions": row["positions"][:-1] if "positions" in row else positions_in(segments[:-1]),
         }
 
-    def __call__(self, model: Model, params: Tree, batch: Batch, ctx: Ctx, dtype: Any = jnp.float32) -> Loss:
-        return self.loss(model, params, batch, ctx, dtype)
+    def __call__(
+        self, model: Model, params: Tree, batch: Batch, ctx: Ctx, dtype: Any = jnp.float32, slots: Tree = None
+    ) -> Loss:
+        return self.loss(model, params, batch, ctx, dtype, slots)
+
+
+def emptied(slots: Tree, rows: Array) -> Tree:
+    """`slots`, whose leaves are [B, ...], as they were at first where `rows`, bool [B], says so."""
+    return jax.tree.map(lambda x: jnp.where(rows.reshape(-1, *(1,) * (x.ndim - 1)), 0, x).astype(x.dtype), slots)
 
 
 def positions_in(segments: np.ndarray) -> np.ndarray:

@@ -24,6 +24,7 @@ from lm.core.errors import UserError
 from lm.core.param import Tree, abstract, flatten
 from lm.data.batches import VERSIONS
 from lm.data.tokenizers import Tokenizer, from_saved
+from lm.hub.text import Text
 from lm.model.transformer import Model
 from lm.train import components, manifest  # noqa: F401
 from lm.train.optimizer import Hyper
@@ -40,9 +41,13 @@ for _name in ("absl", "asyncio"):
 class OpenedModel(NamedTuple):
     model: Model
     params: Tree
-    tokenizer: Tokenizer
+    text: Text
     config: ConfigDict
-    step: int
+    step: int | None  # None: of no run
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.text.tokenizer
 
 
 def meta_of(config: ConfigDict, model: Model, tokenizer: Tokenizer, text: str) -> dict:
@@ -135,13 +140,16 @@ class Checkpoints:
     def save(self, state: State, meta: dict) -> None:
         # A copy, so that the next steps may take over the state's buffers while the write goes on.
         state = jax.tree.map(jnp.copy, state)
+        self.write(int(state.step), _items(state), meta)
+
+    def write(self, step: int, items: dict[str, Tree], meta: dict) -> None:
+        """Begin to save these of the items, `params` at least."""
         self.wait()
-        step = int(state.step)
         with self._writing():
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    **{name: ocp.args.StandardSave(tree) for name, tree in _items(state).items()},
+                    **{name: ocp.args.StandardSave(tree) for name, tree in items.items()},
                     meta=ocp.args.JsonSave(meta),
                 ),
             )
@@ -175,14 +183,14 @@ class Checkpoints:
         if not self.has_average(step):
             items.pop("ema", None)
         got = self._restore(step, **{name: ocp.args.StandardRestore(tree) for name, tree in items.items()})
-        slow = like.opt, like.watch
-        opt, watch = jax.tree.unflatten(jax.tree.structure(slow), [got["opt"][name] for name in _flat(slow)])
+        slow = like.opt, like.watch, like.memory
+        opt, watch, memory = jax.tree.unflatten(jax.tree.structure(slow), [got["opt"][name] for name in _flat(slow)])
         at = jax.device_put(jnp.int32(step), like.step.sharding)
         hyper = jax.tree.map(lambda x, to: jax.device_put(x, to.sharding), hyper, like.hyper)
         ema = None
         if like.ema is not None:  # one that was not kept so far begins here
             ema = got["ema"] if "ema" in items else jax.tree.map(jnp.copy, got["params"])
-        return State(at, got["params"], opt, hyper, watch, ema)
+        return State(at, got["params"], opt, hyper, watch, ema, memory)
 
     def _restore(self, step: int, **items: Any) -> Any:
         if (wrong := self.damage(step)) is not None:
@@ -227,7 +235,7 @@ class Checkpoints:
 
 def _items(state: State) -> dict[str, Tree]:
     """What a checkpoint keeps of a state, by item."""
-    items = {"params": state.params, "opt": _flat((state.opt, state.watch))}
+    items = {"params": state.params, "opt": _flat((state.opt, state.watch, state.memory))}
     return items if state.ema is None else items | {"ema": state.ema}
 
 
@@ -253,4 +261,5 @@ def open_model(path: str | Path, step: int | None = None) -> OpenedModel:
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), abstract(model.spec()))
     params = checkpoints.params(at, like, average=checkpoints.has_average(at))
     checkpoints.close()
-    return OpenedModel(model, params, from_saved(meta["tokenizer"]), ConfigDict(meta["config"]), at)
+    text = Text.of(from_saved(meta["tokenizer"]), meta.get("wording"))
+    return OpenedModel(model, params, text, ConfigDict(meta["config"]), at)

@@ -30,7 +30,7 @@ def default() -> ConfigDict:
             "tokenizer": "byte",  # or bpe-2048, unigram-2048 (trained on `source`), or a SentencePiece .model file
             "reserved": (),  # special tokens besides, of a tokenizer trained here
             "mixture": (),  # ((source, weight), (source, weight, field), ...) in place of `source`
-            "packing": "concat",  # or best-fit: whole documents, padded rows
+            "packing": "concat",  # or best-fit: whole documents, padded rows; stream: rows go on in the next batch
             "length": 256,  # tokens per row
             "batch_size": 16,  # rows per step, over all devices
             "cache": "~/.cache/pure-lm",  # folder of token caches and trained tokenizers
@@ -60,7 +60,7 @@ def default() -> ConfigDict:
     config.train = ConfigDict(
         {
             "steps": 1000,
-            "init_from": "",  # first parameters: a run's folder or a Hugging Face folder
+            "init_from": "",  # first parameters: a run's folder, a Hugging Face folder, a GGUF file
             "accumulate": 1,  # microbatches per step
             "batch_warmup": (),  # ((first step, rows), ...): smaller batches at first; multiples of a microbatch
             "dtype": "float32",  # of the computation, or bfloat16, float16; parameters are float32

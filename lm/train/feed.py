@@ -35,18 +35,23 @@ def open_data_of(config: ConfigDict) -> Data:
 def batches_of(config: ConfigDict, data: Data, objective: Any) -> tuple[Batches, EvalBatches]:
     """Training batches by address and validation batches in order; each row also tells how many bytes it predicts."""
     c = config.data
-    example = example_of(data, objective)
     train = Batches(
         data.training,
         c.length,
         c.batch_size,
         config.seed,
-        example,
+        example_of(data, objective),
         packing=c.packing,
         warmup=tuple(map(tuple, config.train.batch_warmup)),
         parts=config.train.accumulate,
     )
-    return train, EvalBatches(data.validation, c.length, c.batch_size, example)
+    return train, held_out_of(config, data, objective)
+
+
+def held_out_of(config: ConfigDict, data: Data, objective: Any) -> EvalBatches:
+    """Validation batches alone."""
+    c = config.data
+    return EvalBatches(data.validation, c.length, c.batch_size, example_of(data, objective), packing=c.packing)
 
 
 def example_of(data: Data, objective: Any) -> Example:
@@ -75,6 +80,7 @@ def abstract_batch(config: ConfigDict, objective: Any, sharding: Sharding | None
     n = config.data.length + 1
     row = {"tokens": np.zeros(n, np.int32), "segments": np.ones(n, np.int32)}
     example = objective.example(row, np.random.default_rng(0)) | {"bytes": np.int32(0)}
+    example |= {"fresh": np.int32(0)} if config.data.packing == "stream" else {}
     shapes = {k: ((config.data.batch_size, *np.shape(v)), np.asarray(v).dtype) for k, v in example.items()}
     return {
         k: jax.ShapeDtypeStruct(shape, dtype, sharding=None if sharding is None else _by_rows(sharding, len(shape)))

@@ -1,4 +1,4 @@
-"""Weights for a new run from elsewhere: the folder of another run, or a Hugging Face folder."""
+"""Weights for a new run from elsewhere: the folder of another run, a Hugging Face folder, or a GGUF file."""
 
 import contextlib
 from pathlib import Path
@@ -10,12 +10,14 @@ from lm.core.component import from_dict
 from lm.core.errors import UserError
 from lm.core.param import Tree, abstract, flatten
 from lm.hub.folder import is_hf_folder, read_folder
+from lm.hub.open import is_gguf, open_folder
 from lm.model.transformer import Model
 from lm.train.checkpoint import Checkpoints
 
 
 def initial_params(path: str | Path, model: Model, like: Tree | None = None) -> Tree:
-    """The parameters of `model` from the latest sound checkpoint of a run's folder, or from a Hugging Face folder.
+    """The parameters of `model` from the latest sound checkpoint of a run's folder, from a Hugging Face folder, or from
+    a GGUF file.
 
     Laid out as `like` (arrays or ShapeDtypeStructs, shaped as `model.spec()`; leaves without a sharding, and all of
     them by default: float32 on the first local device).
@@ -28,9 +30,13 @@ def initial_params(path: str | Path, model: Model, like: Tree | None = None) -> 
         return _from_run(folder, model, like)
     if is_hf_folder(folder):
         return jax.tree.map(_laid_out, read_folder(folder, model), like)
+    if is_gguf(folder):
+        opened = open_folder(folder)
+        _check_same(str(folder), opened.model, model)
+        return jax.tree.map(_laid_out, opened.params, like)
     raise UserError(
         f"{folder} {'holds neither checkpoints/ nor config.json' if folder.is_dir() else 'is no folder'}: give the "
-        "--workdir of a training run, or a Hugging Face folder with config.json and model.safetensors"
+        "--workdir of a training run, a Hugging Face folder with config.json and model.safetensors, or a .gguf file"
     )
 
 

@@ -52,7 +52,7 @@ def train(config: ConfigDict, workdir: str | Path, console: Console | None = Non
     check_fit(config, model, data.tokenizer)
     batches, held_out = batches_of(config, data, objective)
     trainer = trainer_of(config, model, objective, sharding)
-    evaluator = Evaluator(model, objective, trainer.dtype, sharding, trainer.run)
+    evaluator = Evaluator(model, objective, trainer.dtype, sharding, trainer.run, trainer.memory)
 
     try:
         workdir.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
 """From a config to the parts of a run: mesh, trainer, first state. Its data: `lm.train.feed`."""
 
+import inspect
 import json
 import math
 from collections.abc import Sequence
@@ -9,10 +10,12 @@ import jax
 import jax.numpy as jnp
 from ml_collections.config_dict import ConfigDict
 
+from lm.core.component import components
 from lm.core.ctx import Run
 from lm.core.errors import UserError
 from lm.core.mesh import Sharding, make_mesh
 from lm.data.tokenizers import Tokenizer
+from lm.model.sources import Cross, Own, Recurrence
 from lm.model.transformer import Model
 from lm.train.checkpoint import Checkpoints
 from lm.train.initial import initial_params
@@ -49,6 +52,31 @@ def check_fit(config: ConfigDict, model: Model, tokenizer: Tokenizer) -> None:
             f"config.data.length={config.data.length} exceeds the model's {model.longest} positions: "
             "lower it, or raise config.model.context"
         )
+    if model.longest is not None and config.data.packing == "stream":
+        raise UserError(
+            "config.data.packing='stream' counts positions on through a document, but this model has only "
+            f"{model.longest}: take a model with relative positions, or packing 'concat'"
+        )
+
+
+def remembers(model: Model) -> bool:
+    """Whether a model's slots hold a memory, of one size for ever, and no cache of all that was read."""
+    sources = {type(part) for part in components(model) if isinstance(part, (Own, Cross, Recurrence))}
+    if Recurrence in sources and len(sources) > 1:
+        raise UserError("this model remembers in some of its layers only: give all of them a memory, or none")
+    return Recurrence in sources
+
+
+def memory_rows(config: ConfigDict, model: Model, objective: Any) -> int:
+    """How many rows a model remembers from one batch in the next: all where rows go on, and it has a memory."""
+    if config.data.packing != "stream" or not remembers(model):
+        return 0
+    if "slots" not in inspect.signature(type(objective).__call__).parameters:
+        raise UserError(
+            f"config.objective {type(objective).__name__} begins every row anew, but config.data.packing='stream' lets "
+            "this model remember: take NextToken, or packing 'concat'"
+        )
+    return config.data.batch_size
 
 
 def trainer_of(
@@ -63,6 +91,7 @@ def trainer_of(
         accumulate=config.train.accumulate,
         ragged=bool(config.train.batch_warmup),
         ema=config.optimizer.ema,
+        memory=memory_rows(config, model, objective),
         recovery=Recovery(**config.train.recovery.to_dict()),
         noise_scale=config.train.noise_scale,
         dtype=jnp.dtype(config.train.dtype),

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from lm.core.ctx import Ctx, Run
 from lm.core.mesh import Sharding
 from lm.core.param import Tree, flatten, initialize
+from lm.model.sources import Room
 from lm.model.transformer import Batch, Model
 from lm.train import watch
 from lm.train.optimizer import Hyper, Optimizer
@@ -29,6 +30,7 @@ class State:
     hyper: Hyper
     watch: watch.Watch
     ema: Tree | None = None  # average of the parameters over past steps
+    memory: Tree | None = None  # the model's slots, each leaf [B, ...], where rows go on from step to step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Trainer:
     accumulate: int = 1  # microbatches
     ragged: bool = False  # the last ones may be empty, and are left out
     ema: float = 0.0  # share of the average that a step keeps; 0: no average
+    memory: int = 0  # rows of a batch, where the model remembers them in the next; 0: it does not
     recovery: watch.Recovery = watch.Recovery()
     noise_scale: bool = False
     dtype: Any = jnp.float32
@@ -52,7 +55,9 @@ class Trainer:
         """Step 0 with these parameters."""
         weights, _ = self.optimizer.split(params)
         ema = jax.tree.map(jnp.copy, params) if self.ema else None
-        return State(jnp.zeros((), jnp.int32), params, self.optimizer.init(weights, hyper), hyper, watch.first(), ema)
+        opt, zero = self.optimizer.init(weights, hyper), jnp.zeros((), jnp.int32)
+        memory = self.model.slots(Room(self.memory, 0, dtype=self.dtype)) if self.memory else None
+        return State(zero, params, opt, hyper, watch.first(), ema, memory)
 
     def init(self, hyper: Hyper, params: Tree | None = None) -> State:
         """Step 0, with given or with random parameters. The same values on every mesh."""
@@ -82,7 +87,7 @@ class Trainer:
             return None
         params = self.sharding.tree(self.model.spec())
         shapes = {path: (p.shape, s) for (path, p), (_, s) in zip(flatten(state.params), flatten(params), strict=True)}
-        everywhere = self.sharding.named(())
+        everywhere, by_rows = self.sharding.named(()), self.sharding.named(("batch",))
 
         def opt(path: Any, leaf: Array) -> Any:
             name = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -95,6 +100,7 @@ class Trainer:
             jax.tree.map(lambda _: everywhere, state),
             params=params,
             ema=None if state.ema is None else params,
+            memory=jax.tree.map(lambda _: by_rows, state.memory),
             opt=jax.tree_util.tree_map_with_path(opt, state.opt),
         )
 
@@ -116,15 +122,20 @@ class Trainer:
         scale = state.watch.scale if self.scaled else 1.0
 
         def loss(weights: Tree, part: Batch) -> tuple[Array, Any]:
-            result = self.objective(self.model, merge(weights, rest), part, ctx, self.dtype)
-            return result.total * scale, (result.weight, result.stats, result.out)
+            rows = {name: x for name, x in part.items() if name != "memory"}
+            slots = [part["memory"]] if "memory" in part else []
+            result = self.objective(self.model, merge(weights, rest), rows, ctx, self.dtype, *slots)
+            kept = jax.tree.map(lambda x: x[None], result.slots if slots else None)  # [1, B, ...], as `out` is
+            return result.total * scale, (result.weight, result.stats, (result.out, kept))
 
         batch = batch | {"row": jnp.arange(batch["tokens"].shape[0])}
+        batch |= {} if state.memory is None else {"memory": state.memory}
         sums = accumulated(loss, weights, batch, self.accumulate, self.ragged)
         weight = jnp.maximum(sums.weight, 1.0)
         grads = jax.tree.map(lambda g: g / (weight * scale), sums.grads)
         moved, opt, told = self.optimizer.update(grads, state.opt, weights, state.hyper, state.step)
-        params = self.model.update(merge(moved, rest), sums.out)
+        recorded, kept = sums.out
+        params, memory = self.model.update(merge(moved, rest), recorded), jax.tree.map(lambda x: x[0], kept)
         told |= sums.stats | {"total": sums.total / scale}
 
         verdict, watched = watch.judge(
@@ -145,8 +156,9 @@ class Trainer:
                 (params, opt, ema),
                 (state.params, state.opt, state.ema),
             )
+            memory = jax.tree.map(lambda x: jnp.where(verdict.refused, 0, x).astype(x.dtype), memory)
         told |= {"bad": verdict.bad} | ({"loss_scale": scale} if self.scaled else {})
-        return State(state.step + 1, params, opt, state.hyper, watched, ema), told
+        return State(state.step + 1, params, opt, state.hyper, watched, ema, memory), told
 
     @property
     def scaled(self) -> bool:

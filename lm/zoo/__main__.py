@@ -1,34 +1,92 @@
-"""The model families: `python -m lm.zoo` lists them, `python -m lm.zoo gpt2` one of them, with sizes and parameter
-counts."""
+"""The model families.
 
+python -m lm.zoo                        all families with their sizes, parameters, FLOPs per token and papers
+python -m lm.zoo llama                  one family: what is peculiar, sizes, knobs
+python -m lm.zoo llama 3.1-8b           a model's tree of components, without defaults
+python -m lm.zoo llama 3.1-8b --json    the same as JSON, for `config.model`
+"""
+
+import difflib
+import json
+import os
 import sys
 
 from rich.console import Console
-from rich.table import Table
 
+from lm.core.component import to_dict
 from lm.core.errors import UserError, main_errors, nearest
 from lm.core.param import count
+from lm.zoo import show
 from lm.zoo.build import FAMILIES, build
 
 
-def table(families: list[str]) -> Table:
-    """Sizes of these families; counted from specs, nothing is allocated."""
-    result = Table("family", "size", "parameters", "shape", box=None, pad_edge=False)
-    for name in families:
-        for size, knobs in FAMILIES[name].sizes.items():
-            shape = " ".join(f"{k}={v}" for k, v in knobs.items() if isinstance(v, int))
-            result.add_row(name, size, f"{count(build({'family': name, 'size': size}).spec()):,}", shape)
-    return result
-
-
 def main(argv: list[str]) -> None:
-    if argv[:1] in (["-h"], ["--help"]):
-        print(__doc__)
+    if {"-h", "--help"} & {*argv}:
+        print(__doc__.strip())
         return
-    for name in argv:
-        if name not in FAMILIES:
-            raise UserError(f"family {name!r} is unknown{nearest(name, FAMILIES)}")
-    Console().print(table(argv or list(FAMILIES)))
+    flags, names = [a for a in argv if a.startswith("-")], [a for a in argv if not a.startswith("-")]
+    for wrong in (f for f in flags if f != "--json"):
+        raise UserError(f"flag {wrong} is unknown: there is --json, for a family and a size")
+    if len(names) > 2 or (flags and len(names) < 2):
+        raise UserError("give a family and one of its sizes: python -m lm.zoo FAMILY SIZE [--json]")
+    if names and names[0] not in FAMILIES:
+        raise UserError(f"family {names[0]!r} is unknown{nearest(names[0], FAMILIES)}")
+    if flags:
+        print(json.dumps(to_dict(build(chosen(*names))), indent=2))
+        return
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 140
+    console = Console(width=width, highlight=False, markup=False)
+    match names:
+        case []:
+            everything(console)
+        case [name]:
+            one_family(console, name)
+        case [name, size]:
+            one_model(console, name, size)
+
+
+def chosen(name: str, size: str) -> dict[str, str]:
+    """Knobs of a family's size. Raises `UserError`, which names the sizes that come close, where there is none."""
+    known = list(FAMILIES[name].sizes)
+    if size not in known:
+        close = [s for s in known if size.lower() in s] or difflib.get_close_matches(size, known, n=3, cutoff=0.4)
+        hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else f"; there are {', '.join(known)}"
+        raise UserError(f"{name} has no size {size!r}{hint}")
+    return {"family": name, "size": size}
+
+
+def everything(console: Console) -> None:
+    width = 2 + max(len(size) for family in FAMILIES.values() for size in family.sizes)
+    console.print(f"{len(FAMILIES)} families. {show.FLOPS}.", style="dim")
+    console.print()
+    console.print(show.columns(width, header=True))
+    for name, family in FAMILIES.items():  # each as soon as it is counted
+        console.print()
+        console.print(show.heading(name, family))
+        console.print(show.sizes(family, width))
+
+
+def one_family(console: Console, name: str) -> None:
+    family = FAMILIES[name]
+    console.print(show.heading(name, family))
+    console.print()
+    console.print(show.about(family), soft_wrap=True)
+    console.print()
+    console.print(show.sizes(family, 2 + max(map(len, family.sizes)), knobs=True))
+    console.print()
+    console.print(f"{show.FLOPS}.", style="dim")
+    console.print(f"Knobs: {show.signature(family)}", style="dim")
+
+
+def one_model(console: Console, name: str, size: str) -> None:
+    model = build(chosen(name, size))
+    title = show.heading(f"{name} {size}", FAMILIES[name])
+    console.print(title)
+    console.print(f"{count(model.spec()):,} parameters, {show.short(show.flops_per_token(model))}FLOPs per token")
+    console.print()
+    console.print(show.tree(model, console.width))
+    console.print()
+    console.print(f"{show.FLOPS}.", style="dim")
 
 
 if __name__ == "__main__":

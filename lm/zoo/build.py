@@ -12,27 +12,61 @@ from lm.core.errors import UserError, nearest
 from lm.model.heads import Head
 from lm.model.transformer import Model, with_head
 from lm.zoo import (
+    albert,
+    alexatm,
+    alphacode,
+    bart,
+    bert,
+    bigbird,
+    blenderbot,
     bloom,
+    codet5p,
+    colt5,
+    cramming,
+    deberta,
+    deepseek,
+    distilbert,
+    electra,
+    ernie,
+    ernie3,
     falcon,
     gemma,
     glm,
+    glm_blank,
+    gopher,
     gpt1,
     gpt2,
     gpt3,
     gpt_neo,
     gpt_neox,
     gptj,
+    lamda,
     llama,
+    longformer,
+    longt5,
+    m2m,
+    marian,
+    megatron_bert,
     mistral,
     mpt,
     nemotron,
     olmo,
     opt,
+    palm,
+    pangu,
     phi,
     phi3,
+    phi3_small,
+    prophetnet,
     qwen,
+    roberta,
     stablelm,
     starcoder,
+    t5,
+    transformer,
+    transformer_xl,
+    xlnet,
+    yalm,
 )
 from lm.zoo.dialect import Dialect
 from lm.zoo.family import Family
@@ -45,6 +79,8 @@ MODULES = (
     gptj,
     gpt_neox,
     opt,
+    palm,
+    pangu,
     bloom,
     falcon,
     mpt,
@@ -55,10 +91,42 @@ MODULES = (
     gemma,
     phi,
     phi3,
+    phi3_small,
+    yalm,
     nemotron,
+    glm_blank,
     glm,
+    deepseek,
     stablelm,
     olmo,
+    t5,
+    longt5,
+    colt5,
+    transformer_xl,
+    xlnet,
+    gopher,
+    lamda,
+    transformer,
+    bart,
+    marian,
+    m2m,
+    blenderbot,
+    deberta,
+    longformer,
+    bigbird,
+    bert,
+    ernie,
+    megatron_bert,
+    roberta,
+    distilbert,
+    albert,
+    electra,
+    cramming,
+    alphacode,
+    alexatm,
+    codet5p,
+    ernie3,
+    prophetnet,
 )
 FAMILIES: dict[str, Family] = {name: family for module in MODULES for name, family in module.FAMILIES.items()}
 
@@ -70,12 +138,14 @@ DIALECTS: dict[str, Dialect] = {
 
 def knobs(family: str, **given: Any) -> ConfigDict:
     """`config.model` for a family: every knob of its zoo function, so that each can be set from the command line. Those
-    not given keep their defaults; None means "not set" (`size` may give it)."""
+    not given keep their defaults; None means "not set": of those that some size sets, `size` decides."""
     parameters = inspect.signature(FAMILIES[family].make).parameters
     hints = typing.get_type_hints(_function(FAMILIES[family].make))
     config = ConfigDict({"family": family, "size": placeholder(str)})
+    sized = {name for knobs_of_size in FAMILIES[family].sizes.values() for name in knobs_of_size}
     for name, parameter in parameters.items():
-        value = given.pop(name, None if parameter.default is inspect.Parameter.empty else parameter.default)
+        unset = name in sized or parameter.default is inspect.Parameter.empty
+        value = given.pop(name, None if unset else parameter.default)
         plain = next(
             (t for t in (typing.get_args(hints[name]) or (hints[name],)) if t in (int, float, str, bool)), None
         )
@@ -116,7 +186,8 @@ def build(knobs: Mapping[str, Any] | ConfigDict) -> Model:
         given[knob] = checked(from_dict(value, f"model.{knob}"), hints[knob], f"model.{knob}")
     missing = [k for k, p in known.items() if p.default is inspect.Parameter.empty and k not in given]
     if missing:
-        raise UserError(f"model family {name} needs model.{missing[0]}: give it, or a size ({', '.join(family.sizes)})")
+        sizes = f", or a size ({', '.join(family.sizes)})" if family.sizes else ""
+        raise UserError(f"model family {name} needs model.{missing[0]}: give it{sizes}")
     for knob in ("layers", "d_model", "heads", "vocab"):
         if given.get(knob, 1) < 1:
             raise UserError(f"model.{knob}={given[knob]} must be at least 1")

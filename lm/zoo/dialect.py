@@ -52,12 +52,13 @@ class Class(NamedTuple):
 
 class Dialect(NamedTuple):
     """What a `model_type` calls a family's knobs and tensors. `classes`: by their names in `architectures`; the first
-    that fits is written. `prefix`: of a base model's tensors within one with a head; files may lack it."""
+    that fits is written. `names` may depend on the config. `prefix`: of a base model's tensors within one with a head;
+    files may lack it."""
 
     family: str
     classes: Mapping[str, Class]
     fields: tuple[Field, ...]
-    names: Table
+    names: Table | Callable[[Config], Table]
     prefix: str = "model."
 
 

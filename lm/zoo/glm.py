@@ -1,5 +1,6 @@
-"""GLM-4 (GLM team 2024, arXiv 2406.12793): LLaMA's layers with grouped queries, interleaved rotary positions on half of
-each head and biases of queries, keys and values; GLM-4-0414 norms on both sides of each sub-layer."""
+"""ChatGLM 2 and 3 and GLM-4 (GLM team 2024, arXiv 2406.12793): LLaMA's layers with grouped queries, interleaved rotary
+positions on half of each head and biases of queries, keys and values; GLM-4-0414 norms on both sides of each sub-layer.
+"""
 
 import functools
 
@@ -18,6 +19,7 @@ from lm.zoo.names import LAYER, SAME, Table, rows
 from lm.zoo.parts import decoder, head_size
 
 SIZES = {"9b": {"layers": 40, "d_model": 4096, "heads": 32, "kv_heads": 2, "d_ff": 13696}}
+SIZES_CHAT = {"6b": {"layers": 28, "d_model": 4096, "heads": 32, "kv_heads": 2, "d_ff": 13696}}
 SIZES_0414 = {
     "9b": {"layers": 40, "d_model": 4096, "heads": 32, "kv_heads": 2, "d_ff": 13696, "eps": 1e-5},
     "32b": {
@@ -68,7 +70,10 @@ def glm4(
     return decoder([block] * layers, d_model=d_model, vocab=vocab, norm=norm, tied=tied, init=init)
 
 
+chatglm2 = functools.partial(glm4, vocab=65024, eps=1e-5)
 FAMILIES = {
+    "chatglm2": Family(chatglm2, SIZES_CHAT, "arXiv 2406.12793"),
+    "chatglm3": Family(chatglm2, SIZES_CHAT, "arXiv 2406.12793"),
     "glm4": Family(glm4, SIZES, "arXiv 2406.12793"),
     "glm4-0414": Family(functools.partial(glm4, sandwich=True), SIZES_0414, "arXiv 2406.12793"),
 }

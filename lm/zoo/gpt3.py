@@ -7,7 +7,7 @@ which has no parameters of its own."""
 from lm.core.param import Normal
 from lm.model.attention import Attention
 from lm.model.layers import LayerNorm
-from lm.model.masks import Causal, Strided
+from lm.model.masks import Causal, MaskKind, Strided
 from lm.model.mlp import MLP
 from lm.model.positions import Learned
 from lm.model.transformer import LanguageModel
@@ -35,13 +35,15 @@ def gpt3(
     d_ff: int | None = None,
     vocab: int = 50257,
     context: int = 2048,
-    stride: int | None = 128,
+    sparse: MaskKind | None = Strided(128),
     eps: float = 1e-5,
     dropout: float = 0.0,
     tied: bool = True,
 ) -> LanguageModel:
-    """A GPT-3 of any shape; `SIZES` has the published ones. Every second layer is sparse: its queries see the last
-    `stride` tokens and every `stride`-th before. The published stride is unknown; None makes all layers dense."""
+    """A GPT-3 of any shape; `SIZES` has the published ones. Every second layer sees what the mask `sparse`
+    lets it see; None makes all layers dense. The paper speaks of locally banded sparse patterns like the Sparse
+    Transformer's, and gives no numbers: the default sees the last 128 tokens and every 128th before; `Window(w)` is a
+    band alone."""
     init, out_init = Normal(0.02), Normal(0.02, depth=2 * layers)
     mlp = MLP(d_ff=d_ff or 4 * d_model, activation="gelu_tanh", init=init, out_init=out_init)
     blocks = [
@@ -49,7 +51,7 @@ def gpt3(
             Attention(
                 heads=heads,
                 head_dim=head_dim or head_size(d_model, heads),
-                mask=Strided(stride) if stride and i % 2 else Causal(),
+                mask=sparse if sparse and i % 2 else Causal(),
                 biases=("q", "k", "v", "o"),
                 dropout=dropout,
                 init=init,

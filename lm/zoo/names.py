@@ -13,6 +13,8 @@ A table is a tuple of entries (ours, theirs, layout), read by `lm.hub.names` in 
 """
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,16 +24,25 @@ class Layout:
     transpose: theirs is [..., out, in] (a `torch.nn.Linear`), ours [..., in, out]; vectors stay as they are.
     groups: the output axis consists of that many groups, each with an equal share of every part, so that the axis of
     fused queries, keys and values is [q|k|v] with one group and [heads, 3, head_dim] with as many groups as heads. A
-    string names an attribute of the component that owns the tensors: "heads", "kv", "d_ff" (alternating columns)."""
+    string names an attribute of the component that owns the tensors: "heads", "kv", "d_ff" (alternating columns).
+    only: whether the entry is for a component; for where they name like tensors of different kinds apart.
+    split: their last axis is two, that many (or as the attribute says) times the rest: [d, heads, head_dim].
+    convolution: theirs is [out, in / groups, width] (a `torch.nn.Conv1d`), ours [groups, in / groups * width, out /
+    groups], with as many outputs as inputs.
+    optional: files may lack it, and ours keeps its initial value."""
 
     transpose: bool = False
     groups: int | str = 1
+    only: Callable[[Any], bool] | None = None
+    split: int | str | None = None
+    convolution: bool = False
+    optional: bool = False
 
 
 Entry = tuple[str | tuple[str, ...], str, Layout]
 Table = tuple[Entry, ...]
 
-SAME, LINEAR = Layout(), Layout(transpose=True)
+SAME, LINEAR, CONVOLUTION = Layout(), Layout(transpose=True), Layout(transpose=True, convolution=True)
 
 LAYER = "body/stack/{layer}/"  # where a layer of a one-tower model is
 QKV = tuple(f"attention/{x}" for x in "qkv")

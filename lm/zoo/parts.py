@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lm.core.errors import UserError
-from lm.core.param import Initializer, Normal
+from lm.core.param import Initializer, Normal, Ties
 from lm.model.block import Block, Parallel
 from lm.model.embed import Embed
 from lm.model.heads import LMHead
@@ -75,3 +75,9 @@ def layers_of(layer_types: Sequence[str], layers: int) -> tuple[str, ...]:
         what = f"holds {sorted(wrong)[0]!r}" if wrong else f"has {len(found)} entries for {layers} layers"
         raise UserError(f"layer_types {what}: give {GLOBAL!r} or {LOCAL!r} for each layer")
     return found
+
+
+def layer_ties(stack: Stack, alias: str, owner: str) -> Ties:
+    """Ties within each layer of a model with one tower: both paths start at the layer."""
+    places = [f"body/stack/{i}/{j}" for i, segment in enumerate(stack.segments) for j in range(len(segment.pattern))]
+    return tuple((f"{place}/{alias}", f"{place}/{owner}") for place in places)

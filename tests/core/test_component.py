@@ -17,7 +17,7 @@ from lm.model.mlp import MLP, GatedMLP
 from lm.model.moe import BalancedRouter, MoE, SoftmaxRouter
 from lm.model.residual import Plain, PreNorm, ResiDual, Sandwich
 from lm.model.rotary import LinearScaling, Rotary
-from lm.model.scores import BucketedBias, Disentangled
+from lm.model.scores import BucketedBias, ContentToPosition, Distances
 from lm.model.sources import Cross, Own, Recurrence
 from lm.model.stack import Stack
 from tests import toys
@@ -37,7 +37,9 @@ attentions = st.builds(
     kv_heads=st.sampled_from([None, 1, 2]),
     mask=st.one_of(st.just(Causal()), st.just(Bidirectional()), st.builds(Window, sizes)),
     rotary=st.none() | st.builds(Rotary, rates, scaling=st.none() | st.builds(LinearScaling, rates)),
-    terms=st.lists(st.builds(BucketedBias) | st.builds(Disentangled, sizes), max_size=2).map(tuple),
+    terms=st.lists(st.builds(BucketedBias) | st.builds(ContentToPosition, st.builds(Distances, sizes)), max_size=2).map(
+        tuple
+    ),
     source=st.one_of(st.just(Own()), st.just(Cross()), st.builds(Recurrence, sizes)),
     biases=st.lists(st.sampled_from("qkvo"), unique=True).map(tuple),
     scale=st.none() | rates,

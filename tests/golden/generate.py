@@ -24,9 +24,13 @@ import transformers
 
 from tests.golden.case import Case
 from tests.golden.cases import CASES
+from tests.golden.mended import mend
 from tests.golden.weights import tensor
 
 LENGTH, LEFT, RIGHT, NEW = 24, (0, 7, 0), (0, 0, 3), 12
+WHOLE = ((0, 0, 0), (0, 0, 0))  # for answers' ends: their loss reads scores of padding
+PADDING = {"both": (LEFT, RIGHT), "left": (LEFT, WHOLE[1]), "right": (WHOLE[0], RIGHT), "none": WHOLE}
+ASKED = 5  # tokens of a row, where they are predicted in an order of their own
 ENCODER = 19  # tokens that an encoder-decoder reads
 SPECIAL = 3  # ids from here on are neither padding nor ends
 Arrays = dict[str, np.ndarray]
@@ -50,7 +54,7 @@ def golden(case: Case) -> Arrays:
     else:
         raise SystemExit(f"{case.kind}: with all prompts two tokens are as good as each other: use other weights")
 
-    parameters = dict(model.named_parameters())  # a tied tensor once
+    parameters = stored(model)
     told = model.config.to_dict()
     meta = {
         "class": case.kind,
@@ -70,10 +74,22 @@ def made(case: Case) -> torch.nn.Module:
     """The case's model, with values that depend on its tensors' names and shapes only."""
     cls = getattr(transformers, case.kind)
     model = cls(cls.config_class(**case.config, attn_implementation=case.attention)).eval()
+    for name in case.apart:
+        owner, _, leaf = name.rpartition(".")
+        module = model.get_submodule(owner)
+        setattr(module, leaf, torch.nn.Parameter(torch.empty_like(getattr(module, leaf))))
     with torch.no_grad():
-        for name, p in model.named_parameters():
+        for name, p in stored(model).items():
             p.copy_(torch.from_numpy(tensor(name, p.shape)))
     return model
+
+
+def stored(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """What a file of the model holds, by name: parameters, a tied one once, and buffers of numbers. Tables of
+    sinusoids, which are computed, are none."""
+    kept = model.state_dict().keys()
+    found = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    return found | {name: b for name, b in model.named_buffers() if name in kept and b.is_floating_point()}
 
 
 def rows(rng: np.random.Generator, config: Any, length: int, left: tuple[int, ...], right: tuple[int, ...]) -> Arrays:
@@ -89,6 +105,21 @@ def rows(rng: np.random.Generator, config: Any, length: int, left: tuple[int, ..
     }
 
 
+def pairs(rng: np.random.Generator, model: torch.nn.Module, case: Case) -> Arrays:
+    """What encoder and decoder read. A classifier's decoder reads the same text, moved right by its start token, and is
+    asked at the end that the encoder's text has."""
+    config, kind = model.config, type(model).__name__
+    right = case.positions == "index" or "SequenceClassification" in kind
+    memory = rows(rng, config, ENCODER, *(((0, 0, 0), (0, 3, 5)) if right else ((0, 3, 0), (0, 0, 5))))
+    inputs = rows(rng, config, LENGTH, *(WHOLE if "QuestionAnswering" in kind else ((0, 0, 0), (0, 7, 3))))
+    if "SequenceClassification" in kind:
+        lengths = memory["mask"].sum(1)
+        memory["tokens"][np.arange(len(lengths)), lengths - 1] = config.eos_token_id
+        start = np.full((len(lengths), 1), config.decoder_start_token_id, np.int32)
+        inputs = memory | {"tokens": np.concatenate([start, memory["tokens"][:, :-1]], axis=1)}
+    return inputs | {f"encoder/{name}": value for name, value in memory.items()}
+
+
 def labels_of(model: torch.nn.Module, inputs: Arrays, rng: np.random.Generator) -> Arrays:
     """Labels by the names that the model's class has for them."""
     kind, tokens, mask = type(model).__name__, inputs["tokens"], inputs["mask"]
@@ -102,7 +133,7 @@ def labels_of(model: torch.nn.Module, inputs: Arrays, rng: np.random.Generator) 
     elif "QuestionAnswering" in kind:
         ends = [rng.choice(np.flatnonzero(row), 2) for row in mask]
         labels["start_positions"], labels["end_positions"] = np.sort(ends).T
-    elif "labels" not in wanted:
+    elif "labels" not in wanted or "MultipleChoice" in kind:
         return {}
     elif "MaskedLM" in kind or ("ForPreTraining" in kind and model.config.model_type != "electra"):
         labels["labels"] = np.where(some, rng.integers(SPECIAL, model.config.vocab_size, mask.shape), -100)
@@ -110,6 +141,9 @@ def labels_of(model: torch.nn.Module, inputs: Arrays, rng: np.random.Generator) 
         labels["labels"] = some.astype(np.int64)
     elif "encoder/tokens" in inputs:
         labels["labels"] = np.where(mask == 1, rng.integers(SPECIAL, model.config.vocab_size, mask.shape), -100)
+    elif getattr(type(model.config), "is_encoder_decoder", False):  # a decoder alone: they do not shift what comes next
+        labels["labels"] = np.full(mask.shape, -100)
+        labels["labels"][:, :-1] = np.where(mask[:, :-1] * mask[:, 1:] == 1, tokens[:, 1:], -100)
     else:  # what comes next; not what padding would predict
         first = (mask.cumsum(1) == 1) & (mask == 1)
         labels["labels"] = np.where((mask == 1) & ~first, tokens, -100)
@@ -123,31 +157,53 @@ def computed(model: torch.nn.Module, case: Case, seed: int) -> Arrays | None:
     """What the model makes of random rows; None where greedy decoding meets two tokens as good as each other. Leaves
     the gradients of the loss in the model."""
     rng, config = np.random.default_rng(seed), model.config
-    # Their loss of answers' ends reads scores of padding: those rows have none.
-    padding = ((0, 0, 0), (0, 0, 0)) if "QuestionAnswering" in case.kind else (LEFT, RIGHT)
-    inputs = rows(rng, config, LENGTH, *padding)
     wanted = inspect.signature(model.forward).parameters
-    pair = config.is_encoder_decoder
-    if pair:
-        padding = ((0, 0, 0), (0, 3, 5)) if case.positions == "index" else ((0, 3, 0), (0, 0, 5))
-        inputs |= {f"encoder/{name}": value for name, value in rows(rng, config, ENCODER, *padding).items()}
-        inputs |= rows(rng, config, LENGTH, (0, 0, 0), (0, 7, 3))
-    theirs = {"input_ids": inputs["tokens"], "attention_mask": inputs["mask"]}
-    if pair:
-        theirs = {f"decoder_{name}": value for name, value in theirs.items()}
-        theirs |= {"input_ids": inputs["encoder/tokens"], "attention_mask": inputs["encoder/mask"]}
-    elif case.positions == "given":
-        theirs["position_ids"] = inputs["positions"]
+    if "decoder_input_ids" in wanted:
+        inputs = pairs(rng, model, case)
+        theirs = {"input_ids": inputs["encoder/tokens"], "attention_mask": inputs["encoder/mask"]}
+        theirs |= {"decoder_input_ids": inputs["tokens"], "decoder_attention_mask": inputs["mask"]}
+    else:
+        left, right = PADDING["none" if "QuestionAnswering" in case.kind else case.padding]
+        inputs = rows(rng, config, LENGTH, left, right)
+        theirs = {"input_ids": inputs["tokens"]}
+        theirs |= {"attention_mask": inputs["mask"]} if case.padding != "none" else {}
+        if case.positions == "given" and "position_ids" in wanted:
+            theirs["position_ids"] = inputs["positions"]
     if case.positions == "index":
         for name in ("positions", "encoder/positions"):
             if name in inputs:
                 inputs[name] = np.broadcast_to(np.arange(inputs[name].shape[1], dtype=np.int32), inputs[name].shape)
-    if "token_type_ids" in wanted and (getattr(config, "type_vocab_size", 0) or 0) > 1:
-        inputs["types"] = rng.integers(0, config.type_vocab_size, inputs["tokens"].shape).astype(np.int32)
+    types = getattr(config, "type_vocab_size", None) or case.types
+    if "token_type_ids" in wanted and types > 1:
+        inputs["types"] = rng.integers(0, types, inputs["tokens"].shape).astype(np.int32)
         theirs["token_type_ids"] = inputs["types"]
+    if getattr(config, "use_task_id", False):
+        inputs["tasks"] = rng.integers(0, config.task_type_vocab_size, inputs["tokens"].shape).astype(np.int32)
+        theirs["task_type_ids"] = inputs["tasks"]
+    if "global_attention_mask" in wanted:
+        side = "encoder/" if "decoder_input_ids" in wanted else ""
+        mask, tokens = inputs[f"{side}mask"], inputs[f"{side}tokens"]
+        if case.anchors == "given":
+            inputs[f"{side}global"] = theirs["global_attention_mask"] = mask * (rng.random(mask.shape) < 0.15)
+        elif "QuestionAnswering" in case.kind:  # a question, and an answer's text between two separators
+            places = rng.permuted(np.broadcast_to(np.arange(1, mask.shape[1]), (len(mask), mask.shape[1] - 1)), axis=1)
+            np.put_along_axis(tokens, places[:, :3], config.sep_token_id, axis=1)
     labels = labels_of(model, inputs, rng)
-    given = {name: torch.from_numpy(np.array(value, np.int64)) for name, value in (theirs | labels).items()}
-    out = model(**given)
+    masks, more = {}, {}
+    if case.recalls:
+        before = rows(rng, config, LENGTH, *WHOLE)
+        more["mems"] = model(torch.from_numpy(before["tokens"].astype(np.int64))).mems
+        inputs["positions"] = inputs["positions"] + np.int32(config.reuse_len or LENGTH)
+        inputs |= {f"before/{name}": before[name] for name in ("tokens", "positions")}
+    if "MultipleChoice" in case.kind:  # among one; tasks are passed on as they are
+        theirs = {name: value if name == "task_type_ids" else value[:, None] for name, value in theirs.items()}
+    if case.permuted:
+        inputs, asked, masks = permuted(rng, inputs)
+        theirs["labels"], labels = asked, {"labels": np.where(inputs["shown"] == 1, inputs["tokens"], -100)}
+    else:
+        theirs |= labels
+    given = {name: torch.from_numpy(np.array(value, np.int64)) for name, value in theirs.items()}
+    out = model(**given, **{name: torch.from_numpy(mask) for name, mask in masks.items()}, **more)
     found = {}
     model.zero_grad()
     if labels:
@@ -158,13 +214,32 @@ def computed(model: torch.nn.Module, case: Case, seed: int) -> Arrays | None:
         shown[""] = torch.stack([out.start_logits, out.end_logits], -1).detach().numpy()
     if len(shown) == 1:
         shown = {"": next(iter(shown.values()))}
-    per_token = {name: x.shape[:2] == inputs["mask"].shape for name, x in shown.items()}
+    per_token = {name: x.ndim > 2 and x.shape[:2] == inputs["mask"].shape for name, x in shown.items()}
     found |= {f"out/{name}": x[inputs["mask"] == 1] if per_token[name] else x for name, x in shown.items()}
     found |= inputs | {name: value.astype(np.int32) for name, value in labels.items()}
-    if not model.can_generate():
+    if not model.can_generate() or not case.greedy:
         return found
     added, margin = greedy(model, inputs)
     return found | {"greedy": added} if margin > 1e-3 * np.abs(shown[""]).max() else None
+
+
+def permuted(rng: np.random.Generator, inputs: Arrays) -> tuple[Arrays, np.ndarray, Arrays]:
+    """ASKED real tokens of each row, to be predicted in some order after all others. What we read: the rows with a
+    query for each behind them, `order` (see `lm.model.masks.Permuted`), and `shown`, which says where scores are
+    compared; what they read: the tokens asked for [B, ASKED], perm_mask (1: hidden) and target_mapping."""
+    mask = inputs["mask"]
+    at = np.stack([rng.choice(np.flatnonzero(row), ASKED, replace=False) for row in mask])
+    place = np.zeros_like(mask)
+    np.put_along_axis(place, at, np.arange(1, ASKED + 1, dtype=place.dtype)[None], 1)
+    own, other = place[:, :, None], place[:, None, :]
+    hidden = (other > own) | ((other == own) & (own > 0))
+    asked = {name: np.take_along_axis(row, at, 1) for name, row in inputs.items()}
+    ours = {name: np.concatenate([row, asked[name]], 1) for name, row in inputs.items()}
+    ours["order"] = np.concatenate([place, ~np.take_along_axis(place, at, 1)], 1)
+    ours["shown"] = (ours["order"] < 0).astype(np.int32)
+    mapping = np.arange(mask.shape[1]) == at[:, :, None]
+    theirs = {"perm_mask": hidden.astype(np.float32), "target_mapping": mapping.astype(np.float32)}
+    return ours, asked["tokens"], theirs
 
 
 def greedy(model: torch.nn.Module, inputs: Arrays) -> tuple[np.ndarray, float]:
@@ -174,8 +249,12 @@ def greedy(model: torch.nn.Module, inputs: Arrays) -> tuple[np.ndarray, float]:
     if not prefix:  # real tokens to the right
         order = np.argsort(mask, axis=1, kind="stable")
         tokens, mask = np.take_along_axis(tokens, order, 1), np.take_along_axis(mask, order, 1)
+    padding, given = getattr(getattr(model.base_model, "embeddings", None), "padding_idx", None), {}
+    if padding is not None:  # where positions begin; `generate` would count from 0
+        given["position_ids"] = torch.from_numpy(mask.cumsum(1) * mask + padding).long()
     result = model.generate(
         torch.from_numpy(tokens.astype(np.int64)),
+        **given,
         attention_mask=torch.from_numpy(mask.astype(np.int64)),
         max_new_tokens=NEW,
         min_new_tokens=None,
@@ -194,6 +273,7 @@ def greedy(model: torch.nn.Module, inputs: Arrays) -> tuple[np.ndarray, float]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    mend()
     transformers.logging.set_verbosity_error()
     for name, case in CASES.items():
         if sys.argv[1:] and name not in sys.argv[1:]:

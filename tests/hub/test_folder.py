@@ -130,14 +130,15 @@ def test_a_tied_head_may_be_written_out(tmp_path):
 def test_wrong_tensors_are_named(tmp_path, family):
     tensors, mlp = tensors_of(family), MLP[family]
     folder_with(tmp_path, family, {k: v for k, v in tensors.items() if k != mlp})
-    refused(tmp_path, f"tensor '{mlp}' is missing: check", family)
+    refused(tmp_path, f"tensor '{mlp}' is missing from model.safetensors: check", family)
     folder_with(tmp_path, family, tensors | {"rotary.weight": np.zeros(3, np.float32)})
-    refused(tmp_path, "tensor 'rotary.weight' is unknown.*: check family and size$", family)
+    refused(tmp_path, "tensor 'rotary.weight' of model.safetensors is unknown.*: check family and size$", family)
     further = mlp.replace("1", "2")
     folder_with(tmp_path, family, tensors | {further: tensors[mlp]})
-    refused(tmp_path, f"tensor '{further}' is unknown", family)
+    refused(tmp_path, f"tensor '{further}' of model.safetensors is unknown", family)
     folder_with(tmp_path, family, tensors | {mlp: tensors[mlp].T})
-    refused(tmp_path, rf"tensor '{mlp}' is \[\d, \d\], the model's \[\d, \d\]: build the model", family)
+    shapes = r"\[\d, \d\] in model.safetensors, the model's \[\d, \d\]"
+    refused(tmp_path, f"tensor '{mlp}' is {shapes}: build the model", family)
     folder_with(tmp_path, family, tensors | {mlp: tensors[mlp].astype(np.int8)})
     refused(tmp_path, f"tensor '{mlp}' is I8, not F32, BF16, F16: convert", family)
     folder_with(tmp_path, family, tensors | {mlp.split(".", 1)[1]: tensors[mlp]})
@@ -150,9 +151,8 @@ def test_another_vocabulary_is_told_in_both_sizes(tmp_path, family, vocab):
     folder_with(tmp_path, family, tensors_of(family))
     shape = SHAPE | {"vocab": vocab}
     model = gpt2(context=5, **shape) if family == "gpt2" else llama(**shape)
-    refused(
-        tmp_path, rf"has a vocabulary of 7, the model one of {vocab}: set model.vocab=7, without padding$", model=model
-    )
+    told = f"has a vocabulary of 7 in model.safetensors, the model one of {vocab}: set model.vocab=7, without padding$"
+    refused(tmp_path, told, model=model)
 
 
 def test_a_folder_of_another_family(tmp_path):

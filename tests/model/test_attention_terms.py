@@ -11,10 +11,19 @@ import pytest
 
 from lm.core.ctx import Ctx
 from lm.core.errors import UserError
+from lm.kernels.attention import Tokens
 from lm.model.layers import LayerNorm
 from lm.model.masks import Bidirectional
 from lm.model.positions import Learned
-from lm.model.scores import BucketedBias, Disentangled, Table, TransformerXL
+from lm.model.scores import (
+    BucketedBias,
+    ContentToPosition,
+    Distances,
+    EdgeBlocks,
+    PositionToContent,
+    Table,
+    TransformerXL,
+)
 from tests import toys
 from tests.toys import HEADS, LENGTH, SIZE, D, attention
 
@@ -46,30 +55,60 @@ def parts(p, x):
     return (heads(x[0], p[n]["w"]) for n in "qkv")
 
 
-def test_disentangled_attention(x):
-    span = 3
-    layer = attention(terms=(Disentangled(span),), mask=Bidirectional(), scale=(3 * SIZE) ** -0.5)
+def bucket_of_distance(distance: int, span: int, farthest: int | None) -> int:
+    """As DeBERTa's second version has it: exact up to half the span, then logarithmic."""
+    half, near = span // 2, abs(distance)
+    if farthest is None or near <= half:
+        return distance
+    far = half + math.ceil(math.log(near / half) / math.log((farthest - 1) / half) * (half - 1))
+    return far if distance > 0 else -far
+
+
+@pytest.mark.parametrize("farthest", [None, 7])
+@pytest.mark.parametrize("names", ["both", "key", "query"])
+def test_disentangled_attention(x, names, farthest):
+    span = 4
+    distances = Distances(span, farthest)
+    both = (ContentToPosition(distances, bias=farthest is None), PositionToContent(distances, bias=True))
+    terms = {"both": both, "key": both[:1], "query": both[1:]}[names]
+    layer = attention(terms=terms, mask=Bidirectional(), scale=((1 + len(terms)) * SIZE) ** -0.5)
     table = Table(2 * span, norm=LayerNorm())
     p, table_p = toys.values(layer.spec(D)), toys.values(table.spec(D))
     relative = np.asarray(table(table_p, Ctx()))
     q, k, v = parts(p, x)
-    term = p["terms"]["0"]
-    keys, queries = heads(relative, term["key"]["w"]), heads(relative, term["query"]["w"])
+    projected = {}
+    for i, _ in enumerate(terms):
+        for name, linear in p["terms"][str(i)].items():
+            projected[name] = heads(relative, linear["w"])
+            if "b" in linear:
+                projected[name] += np.asarray(linear["b"]).reshape(HEADS, 1, SIZE)
     scores = np.zeros((HEADS, LENGTH, LENGTH))
     for h in range(HEADS):
         for i in range(LENGTH):
             for j in range(LENGTH):
-                if i - j <= -span:
-                    bucket = 0
-                elif i - j >= span:
-                    bucket = 2 * span - 1
-                else:
-                    bucket = i - j + span
-                content = q[h, i] @ k[h, j]
-                scores[h, i, j] = (content + q[h, i] @ keys[h, bucket] + k[h, j] @ queries[h, bucket]) / math.sqrt(
-                    3 * SIZE
-                )
+                row = min(max(bucket_of_distance(i - j, span, farthest) + span, 0), 2 * span - 1)
+                scores[h, i, j] = q[h, i] @ k[h, j]
+                if "key" in projected:
+                    scores[h, i, j] += q[h, i] @ projected["key"][h, row]
+                if "query" in projected:
+                    scores[h, i, j] += k[h, j] @ projected["query"][h, row]
+    scores /= math.sqrt((1 + len(terms)) * SIZE)
     toys.close(call(layer, p, x, {"relative": relative})[0], finish(scores, v, p["o"]["w"]))
+
+
+@pytest.mark.parametrize(("span", "farthest"), [(256, 512), (7, 12), (2, 9), (128, 4096), (9, None)])
+def test_rows_of_distances(span, farthest):
+    """Far beyond `farthest`, on both sides."""
+    positions = jnp.arange(0, 5000)[None]
+    rows = Distances(span, farthest).rows(Tokens(positions[:, ::4999]), Tokens(positions))[0]
+    for i, query in enumerate((0, 4999)):
+        expected = [bucket_of_distance(query - j, span, farthest) + span for j in range(5000)]
+        np.testing.assert_array_equal(rows[i], np.clip(expected, 0, 2 * span - 1))
+
+
+def test_buckets_must_fit():
+    with pytest.raises(UserError, match="farthest=4 cannot have span=6: it must be at least 2 and less than 6"):
+        Distances(6, farthest=4)
 
 
 def test_relative_positions_of_segment_recurrence(x):
@@ -120,6 +159,39 @@ def test_shared_bias_per_head(x):
     toys.close(call(layer, p, x, {"relative_bias": table})[0], finish(scores, v, p["o"]["w"]))
 
 
+@pytest.mark.parametrize("whole", [0, LENGTH])
+def test_blocks_at_the_edges(x, whole):
+    """Blocks [0 1] [2 3] [4 5] [6 7]: inner ones see the first thrice, their neighbours and the last."""
+    layer = attention(terms=(EdgeBlocks(2, 2, whole),), mask=Bidirectional())
+    p = toys.values(layer.spec(D))
+    q, k, v = parts(p, x)
+    scores = q @ np.swapaxes(k, 1, 2) / math.sqrt(SIZE)
+    for i in range(LENGTH):
+        for j in range(LENGTH if whole == 0 else 0):
+            own, other = i // 2, j // 2
+            if own in (0, 3):
+                continue
+            if other == 0:
+                scores[:, i, j] += math.log(3)
+            elif other not in (own - 1, own, own + 1, 3):
+                scores[:, i, j] = -np.inf
+    toys.close(call(layer, p, x)[0], finish(scores, v, p["o"]["w"]))
+
+
+def test_edges_are_those_of_each_text():
+    """Blocks of one: of six tokens packed with three others, and padding."""
+    tokens = Tokens(jnp.array([[0, 1, 2, 3, 4, 5, 0, 1, 2, 0]]), jnp.array([[1] * 6 + [2] * 3 + [0]]))
+    q = jnp.zeros((1, 1, 10, 1))
+    seen = EdgeBlocks(1, 0)({}, q, q, tokens, tokens, Ctx(), 1.0)[0, 0] == 0
+    assert [np.flatnonzero(seen[i, :6]).tolist() for i in (0, 1, 2, 5)] == [
+        [0, 1, 2, 3, 4, 5],
+        [0, 1, 2, 5],
+        [0, 1, 2, 3, 5],
+        [0, 1, 2, 3, 4, 5],
+    ]
+    assert seen[6:9, 6:9].all()
+
+
 def test_query_layer_asks_with_its_own_table(x):
     layer = attention(query=Learned(16))
     p = toys.values(layer.spec(D))
@@ -134,7 +206,11 @@ def test_query_layer_asks_with_its_own_table(x):
     [
         (BucketedBias("bias", 6), {"bais": (6, HEADS)}, "'bias', which its stack lacks; did you mean 'bais'"),
         (BucketedBias("bias", 6), {"bias": (5, HEADS)}, "table 'bias' has rows=5, but a score term reads 6"),
-        (Disentangled(4, "rel"), {"rel": (7, D)}, "table 'rel' has rows=7, but a score term reads 8"),
+        (
+            ContentToPosition(Distances(4, name="rel")),
+            {"rel": (7, D)},
+            "table 'rel' has rows=7, but a score term reads 8",
+        ),
     ],
 )
 def test_a_term_and_its_table_must_agree(term, shared, named, x):

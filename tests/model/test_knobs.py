@@ -22,10 +22,21 @@ from lm.model.moe import SoftmaxRouter
 from lm.model.positions import Learned, Sinusoidal
 from lm.model.residual import Plain
 from lm.model.rotary import LinearScaling, Rotary
+from lm.model.scores import BucketedBias
 from lm.model.sources import Recurrence
+from lm.model.summaries import Summaries
 from tests import toys
 
-MODELS = (*(make() for make in toys.DECODERS.values()), toys.encoder(), toys.encoder_decoder(), toys.two_models())
+MODELS = (
+    *(make() for make in toys.DECODERS.values()),
+    toys.many_ahead(),
+    toys.encoder(),
+    toys.windowed_encoder(),
+    toys.encoder_decoder(),
+    toys.predictors(),
+    toys.long_reader(),
+    toys.two_models(),
+)
 
 # What to put where a knob holds None or another component: the first that the type hint allows and that is new.
 SUBSTITUTES = (
@@ -43,6 +54,7 @@ SUBSTITUTES = (
     MLP(5),
     SoftmaxRouter(3),
     TokenScores(3),
+    Summaries(2, RMSNorm(), BucketedBias(None)),
     0.37,
     2,
     "silu",
@@ -99,7 +111,7 @@ def others(owner: Any, name: str) -> list:
         except UserError:
             continue
         found.append(other)
-    if not found:  # only one kind of component may stand here: it matters if its knobs do
+    if not found and value is not None:  # only one kind of component may stand here: it matters if its knobs do
         pairs = [(f.name, other) for f in dataclasses.fields(value) for other in others(value, f.name)]
         found = [new for name, other in pairs if (new := replaced(value, name, other)) is not None]
     return [other for other in found if other != value]

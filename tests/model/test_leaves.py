@@ -42,6 +42,7 @@ MODELS = {
     "relative": toys.relative_embeddings(),
     "recurrent": toys.recurrent(),
     "bias": toys.bucketed(),
+    "latent": toys.latents(),
 }
 
 

@@ -12,13 +12,19 @@ from hypothesis import strategies as st
 from lm.core.errors import UserError
 from lm.kernels.attention import Tokens, blocked, reference, visible
 from lm.model.cost import flops
-from lm.model.masks import Bidirectional, Causal, Prefix, Window
+from lm.model.masks import Anchors, Bidirectional, Causal, Chunked, Dilated, Either, Prefix, Strided, Window
 
+windows = st.builds(Window, st.integers(1, 9), st.integers(1, 5))
 masks = st.one_of(
     st.just(Bidirectional()),
+    st.just(Anchors()),
+    st.builds(lambda *parts: Either(parts), windows, windows | st.just(Anchors())),
     st.just(Causal()),
     st.just(Prefix()),
-    st.builds(Window, st.integers(1, 9), st.integers(1, 5)),
+    windows,
+    st.builds(Strided, st.integers(1, 5)),
+    st.builds(Dilated, st.integers(1, 3), st.integers(1, 4), st.booleans()),
+    st.builds(Chunked, st.integers(1, 5), st.booleans()),
 )
 
 
@@ -26,10 +32,23 @@ def sees(mask, q: dict, k: dict) -> bool:
     """Whether the query token sees the key token."""
     if q["segment"] != k["segment"]:
         return False
+    if isinstance(mask, Either):
+        return any(sees(part, q, k) for part in mask.parts)
     if isinstance(mask, Bidirectional):
         return True
+    if isinstance(mask, Anchors):
+        return k["anchor"]
     if isinstance(mask, Window):
         return q["position"] - mask.left < k["position"] < q["position"] + mask.right
+    behind = q["position"] - k["position"]
+    if isinstance(mask, Strided):
+        return behind in range(mask.stride) or behind in range(0, 100, mask.stride)
+    if isinstance(mask, Dilated):
+        steps = range(0 if mask.causal else -mask.width, mask.width + 1)
+        return behind in [step * mask.dilation for step in steps]
+    if isinstance(mask, Chunked):
+        first = q["position"] - q["position"] % mask.size
+        return k["position"] in range(first, q["position"] + 1 if mask.causal else first + mask.size)
     return k["position"] <= q["position"] or (isinstance(mask, Prefix) and k["prefix"])
 
 
@@ -41,17 +60,20 @@ def rows(draw, length: int = 12) -> dict[str, np.ndarray]:
     segments[length - draw(st.integers(0, 4)) :] = 0
     starts = np.r_[True, segments[1:] != segments[:-1]]
     positions = np.arange(length) - np.maximum.accumulate(np.where(starts, np.arange(length), 0))
-    return {"positions": positions, "segments": segments, "prefix": positions < draw(st.integers(0, 4))}
+    anchors = np.array(draw(st.lists(st.booleans(), min_size=length, max_size=length)), np.int32)
+    prefix = positions < draw(st.integers(0, 4))
+    return {"positions": positions, "segments": segments, "prefix": prefix, "anchors": anchors}
 
 
 def as_tokens(row: dict) -> Tokens:
-    return Tokens(*(jnp.asarray(row[n])[None] for n in ("positions", "segments", "prefix")))
+    return Tokens(**{name: jnp.asarray(values)[None] for name, values in row.items()})
 
 
 @given(masks, rows())
 def test_masks_mean_what_they_say(mask, row):
     tokens = as_tokens(row)
-    one = [{"position": p, "segment": s, "prefix": f} for p, s, f in zip(*row.values(), strict=True)]
+    names = ("position", "segment", "prefix", "anchor")
+    one = [dict(zip(names, token, strict=True)) for token in zip(*row.values(), strict=True)]
     expected = [[sees(mask, q, k) for k in one] for q in one]
     found = np.asarray(visible(mask, tokens, tokens))
     assert np.broadcast_to(found[0], (len(one), len(one))).tolist() == expected
@@ -126,6 +148,12 @@ def test_blocked_attention_has_the_gradient_of_the_reference(shape, row):
 
     for ours, theirs in zip(gradient(blocked, block=block, most=most), gradient(reference), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=2e-5)
+
+
+@pytest.mark.parametrize("make", [lambda: Strided(0), lambda: Dilated(0, 1), lambda: Dilated(1, 0), lambda: Chunked(0)])
+def test_masks_that_would_hide_everything_are_refused(make):
+    with pytest.raises(UserError, match="at least 1"):
+        make()
 
 
 @pytest.mark.parametrize("sides", [(0, 1), (3, 0)])

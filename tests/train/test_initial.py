@@ -152,7 +152,7 @@ def told(match: str, folder: Path, model: LanguageModel = MODEL) -> None:
 
 
 def test_folders_of_neither_kind(tmp_path):
-    told("is no folder: give the --workdir of a training run, or a Hugging Face folder", tmp_path / "nowhere")
+    told("is no folder: give the --workdir of a training run, a Hugging Face folder", tmp_path / "nowhere")
     told("holds neither checkpoints/ nor config.json: give the --workdir", tmp_path)
     (tmp_path / "file").touch()
     told("is no folder: ", tmp_path / "file")

@@ -4,12 +4,35 @@ import pytest
 
 from lm.core.param import count
 from lm.zoo.build import FAMILIES, build
+from lm.zoo.electra import SIZES as ELECTRA
+from lm.zoo.electra import electra_pair
 from tests.zoo.counts import APPROXIMATE, COUNTS, UNCOUNTED
+from tests.zoo.counts.encoders import HEADED, PRETRAINED
 
 
 @pytest.mark.parametrize(("family", "size"), COUNTS)
 def test_parameter_counts(family, size):
     assert count(build({"family": family, "size": size}).spec()) == COUNTS[family, size]
+
+
+@pytest.mark.parametrize(("family", "size", "head"), HEADED)
+def test_counts_with_other_heads(family, size, head):
+    assert count(build({"family": family, "size": size, "head": head}).spec()) == HEADED[family, size, head]
+
+
+@pytest.mark.parametrize(("family", "size", "heads"), PRETRAINED)
+def test_counts_with_heads_for_pretraining(family, size, heads):
+    assert (
+        count(build({"family": family, "size": size, "pretraining": heads}).spec()) == PRETRAINED[family, size, heads]
+    )
+
+
+@pytest.mark.parametrize("size", ["small", "base", "large"])
+def test_a_pair_holds_its_tables_once(size):
+    sizes = ELECTRA[size], ELECTRA[f"{size}-generator"]
+    tables = (30522 + 512) * sizes[1]["embed_width"]
+    apart = COUNTS["electra", size] + COUNTS["electra", f"{size}-generator"]
+    assert count(electra_pair(discriminator=sizes[0], generator=sizes[1]).spec()) == apart - tables
 
 
 @pytest.mark.parametrize(("family", "size"), APPROXIMATE)

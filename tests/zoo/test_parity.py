@@ -14,10 +14,11 @@ from lm.core.ctx import Ctx
 from lm.core.errors import UserError
 from lm.core.param import abstract
 from lm.hub.config import read_config, write_config
-from lm.hub.names import to_params, to_tensors
+from lm.hub.names import links_by_name, to_params, to_tensors
 from lm.infer.generate import Generator
 from lm.infer.sampling import Sampler
 from lm.model.heads import Heads
+from lm.model.sources import Room
 from lm.model.transformer import Model
 from lm.objectives.causal import NextToken
 from lm.zoo.build import DIALECTS, build
@@ -27,7 +28,8 @@ from tests.golden.weights import tensors
 GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = sorted(path.stem for path in GOLDEN.glob("*.npz"))
 STORED = {name: set(np.load(GOLDEN / f"{name}.npz").files) for name in CASES}
-DECODERS = [name for name in CASES if "greedy" in STORED[name] and "encoder/tokens" not in STORED[name]]
+GENERATORS = [name for name in CASES if "greedy" in STORED[name]]
+PAIRS = [name for name in GENERATORS if "encoder/tokens" in STORED[name]]
 # Our loss reads one token less than theirs, which drops its prediction.
 LENGTH_MATTERS = {"llama_dynamic": "dynamic scaling looks at the length of the text"}
 CLOSE = 2e-5  # float32 agrees to 1e-6 or so; ten times this would let a wrong GELU pass
@@ -60,7 +62,7 @@ class Golden(NamedTuple):
     def batch(self) -> dict[str, np.ndarray]:
         """The rows that the model reads."""
         renamed = {"mask": "segments"}
-        wanted = ("tokens", "mask", "positions", "types", "tasks")
+        wanted = ("tokens", "mask", "positions", "types", "tasks", "order", "global")
         return {
             f"{side}{renamed.get(name, name)}": self.arrays[f"{side}{name}"]
             for side in ("", "encoder/")
@@ -74,17 +76,28 @@ def golden(name: str) -> Golden:
     arrays = dict(np.load(GOLDEN / f"{name}.npz"))
     meta = json.loads(str(arrays["meta"]))
     described = read_config(meta["config"])
-    model, names = build(described.knobs), described.spelling.names
-    params = jax.tree.map(jnp.asarray, to_params(model, names, tensors(meta["shapes"])))
+    model, (names, prefix) = build(described.knobs), described.spelling
+    known, given = links_by_name(model, names), tensors(meta["shapes"])
+    given = {f"{prefix}{n}" if f"{prefix}{n}" in known else n: t for n, t in given.items()}  # a base model's
+    params = jax.tree.map(jnp.asarray, to_params(model, names, given))
     return Golden(model, names, params, meta["config"], set(meta["fields"]), meta["class"], arrays)
 
 
 @functools.cache
 def outputs(name: str) -> dict[str, np.ndarray]:
     """What our heads make of the golden's rows, by head ("": the only one)."""
-    g = golden(name)
-    found = jax.jit(lambda params, batch: g.model(params, batch))(g.params, g.batch)
-    return {k: np.asarray(v) for k, v in (found if isinstance(found, dict) else {"": found}).items()}
+    found = jax.jit(lambda params: scores(golden(name), params))(golden(name).params)
+    return {k: np.asarray(v) for k, v in found.items()}
+
+
+def scores(g: Golden, params: Any) -> dict[str, jax.Array]:
+    found = g.model(params, g.batch)
+    if "before/tokens" in g.arrays:  # rows that go on from others
+        before = {name: g.arrays[f"before/{name}"] for name in ("tokens", "positions")}
+        _, slots, _ = g.model.hidden(params, before, Ctx(), g.model.slots(Room(len(before["tokens"]), 0)))
+        x, _, _ = g.model.hidden(params, g.batch, Ctx(), slots)
+        found = g.model.logits(params, x, Ctx())
+    return found if isinstance(found, dict) else {"": found}
 
 
 def assert_close(ours: Any, theirs: np.ndarray, what: str) -> None:
@@ -101,9 +114,9 @@ def test_outputs(name):
     stored = {k.removeprefix("out/"): v for k, v in golden(name).arrays.items() if k.startswith("out/")}
     assert stored.keys() == outputs(name).keys()
     for head, ours in outputs(name).items():
-        if ours.shape[:2] == mask.shape:
-            theirs = stored[head]
-            assert_close(ours[mask == 1].reshape(theirs.shape), theirs, f"{name} {head}")
+        if ours.ndim > 2 and ours.shape[:2] == mask.shape:
+            theirs, shown = stored[head], golden(name).arrays.get("shown", mask)
+            assert_close(ours[shown == 1].reshape(theirs.shape), theirs, f"{name} {head}")
         else:
             kept = ~pooled_padding(name)
             assert_close(ours[kept], stored[head][kept], f"{name} {head}")
@@ -117,45 +130,65 @@ def pooled_padding(name: str) -> np.ndarray:
     return (golden(name).arrays["mask"][:, 0] == 0) & first
 
 
-def nll(logits: np.ndarray, labels: np.ndarray) -> float:
+def nll(logits: jax.Array, labels: np.ndarray) -> jax.Array:
     """Mean over labels that are not -100."""
     logits, labels = logits.reshape(-1, logits.shape[-1]), labels.reshape(-1)
     logits, labels = logits[labels >= 0], labels[labels >= 0]
     each = jax.nn.logsumexp(logits, axis=-1) - logits[np.arange(len(labels)), labels]
-    return float(each.mean())
+    return each.mean()
 
 
-def loss(name: str) -> float:
+def loss(g: Golden, found: dict[str, jax.Array]) -> jax.Array:
     """As the class defines it, from our outputs."""
-    g, found = golden(name), outputs(name)
     arrays, first = g.arrays, next(iter(found.values()))
     if "start_positions" in arrays:
         ends = (arrays["start_positions"], arrays["end_positions"])
         return sum(nll(first[..., i], end) for i, end in enumerate(ends)) / 2
     if first.shape[-1] == 1 and first.ndim == 3:  # which tokens were replaced
-        scores, labels = first[..., 0][arrays["mask"] == 1], arrays["labels"][arrays["mask"] == 1]
-        return float((np.logaddexp(0, scores) - scores * labels).mean())
+        replaced, labels = first[..., 0][arrays["mask"] == 1], arrays["labels"][arrays["mask"] == 1]
+        return (jnp.logaddexp(0, replaced) - replaced * labels).mean()
     total = nll(first, arrays["labels"])
     for head, labels in (("nsp", "next_sentence_label"), ("sop", "sentence_order_label")):
         total += nll(found[head], arrays[labels]) if head in found and labels in arrays else 0
     return total
 
 
-@pytest.mark.parametrize("name", [n for n in CASES if "loss" in STORED[n] and n not in DECODERS])
+@pytest.mark.parametrize("name", [n for n in CASES if "loss" in STORED[n] and n not in GENERATORS])
 def test_loss(name):
     if pooled_padding(name).any():
         pytest.skip("they pool padding")
-    assert_close(loss(name), golden(name).arrays["loss"], f"{name} loss")
+    g = golden(name)
+    assert_close(loss(g, outputs(name)), g.arrays["loss"], f"{name} loss")
+    if any(key.startswith("grad/") for key in STORED[name]):
+        check_gradients(name, jax.jit(jax.grad(lambda params: loss(g, scores(g, params))))(g.params))
 
 
-@pytest.mark.parametrize("name", DECODERS)
+def check_gradients(name: str, gradient: Any) -> None:
+    """Against those that the golden keeps."""
+    g = golden(name)
+    ours = to_tensors(g.model, g.names, gradient)
+    kept = {key.removeprefix("grad/"): value for key, value in g.arrays.items() if key.startswith("grad/")}
+    for key, theirs in kept.items():
+        assert_close(ours[key], theirs, f"{name} gradient of {key}")
+
+
+def next_tokens(g: Golden) -> dict[str, np.ndarray]:
+    """A golden's rows as `NextToken` prepares them."""
+    rows = zip(g.arrays["tokens"], g.arrays["mask"], strict=True)
+    examples = [NextToken().example({"tokens": t, "segments": s}, np.random.default_rng(0)) for t, s in rows]
+    return {key: np.stack([example[key] for example in examples]) for key in examples[0]}
+
+
+@pytest.mark.parametrize("name", GENERATORS)
 def test_loss_and_gradients(name):
     if name in LENGTH_MATTERS:
         pytest.skip(LENGTH_MATTERS[name])
     g, objective = golden(name), NextToken()
-    pairs = zip(g.arrays["tokens"], g.arrays["mask"], strict=True)
-    examples = [objective.example({"tokens": t, "segments": s}, np.random.default_rng(0)) for t, s in pairs]
-    batch = {key: np.stack([example[key] for example in examples]) for key in examples[0]}
+    if name in PAIRS:  # the labels are what the decoder is to write
+        targets = g.arrays["labels"]
+        batch = g.batch | {"targets": np.maximum(targets, 0), "weights": (targets >= 0).astype(np.float32)}
+    else:
+        batch = next_tokens(g)
 
     @jax.jit
     @jax.value_and_grad
@@ -165,13 +198,10 @@ def test_loss_and_gradients(name):
 
     loss, gradient = value_and_grad(g.params)
     assert_close(loss, g.arrays["loss"], f"{name} loss")
-    ours = to_tensors(g.model, g.names, gradient)
-    kept = {key.removeprefix("grad/"): value for key, value in g.arrays.items() if key.startswith("grad/")}
-    for key, theirs in kept.items():
-        assert_close(ours[key], theirs, f"{name} gradient of {key}")
+    check_gradients(name, gradient)
 
 
-@pytest.mark.parametrize("name", [n for n in CASES if "greedy" in STORED[n]])
+@pytest.mark.parametrize("name", GENERATORS)
 def test_greedy_tokens(name):
     g = golden(name)
 

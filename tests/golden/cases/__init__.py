@@ -1,13 +1,30 @@
 """The goldens' models, by kind."""
 
 from tests.golden.case import Case
-from tests.golden.cases import classifiers, decoders
+from tests.golden.cases import (
+    classifiers,
+    decoders,
+    deepseek,
+    encdec_bart,
+    encdec_t5,
+    encoders,
+    encoders_relative,
+    encoders_window,
+    xlnet,
+)
 
 CASES: dict[str, Case] = {
     name: case
     for group in (
         decoders,
+        deepseek,
         classifiers,
+        encdec_t5,
+        encdec_bart,
+        encoders,
+        encoders_relative,
+        encoders_window,
+        xlnet,
     )
     for name, case in group.CASES.items()
 }

@@ -1,0 +1,65 @@
+"""Lower a published model's forward pass and train step on this machine, and say what that took:
+
+    python -m benchmarks.lowering                       GPT-3 175B
+    python -m benchmarks.lowering llama 3.1-405b
+
+No parameter is allocated: the program is traced from shapes, once for each distinct layer, and written as the text that
+a compiler takes (StableHLO)."""
+
+import resource
+import sys
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lm.core.ctx import Ctx
+from lm.core.errors import main_errors
+from lm.core.param import abstract, count
+from lm.model.transformer import Model
+from lm.objectives.causal import NextToken
+from lm.train.config import default
+from lm.train.optimizer import hyper_of
+from lm.train.setup import trainer_of
+from lm.zoo.build import build
+
+LENGTH = 2048
+
+
+def forward(model: Model) -> tuple[jax.stages.Wrapped, tuple]:
+    """The forward pass in bfloat16, and its arguments as shapes."""
+    batch = {"tokens": jax.ShapeDtypeStruct((1, LENGTH), jnp.int32)}
+    call = jax.jit(lambda params, batch: model(params, batch, Ctx(), jnp.bfloat16))
+    return call, (abstract(model.spec()), batch)
+
+
+def step(model: Model) -> tuple[jax.stages.Wrapped, tuple]:
+    """A train step with AdamW, layers recomputed in its backward pass."""
+    config = default()
+    config.train.update(dtype="bfloat16", remat="full")
+    trainer = trainer_of(config, model, NextToken(), None)
+    state = trainer.abstract(hyper_of(config.optimizer))
+    rows: dict[str, Any] = dict.fromkeys(("tokens", "targets", "segments", "positions"), jnp.int32)
+    rows["weights"] = jnp.float32
+    batch = {name: jax.ShapeDtypeStruct((1, LENGTH), dtype) for name, dtype in rows.items()}
+    return trainer.jitted(state), (state, batch)
+
+
+def main(argv: list[str]) -> None:
+    family, size = argv or ("gpt3", "175b")
+    model = build({"family": family, "size": size})
+    print(f"{family} {size}: {count(model.spec()):,} parameters")
+    for name, make in (("forward pass", forward), ("train step", step)):
+        start = time.perf_counter()
+        function, args = make(model)
+        lowered = function.lower(*args)
+        seconds = time.perf_counter() - start
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        lines = lowered.as_text().count("\n")
+        print(f"{name}: lowered in {seconds:.2f} s, {lines:,} lines of StableHLO; the process peaked at {peak:.2f} GiB")
+
+
+if __name__ == "__main__":
+    with main_errors():
+        main(sys.argv[1:])

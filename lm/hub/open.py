@@ -1,0 +1,133 @@
+"""A model from elsewhere, opened without knowing what it is: a Hugging Face folder or a GGUF file.
+
+from lm.hub.open import open_folder
+
+opened = open_folder("SmolLM2-135M")
+scores = opened.model(opened.params, {"tokens": tokens})
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lm.core.errors import UserError
+from lm.core.param import Tree
+from lm.hub.config import Spelling, read_config
+from lm.hub.folder import CONFIG, is_hf_folder
+from lm.hub.gguf import GGUF
+from lm.hub.names import Model, differing_names, missing_names
+from lm.hub.tensors import (
+    Comparison,
+    Lazy,
+    Progress,
+    Stored,
+    compare,
+    quiet,
+    read_json,
+    read_tensors,
+    renamed,
+    stored_in,
+)
+from lm.hub.text import Text, read_text
+from lm.zoo.build import build
+
+
+class Opened(NamedTuple):
+    """knobs: `config.model`, from which `lm.zoo.build.build` makes the model again; config: config.json, or the one
+    that a GGUF file's metadata stand for."""
+
+    model: Model
+    params: Tree  # numpy float32
+    knobs: dict[str, Any]
+    config: dict[str, Any]
+
+
+class Source(NamedTuple):
+    """A model that is known, its tensors not yet read."""
+
+    model: Model
+    knobs: dict[str, Any]
+    config: dict[str, Any]
+    spelling: Spelling
+    stored: dict[str, Stored]  # by the names of the table
+
+    @property
+    def comparison(self) -> Comparison:
+        return compare(self.stored, self.model, self.spelling.names)
+
+
+def open_folder(folder: str | Path, architecture: str | None = None, progress: Progress = quiet) -> Opened:
+    """The model of a Hugging Face folder, or of a GGUF file. `architecture` reads it as another class of its model type
+    than config.json says.
+
+    A model whose two token tables are both there and differ is opened untied, whatever config.json says.
+
+    Raises `UserError`, one line that names file and tensor, for what is missing, damaged, unknown or of another shape,
+    and for values of config.json that are not supported."""
+    with contextlib.ExitStack() as stack:
+        source = inspect(folder, stack, architecture)
+        with _naming(folder):
+            params = read_tensors(source.stored, source.model, source.spelling.names, progress)
+    return Opened(source.model, params, source.knobs, source.config)
+
+
+def open_text(path: str | Path) -> Text:
+    """Tokenizer and chat template of a Hugging Face folder or a GGUF file."""
+    return GGUF(path).text() if is_gguf(path) else read_text(path)
+
+
+def inspect(path: str | Path, stack: contextlib.ExitStack, architecture: str | None = None) -> Source:
+    """What `open_folder` is about to read, from files that `stack` closes."""
+    path = Path(path).expanduser()
+    if (path / "checkpoints").is_dir():
+        raise UserError(f"{path} is a training run: `python -m lm.hub export {path} OUT` makes a folder of it")
+    if is_gguf(path):
+        file = GGUF(path)
+        config, stored = file.config(), file.tensors()
+    elif is_hf_folder(path):
+        config, stored = read_json(path / CONFIG), stored_in(path, stack)
+    else:
+        what = "has no config.json" if path.is_dir() else "is no folder" if path.exists() else "does not exist"
+        raise UserError(f"{path} {what}: give a Hugging Face folder or a .gguf file")
+    if architecture:
+        config |= {"architectures": [architecture]}
+    with _naming(path if is_gguf(path) else path / CONFIG):
+        described = read_config(config)
+        model = build(described.knobs)
+    with _naming(path):
+        tensors = renamed(stored, model, described.spelling)
+        knobs = _untied(described.knobs, described.spelling, tensors)
+    return Source(build(knobs), knobs, config, described.spelling, tensors)
+
+
+def is_gguf(path: str | Path) -> bool:
+    return Path(path).suffix.lower() == ".gguf"
+
+
+def _untied(knobs: dict[str, Any], spelling: Spelling, stored: Mapping[str, Stored]) -> dict[str, Any]:
+    """The knobs, untied where the file has two different tables.
+
+    Raises `UserError` where they are untied, but the file has a single table."""
+    model, names = build(knobs), spelling.names
+    wrong = {tensor.name for tensor, _ in compare(stored, model, names).misshapen}  # which reading will tell of
+    sound = Lazy({name: tensor for name, tensor in stored.items() if tensor.name not in wrong})
+    if knobs.get("tied") and differing_names(model, names, sound):
+        return knobs | {"tied": False}
+    if knobs.get("tied") is False and (missing := missing_names(model, names, stored)):
+        tied = build(knobs | {"tied": True})
+        if not missing_names(tied, names, stored):
+            files = ", ".join(sorted({tensor.path.name for tensor in stored.values()})[:2])
+            raise UserError(
+                f"tensor {missing[0]!r} is missing from {files}, and the config does not tie it to the token table: "
+                "get the whole file, or set tie_word_embeddings to true if it was trained so"
+            )
+    return knobs
+
+
+@contextlib.contextmanager
+def _naming(path: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except UserError as e:
+        raise UserError(f"{path}: {e}") from e

@@ -1,0 +1,133 @@
+"""A model written as a Hugging Face folder, which transformers opens: config.json, weights, tokenizer."""
+
+import functools
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from lm.core.component import from_dict
+from lm.core.errors import UserError, nearest
+from lm.core.param import Tree
+from lm.data.hf_tokenizer import HFTokenizer
+from lm.data.tokenizers import SentencePieceTokenizer
+from lm.hub.config import spelling, write_config
+from lm.hub.folder import CONFIG, SHARD, write_folder
+from lm.hub.tensors import Progress, quiet, reason
+from lm.hub.text import Text
+from lm.zoo.build import DIALECTS, FAMILIES, build
+
+LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len")  # what model types call it
+DTYPES = {"float32": np.float32, "bfloat16": jnp.bfloat16, "float16": np.float16}
+
+
+def save_folder(
+    folder: str | Path,
+    knobs: Mapping[str, Any],
+    params: Tree,
+    text: Text | None = None,
+    *,
+    dtype: str = "float32",
+    model_type: str | None = None,
+    architecture: str | None = None,
+    length: int | None = None,
+    shard: int = SHARD,
+    progress: Progress = quiet,
+) -> dict[str, Any]:
+    """Write the model with these knobs (`config.model`, by family) and its parameters to `folder`; returns what
+    config.json says. `length`: the tokens that it was trained on at a time, for model types that tell them.
+
+    Raises `UserError` for another `dtype`, a model that the model type cannot tell, parameters of another model, or
+    where nothing can be written."""
+    if dtype not in DTYPES:
+        raise UserError(f"dtype {dtype!r} is unknown{nearest(dtype, DTYPES)}")
+    folder = Path(folder).expanduser()
+    config = config_of(knobs, model_type, architecture)
+    told = {name for field in DIALECTS[config["model_type"]].fields for name in field.names}
+    for name in told & set(LENGTHS) if length else ():
+        config.setdefault(name, length)
+    config["torch_dtype"] = dtype
+    if text is not None:
+        config = _ids(text, text.start if "encoder" in build(_components(knobs)).spec() else None) | config
+    names = spelling(config).names
+    write_folder(folder, build(_components(knobs)), params, names, DTYPES[dtype], shard, progress)
+    _write(folder / CONFIG, json.dumps(config, indent=2) + "\n")
+    if text is not None:
+        write_text(folder, text, length)
+    return config
+
+
+def config_of(
+    knobs: Mapping[str, Any], model_type: str | None = None, architecture: str | None = None
+) -> dict[str, Any]:
+    """The config.json of the model with these knobs, of the first of the family's model types that can tell it."""
+    if "family" not in knobs:
+        raise UserError("a model given as a tree of components has no name elsewhere: train one by family to export it")
+    plain = _common(_components(knobs))
+    fitting = [name for name, dialect in DIALECTS.items() if dialect.family == plain["family"]]
+    if model_type is not None:
+        return write_config(model_type, plain, architecture)
+    failure = UserError(f"the family {knobs['family']!r} has no model type elsewhere: it cannot be exported")
+    for name in fitting:
+        try:
+            return write_config(name, plain, architecture)
+        except UserError as e:
+            failure = e
+    raise failure
+
+
+def _components(knobs: Mapping[str, Any]) -> dict[str, Any]:
+    """Knobs as a checkpoint keeps them -> as zoo functions take them."""
+    return {name: from_dict(value, f"model.{name}") for name, value in knobs.items() if value is not None}
+
+
+def _common(knobs: dict[str, Any]) -> dict[str, Any]:
+    """A family that is another with some knobs set (Megatron: GPT-2), by the name of that other."""
+    family = FAMILIES[knobs["family"]]
+    if knobs["family"] in {dialect.family for dialect in DIALECTS.values()} or not isinstance(
+        family.make, functools.partial
+    ):
+        return knobs
+    base = next((name for name, other in FAMILIES.items() if other.make is family.make.func), None)
+    sizes = family.sizes[knobs["size"]] if knobs.get("size") else {}
+    given = {**family.make.keywords, **sizes, **knobs, "family": base, "size": None}
+    return {name: value for name, value in given.items() if value is not None} if base else knobs
+
+
+def _ids(text: Text, start: int | None) -> dict[str, Any]:
+    tokenizer, ends = text.tokenizer, list(text.ends)
+    ids = {
+        "bos_token_id": tokenizer.bos_id,
+        "eos_token_id": ends[0] if len(ends) == 1 else ends,
+        "pad_token_id": tokenizer.pad_id,
+        "decoder_start_token_id": start,
+    }
+    return {name: value for name, value in ids.items() if value is not None}
+
+
+def write_text(folder: Path, text: Text, length: int | None = None) -> None:
+    """Tokenizer files and chat template, where the tokenizer has a form that others read."""
+    config: dict[str, Any] = {"chat_template": text.template} if text.template else {}
+    config |= {"model_max_length": length} if length else {}
+    tokenizer = text.tokenizer
+    if isinstance(tokenizer, HFTokenizer):
+        _write(folder / "tokenizer.json", tokenizer.content)
+        config |= {"tokenizer_class": "PreTrainedTokenizerFast"}
+        config |= {f"{role}_token": piece for role, piece in tokenizer.special.items()}
+    elif isinstance(tokenizer, SentencePieceTokenizer):
+        _write(folder / "tokenizer.model", tokenizer.model)
+        config |= {"add_bos_token": bool(text.before), "add_eos_token": bool(text.after)}
+    else:
+        return
+    _write(folder / "tokenizer_config.json", json.dumps(config, indent=2) + "\n")
+
+
+def _write(path: Path, content: str | bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    except OSError as e:
+        raise UserError(f"cannot write {path} ({reason(e)}): choose a folder with room to write to") from e

@@ -1,0 +1,63 @@
+"""Models from elsewhere as models of ours: opened for generation and evaluation, or made a run's folder."""
+
+import contextlib
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from ml_collections.config_dict import ConfigDict
+
+from lm.core.component import to_dict
+from lm.core.errors import UserError
+from lm.hub.folder import is_hf_folder
+from lm.hub.open import Opened, is_gguf, open_folder, open_text
+from lm.hub.save import write_text
+from lm.hub.tensors import Progress, quiet
+from lm.train.checkpoint import Checkpoints, OpenedModel, meta_of, open_model
+from lm.train.config import default
+from lm.zoo.build import knobs
+
+
+def open_any(path: str | Path, step: int | None = None) -> OpenedModel:
+    """The model of a run's folder (the latest checkpoint, or that of `step`), of a Hugging Face folder or a GGUF file,
+    on one device."""
+    path = Path(path).expanduser()
+    if (path / "checkpoints").is_dir():
+        return open_model(path, step)
+    if not (is_gguf(path) or is_hf_folder(path)):
+        what = "holds neither checkpoints/ nor config.json" if path.is_dir() else "is no folder"
+        raise UserError(f"{path} {what}: give the --workdir of a training run, a Hugging Face folder, or a .gguf file")
+    if step is not None:
+        raise UserError(f"{path} has no steps: leave out --step={step}")
+    text, opened = open_text(path), open_folder(path)
+    params = jax.tree.map(jnp.asarray, opened.params)
+    return OpenedModel(opened.model, params, text, config_of(opened, path), None)
+
+
+def import_run(
+    source: str | Path, out: str | Path, architecture: str | None = None, progress: Progress = quiet
+) -> Opened:
+    """Make `out` a run's folder whose checkpoint of step 0 is the model of a Hugging Face folder or a GGUF file, its
+    tokenizer beside it. Raises `UserError` where there is a run already."""
+    out = Path(out).expanduser()
+    if (out / "checkpoints").exists():
+        raise UserError(f"{out} holds a run already: choose another folder")
+    text, opened = open_text(source), open_folder(source, architecture, progress)
+    write_text(out, text)
+    files = (out / name for name in ("tokenizer.json", "tokenizer.model"))
+    config = config_of(opened, next(file for file in files if file.is_file()))
+    with contextlib.closing(Checkpoints(out)) as checkpoints:
+        meta = meta_of(config, opened.model, text.tokenizer, "") | {"wording": text.saved()}
+        checkpoints.write(0, {"params": opened.params}, meta)
+    return opened
+
+
+def config_of(opened: Opened, tokenizer: str | Path) -> ConfigDict:
+    """The config of a run with that model: its own context, one row at a time."""
+    told = opened.config
+    length = opened.model.longest or told.get("max_position_embeddings") or told.get("n_positions")
+    config = default()
+    with config.unlocked():
+        config.model = knobs(**{name: to_dict(value) for name, value in opened.knobs.items() if value is not None})
+    config.data.update(tokenizer=str(tokenizer), length=int(length or config.data.length), batch_size=1)
+    return config

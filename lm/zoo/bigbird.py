@@ -1,0 +1,138 @@
+"""BigBird (Zaheer et al. 2020, arXiv 2007.14062): BERT whose tokens see blocks beside their own, the first and the last
+block of the text, and some at random. For a text of few blocks that is all of it."""
+
+import dataclasses
+
+from lm.core.param import Normal
+from lm.model.attention import Attention
+from lm.model.block import Block
+from lm.model.heads import RowScores
+from lm.model.layers import LayerNorm
+from lm.model.masks import Bidirectional
+from lm.model.mlp import MLP
+from lm.model.positions import Learned
+from lm.model.residual import PostNorm
+from lm.model.scores import EdgeBlocks
+from lm.model.stack import Stack
+from lm.model.transformer import LanguageModel
+from lm.zoo import bert
+from lm.zoo.dialect import (
+    ACTIVATIONS,
+    Class,
+    Config,
+    Dialect,
+    Fixed,
+    Knob,
+    Unused,
+    act,
+    labels,
+    layers_heads,
+)
+from lm.zoo.family import Family, Sizes
+from lm.zoo.names import Table, rows
+from lm.zoo.parts import head_size
+
+SIZES: Sizes = {"roberta-base": bert.BASE, "roberta-large": bert.LARGE}
+FULL, SPARSE = "original_full", "block_sparse"  # as transformers has them
+
+
+def bigbird(
+    *,
+    layers: int,
+    d_model: int,
+    heads: int,
+    d_ff: int | None = None,
+    vocab: int = 50358,
+    context: int = 4096,
+    types: int = 2,
+    sparse: bool = True,
+    block: int = 64,
+    random_blocks: int = 3,
+    bias: bool = True,
+    scaled: bool = False,
+    activation: str = "gelu_tanh",
+    eps: float = 1e-12,
+    dropout: float = 0.0,
+    pretraining: tuple[str, ...] = ("mlm",),
+    tied: bool = True,
+) -> LanguageModel:
+    """A BigBird of any shape; `sparse` is its attention in blocks of `block` tokens. With `bias` queries, keys and
+    values have one; `scaled` multiplies tokens' embeddings by sqrt(d_model). `pretraining`: see `lm.zoo.bert.bert`."""
+    init, norm = Normal(0.02), LayerNorm(eps)
+    attention = Attention(
+        heads=heads,
+        head_dim=head_size(d_model, heads),
+        mask=Bidirectional(),
+        terms=(EdgeBlocks(block, random_blocks, (5 + 2 * random_blocks) * block),) if sparse else (),
+        biases=("q", "k", "v", "o") if bias else ("o",),
+        dropout=dropout,
+        init=init,
+        out_init=init,
+    )
+    mlp = MLP(d_ff or 4 * d_model, activation, init=init, out_init=init)
+    one = Block((("attention", attention), ("mlp", mlp)), PostNorm(norm, dropout=dropout))
+    model = bert.encoder(
+        Stack.of([one] * layers),
+        d_model=d_model,
+        vocab=vocab,
+        position=Learned(context, init=init),
+        types=types,
+        embed_norm=norm,
+        norm=norm,
+        activation=activation,
+        pretraining=pretraining,
+        dropout=dropout,
+        tied=tied,
+    )
+    embed = dataclasses.replace(model.body.embed, scale=d_model**0.5 if scaled else 1.0)
+    return dataclasses.replace(model, body=dataclasses.replace(model.body, embed=embed))
+
+
+FAMILIES = {"bigbird": Family(bigbird, SIZES, "arXiv 2007.14062")}
+
+
+def _classifier(config: Config) -> RowScores:
+    return RowScores(labels(config), activation=ACTIVATIONS[config.get("hidden_act", "gelu_new")])
+
+
+def _classes() -> dict[str, Class]:
+    """BERT's, but for a classifier of its own; that of answers has a layer more and is left out."""
+    found = bert.classes("BigBird", "bert.", pooler="pooler")
+    found["BigBirdForSequenceClassification"] = Class(
+        head=_classifier, names=rows("head/", "classifier.", ("dense", "dense"), ("out", "out_proj"))
+    )
+    kinds = ("ForMaskedLM", "ForPreTraining", "Model", "ForSequenceClassification", "ForTokenClassification")
+    return {f"BigBird{kind}": found[f"BigBird{kind}"] for kind in kinds}
+
+
+def _names(config: Config) -> Table:
+    return (*bert.pretrained_names("bert.")(config), *bert.spare("bert.pooler"))
+
+
+DIALECTS = {
+    "big_bird": Dialect(
+        "bigbird",
+        _classes(),
+        (
+            *layers_heads("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
+            Knob("context", "max_position_embeddings", 4096),
+            Knob("vocab", "vocab_size", 50358),
+            Knob("types", "type_vocab_size", 2),
+            Knob(
+                "sparse", "attention_type", SPARSE, {SPARSE: True, FULL: False}.__getitem__, [FULL, SPARSE].__getitem__
+            ),
+            Knob("block", "block_size", 64),
+            Knob("random_blocks", "num_random_blocks", 3),
+            Knob("bias", "use_bias", True),
+            Knob("scaled", "rescale_embeddings", False),
+            act("activation", "hidden_act", "gelu_new"),
+            Knob("eps", "layer_norm_eps", 1e-12),
+            Knob("tied", "tie_word_embeddings", True),
+            Fixed("is_decoder", (False,)),
+            Fixed("add_cross_attention", (False,)),
+            Unused("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"),
+        ),
+        _names,
+        "bert.",
+    )
+}

@@ -1,0 +1,148 @@
+"""Longformer (Beltagy et al. 2020, arXiv 2004.05150), and Lawformer (Xiao et al. 2021, 2105.03887), which was trained
+on Chinese court files.
+
+RoBERTa with a window of attention on either side in each layer, and tokens marked in the rows `global`, which see and
+are seen by all through projections of their own: the first for a classifier of texts, the question's for answers."""
+
+import dataclasses
+import functools
+
+from lm.core.errors import UserError, nearest
+from lm.core.param import Normal
+from lm.model.anchors import Anchored
+from lm.model.attention import Attention
+from lm.model.block import Block
+from lm.model.layers import LayerNorm
+from lm.model.marks import BeforeToken, FirstToken, Mark
+from lm.model.masks import Bidirectional, Window
+from lm.model.mlp import MLP
+from lm.model.positions import Learned
+from lm.model.residual import PostNorm
+from lm.model.stack import Stack
+from lm.model.transformer import LanguageModel
+from lm.zoo import roberta
+from lm.zoo.bert import BASE, CHINESE, LARGE, encoder
+from lm.zoo.dialect import Class, Config, Dialect, Knob, Unused, act, layers_heads
+from lm.zoo.family import Family, Sizes
+from lm.zoo.names import LAYER, Table, rows
+from lm.zoo.parts import head_size, layer_ties
+
+SIZES: Sizes = {"base-4096": BASE, "large-4096": LARGE}
+
+
+def longformer(
+    *,
+    layers: int,
+    d_model: int,
+    heads: int,
+    d_ff: int | None = None,
+    vocab: int = 50265,
+    context: int = 4096,
+    offset: int = 2,
+    types: int = 1,
+    windows: int | tuple[int, ...] = 512,
+    marked: str = "given",
+    separator: int = 2,
+    most: int | None = None,
+    activation: str = "gelu",
+    eps: float = 1e-5,
+    dropout: float = 0.0,
+    tied: bool = True,
+) -> LanguageModel:
+    """A Longformer of any shape. Of `windows`, one for all layers or one for each, half lies on either side. Where a
+    batch has no rows `global`, nothing is `marked` ("given"), or the "first" token is, or the "question" before the
+    first `separator`, a token's id. `most` bounds how many tokens of a row are marked, and with them the cost, which is
+    that of full attention without. Positions begin at row `offset` of their table."""
+    marks: dict[str, Mark | None] = {"given": None, "first": FirstToken(), "question": BeforeToken(separator)}
+    if marked not in marks:
+        raise UserError(f"model.marked={marked!r} is unknown{nearest(marked, marks)}")
+    each = (windows,) * layers if isinstance(windows, int) else windows
+    if len(each) != layers or any(w < 2 or w % 2 for w in each):
+        raise UserError(f"model.windows={windows} must be even, one number or one for each of the {layers} layers")
+    init, norm = Normal(0.02), LayerNorm(eps)
+    attention = functools.partial(
+        Attention,
+        heads=heads,
+        head_dim=head_size(d_model, heads),
+        biases=("q", "k", "v", "o"),
+        dropout=dropout,
+        init=init,
+        out_init=init,
+    )
+    anchors = attention(mask=Bidirectional())
+    mlp = MLP(d_ff or 4 * d_model, activation, init=init, out_init=init)
+    reads = [Anchored(attention(mask=Window(w // 2 + 1, w // 2 + 1)), anchors, most) for w in each]
+    stack = Stack.of([Block((("attention", a), ("mlp", mlp)), PostNorm(norm, dropout=dropout)) for a in reads])
+    model = encoder(
+        stack,
+        d_model=d_model,
+        vocab=vocab,
+        position=Learned(context + offset, offset, init),
+        types=types,
+        embed_norm=norm,
+        norm=norm,
+        activation="gelu",
+        pretraining=("mlm",),
+        dropout=dropout,
+        tied=tied,
+    )
+    mark, ties = marks[marked], layer_ties(stack, "attention/anchors/o", "attention/o")
+    return dataclasses.replace(model, ties=model.ties + ties, marks=(("global", mark),) if mark else ())
+
+
+FAMILIES = {
+    "longformer": Family(longformer, SIZES, "arXiv 2004.05150"),
+    "lawformer": Family(functools.partial(longformer, vocab=CHINESE, eps=1e-12), {"base": BASE}, "arXiv 2105.03887"),
+}
+
+
+def _names(config: Config) -> Table:
+    """transformers' LongformerForMaskedLM: RoBERTa's names, and projections of marked tokens."""
+    own = (("q", "query_global"), ("k", "key_global"), ("v", "value_global"))
+    marked = rows(f"{LAYER}attention/anchors/", "longformer.encoder.layer.{layer}.attention.self.", *own)
+    return (*roberta.names("longformer.")(config), *marked)
+
+
+# transformers marks the first token for a classifier, and questions for answers, where a call does not say.
+MARKED: dict[str, dict[str, str]] = {
+    "MaskedLM": {},
+    "SequenceClassification": {"marked": "first"},
+    "QuestionAnswering": {"marked": "question"},  # before the other class with such a head, which marks nothing
+    "TokenClassification": {},
+}
+
+
+def _classes() -> dict[str, Class]:
+    known = roberta.classes("Longformer", "longformer.")
+    found = {f"LongformerFor{task}": known[f"LongformerFor{task}"]._replace(knobs=m) for task, m in MARKED.items()}
+    return found | {"LongformerModel": known["LongformerModel"]}
+
+
+def _read_windows(windows: int | list[int]) -> int | tuple[int, ...]:
+    return windows if isinstance(windows, int) else tuple(windows)
+
+
+def _write_windows(windows: int | tuple[int, ...]) -> int | list[int]:
+    return windows if isinstance(windows, int) else list(windows)
+
+
+DIALECTS = {
+    "longformer": Dialect(
+        "longformer",
+        _classes(),
+        (
+            *layers_heads("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
+            roberta.CONTEXT,
+            Knob("vocab", "vocab_size", 30522),
+            Knob("types", "type_vocab_size", 2),
+            Knob("windows", "attention_window", 512, _read_windows, _write_windows),
+            Knob("separator", "sep_token_id", 2),
+            act("activation", "hidden_act", "gelu"),
+            Knob("eps", "layer_norm_eps", 1e-12),
+            Knob("tied", "tie_word_embeddings", True),
+            Unused("hidden_dropout_prob", "attention_probs_dropout_prob", "onnx_export"),
+        ),
+        _names,
+        "longformer.",
+    )
+}

@@ -1,0 +1,66 @@
+"""PanGu-alpha (Zeng et al. 2021, arXiv 2104.12369): GPT-2's decoder, on top of which stands a query layer: its queries
+come from a second table of positions, which says what place is to be predicted, its keys and values from the layers
+below.
+
+The final norm stands before the query layer, not after it, and its queries are not normed, as in the published code,
+whose GELU is x sigmoid(1.702 x)."""
+
+import dataclasses
+
+from lm.core.param import Normal
+from lm.model.attention import Attention
+from lm.model.layers import LayerNorm
+from lm.model.mlp import MLP
+from lm.model.positions import Learned
+from lm.model.transformer import LanguageModel
+from lm.zoo.family import Family
+from lm.zoo.parts import decoder, head_size, pre_norm
+
+SIZES = {
+    "2.6b": {"layers": 32, "d_model": 2560, "heads": 32},
+    "13b": {"layers": 40, "d_model": 5120, "heads": 40},
+    "200b": {"layers": 64, "d_model": 16384, "heads": 128},
+}
+
+
+def pangu(
+    *,
+    layers: int,
+    d_model: int,
+    heads: int,
+    head_dim: int | None = None,
+    d_ff: int | None = None,
+    vocab: int = 40000,
+    context: int = 1024,
+    activation: str = "quick_gelu",
+    eps: float = 1e-5,
+    dropout: float = 0.0,
+    tied: bool = True,
+) -> LanguageModel:
+    """A PanGu-alpha of any shape. `layers` counts the query layer. d_ff defaults to 4 d_model."""
+    init, out_init = Normal(0.02), Normal(0.02, depth=2 * layers)
+    norm = LayerNorm(eps)
+    attention = Attention(
+        heads=heads,
+        head_dim=head_dim or head_size(d_model, heads),
+        biases=("q", "k", "v", "o"),
+        dropout=dropout,
+        init=init,
+        out_init=out_init,
+    )
+    mlp = MLP(d_ff or 4 * d_model, activation, init=init, out_init=out_init)
+    asking = dataclasses.replace(attention, query=Learned(context, init=init))
+    last = dataclasses.replace(pre_norm(asking, mlp, norm, dropout), norm=norm)
+    return decoder(
+        [pre_norm(attention, mlp, norm, dropout)] * (layers - 1) + [last],
+        d_model=d_model,
+        vocab=vocab,
+        norm=None,
+        tied=tied,
+        position=Learned(context, init=init),
+        dropout=dropout,
+        init=init,
+    )
+
+
+FAMILIES = {"pangu": Family(pangu, SIZES, "arXiv 2104.12369")}
