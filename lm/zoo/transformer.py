@@ -85,7 +85,7 @@ def transformer(
         return MLP(width or 4 * d_model, activation, bias=mlp_bias, init=init, out_init=init)
 
     def tower(vocab: int, blocks: list[Block], embed_norm: Norm | None, token_norm: Norm | None = None) -> Transformer:
-        scale = math.sqrt(d_model) if scaled else 1.0
+        scale = math.sqrt(d_model) if scaled and token_norm is None else 1.0  # which that norm would undo
         embed = Embed(vocab, position, norm=embed_norm, token_norm=token_norm, scale=scale, dropout=dropout, init=init)
         return Transformer(d_model, embed, Stack.of(blocks, norm=final))
 

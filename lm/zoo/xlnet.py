@@ -135,7 +135,7 @@ DIALECTS = {
             Knob("clamp", "clamp_len", -1, lambda n: n if n > 0 else None, lambda n: n or -1),
             Knob("eps", "layer_norm_eps", 1e-12),
             Knob("tied", "tie_word_embeddings", True),
-            Fixed("untie_r", (True,)),
+            Unused("untie_r"),  # files hold the biases of each layer either way
             Fixed("same_length", (False,)),  # what it hides depends on how much was remembered so far
             Fixed("bi_data", (False,)),  # reads the second half of a batch backwards: positions can
             Fixed("summary_type", ("last",)),
