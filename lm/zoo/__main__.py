@@ -46,8 +46,13 @@ def main(argv: list[str]) -> None:
 
 
 def chosen(name: str, size: str) -> dict[str, str]:
-    """Knobs of a family's size. Raises `UserError`, which names the sizes that come close, where there is none."""
+    """Knobs of a family's size, of which the version may be left out: the first with the rest of the name is meant.
+    Raises `UserError`, which names the sizes that come close, where there is none."""
     known = list(FAMILIES[name].sizes)
+    if size not in known and (versions := [s for s in known if s.endswith(f"-{size}")]):
+        also = f"; there is {' and '.join(versions[1:])} too" if versions[1:] else ""
+        print(f"{name} {size}: taken for {versions[0]}{also}", file=sys.stderr)
+        size = versions[0]
     if size not in known:
         close = [s for s in known if size.lower() in s] or difflib.get_close_matches(size, known, n=3, cutoff=0.4)
         hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else f"; there are {', '.join(known)}"

@@ -110,11 +110,17 @@ def test_json_rebuilds_the_model(capsys, monkeypatch):
     assert build(tree) == build({"family": "gemma3", "size": "4b"})
 
 
+def test_a_size_without_its_version(capsys, monkeypatch):
+    assert shown(capsys, monkeypatch, "llama", "7b").startswith("llama 7b")
+    main(["llama", "7b"])
+    assert capsys.readouterr().err == "llama 7b: taken for 1-7b; there is 2-7b too\n"
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
         (["lama"], "family 'lama' is unknown; did you mean 'llama'?"),
-        (["llama", "7b"], "llama has no size '7b'; did you mean '1-7b' or '2-7b'?"),
+        (["llama", "405"], "llama has no size '405'; did you mean '3.1-405b'?"),
         (["gpt2", "smal"], "gpt2 has no size 'smal'; did you mean 'small'?"),
         (["gpt1", "xyz"], "gpt1 has no size 'xyz'; there are base"),
         (["llama", "--jsn"], "flag --jsn is unknown: there is --json, for a family and a size"),
