@@ -7,7 +7,7 @@ from lm.model.layers import LayerNorm
 from lm.model.mlp import MLP
 from lm.model.scores import Alibi
 from lm.model.transformer import LanguageModel
-from lm.zoo.dialect import ANSWERS, Config, Custom, Dialect, Fixed, Knob, Knobs, Unused, generators
+from lm.zoo.dialect import ANSWERS, Class, Config, Custom, Dialect, Fixed, Knob, Knobs, Unused, generators
 from lm.zoo.family import Family
 from lm.zoo.names import LAYER, QKV, SAME, Table, rows
 from lm.zoo.parts import decoder, head_size, pre_norm
@@ -82,7 +82,8 @@ def _write(knobs: Knobs) -> dict:
 DIALECTS = {
     "mpt": Dialect(
         "mpt",
-        generators("Mpt", tokens="classifier", answers=ANSWERS),
+        # Published files name the class of the code that they came with.
+        generators("Mpt", tokens="classifier", answers=ANSWERS) | {"MPTForCausalLM": Class()},
         (
             Knob("d_model", ("d_model", "hidden_size")),
             Knob("layers", ("n_layers", "num_hidden_layers")),
