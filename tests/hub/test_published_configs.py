@@ -1,0 +1,19 @@
+"""config.json as it was published with well-known weights, fields of its time and gaps included."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lm.core.param import count
+from lm.hub.config import read_config
+from lm.zoo.build import build
+
+PUBLISHED = json.loads((Path(__file__).parent / "published_configs.json").read_text())
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_config_is_read(name):
+    """Nothing is refused, and the sizes give the number of parameters that the weights have."""
+    told = PUBLISHED[name]
+    assert count(build(read_config(told["config"]).knobs).spec()) == told["parameters"]
