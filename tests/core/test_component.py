@@ -20,7 +20,7 @@ from lm.model.rotary import LinearScaling, Rotary
 from lm.model.scores import BucketedBias, ContentToPosition, Distances
 from lm.model.sources import Cross, Own, Recurrence
 from lm.model.stack import Stack
-from tests import toys
+from tests import toy_towers, toys
 
 sizes, rates = st.integers(1, 9), st.floats(0, 1)
 inits = st.one_of(st.builds(Normal, rates, sizes), st.builds(FanIn, rates))
@@ -65,7 +65,7 @@ def test_json_round_trip(tree):
     assert hash(again) == hash(tree)
 
 
-@pytest.mark.parametrize("make", [*toys.DECODERS.values(), toys.encoder_decoder, toys.two_models])
+@pytest.mark.parametrize("make", [*toys.DECODERS.values(), toy_towers.encoder_decoder, toy_towers.two_models])
 def test_whole_models_round_trip(make):
     assert from_dict(json.loads(json.dumps(to_dict(make())))) == make()
 

@@ -10,13 +10,13 @@ from lm.core.errors import UserError
 from lm.core.param import abstract, initialize
 from lm.hub import as_linen, as_nnx
 from lm.zoo.build import FAMILIES, build
-from tests import toys
+from tests import toy_towers, toys
 
 ATTENTION = toys.attention(dropout=0.5)
 MODELS = {
     "plain": toys.language_model([toys.block(ATTENTION)] * 3),
     "experts": toys.routed(),
-    "encoder-decoder": toys.encoder_decoder(),
+    "encoder-decoder": toy_towers.encoder_decoder(),
 }
 
 

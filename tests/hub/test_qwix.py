@@ -7,12 +7,12 @@ import pytest
 
 from lm.hub import as_linen
 from lm.model.transformer import Model
-from tests import toys
+from tests import toy_towers, toys
 
 qwix = pytest.importorskip("qwix", reason='qwix is not installed: pip install -e ".[qwix]"')
 
 PLAIN = toys.language_model([toys.block(toys.attention())] * 3)
-MODELS = {"plain": PLAIN, "experts": toys.routed(), "encoder-decoder": toys.encoder_decoder()}
+MODELS = {"plain": PLAIN, "experts": toys.routed(), "encoder-decoder": toy_towers.encoder_decoder()}
 
 
 def setting(model: Model) -> tuple:

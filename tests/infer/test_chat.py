@@ -11,7 +11,7 @@ from lm.hub.text import Text
 from lm.infer.chat import chat_ids, check_writes, prompt_of, render
 from lm.model.heads import RowScores, States, TokenScores
 from lm.zoo.build import build
-from tests import toys
+from tests import toy_towers
 
 pytest.importorskip("jinja2", reason="the package jinja2 is not installed")
 tokenizers = pytest.importorskip("tokenizers", reason="the package tokenizers is not installed")
@@ -92,7 +92,7 @@ def test_tokens_around_a_text():
 def test_models_that_write_no_text():
     shape = {"layers": 1, "d_model": 8, "heads": 2, "d_ff": 8, "vocab": 9}
     check_writes(build({"family": "llama", **shape}))
-    check_writes(toys.encoder_decoder())
+    check_writes(toy_towers.encoder_decoder())
     for mask in ("Bidirectional", "Window"):
         model = to_dict(build({"family": "llama", **shape}))
         attention = dict(model["body"]["stack"]["segments"][0]["pattern"][0]["parts"])["attention"]
@@ -105,7 +105,7 @@ def test_models_that_write_no_text():
 
 
 def test_an_encoder_reads_the_text():
-    pair = toys.encoder_decoder()
+    pair = toy_towers.encoder_decoder()
     own = Text.of(ByteTokenizer(), None)
     prompt = prompt_of(pair, own, own.tokenizer.encode("a"))
     assert prompt.ids.tolist() == [0] and prompt.encoder.tolist() == [ord("a") + 3, 1]

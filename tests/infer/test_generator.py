@@ -11,7 +11,7 @@ from lm.core.errors import UserError
 from lm.infer.generate import ENDED, Generator, unrolled
 from lm.infer.sampling import Sampler
 from lm.zoo.llama import llama
-from tests import toys
+from tests import toy_towers, toys
 
 GREEDY = Sampler(temperature=0)
 NEW = 4  # everywhere, so that tests share programs
@@ -43,7 +43,7 @@ def test_greedy_equals_recomputing_everything(name):
 
 
 def test_an_encoder_decoder_reads_its_input_once():
-    model = toys.encoder_decoder()
+    model = toy_towers.encoder_decoder()
     params = toys.values(model.spec())
     start, inputs = [np.array([0])] * 2, [np.array([4, 2, 9, 9]), np.array([6, 1, 8, 3])]
     generate = Generator(model, params)

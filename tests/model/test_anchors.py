@@ -15,7 +15,7 @@ from lm.model.anchors import Anchored
 from lm.model.cost import flops
 from lm.model.marks import BeforeToken, FirstToken
 from lm.model.masks import Bidirectional, Causal, Either, Window
-from tests import toys
+from tests import toy_towers, toys
 from tests.toys import HEADS, LENGTH, SIZE, D
 
 SEGMENTS, REAL = np.array([1, 1, 1, 1, 1, 2, 2, 0]), 7  # two texts and padding
@@ -125,7 +125,7 @@ def test_marks_of_packed_texts():
 
 
 def test_rows_of_the_batch_come_before_marks():
-    model = toys.windowed_encoder()
+    model = toy_towers.windowed_encoder()
     params, tokens = toys.values(model.spec()), toys.tokens(2)
     none = {"tokens": tokens, "global": jnp.zeros_like(tokens)}
     first = {"tokens": tokens, "global": jnp.zeros_like(tokens).at[:, 0].set(1)}

@@ -9,7 +9,7 @@ from lm.core.param import abstract, count
 from lm.model.cost import flops, forward_flops, training_flops
 from lm.zoo.gpt2 import gpt2
 from lm.zoo.gpt3 import SIZES, gpt3
-from tests import toys
+from tests import toy_towers, toys
 
 
 def test_a_small_decoder_by_hand():
@@ -27,7 +27,7 @@ def test_an_encoder_decoder_by_hand():
     own, mlp = 4 * d * d, 2 * d * f
     encoder = 2 * t * (own + 2 * t * d + mlp)
     decoder = 2 * s * (own + 2 * s * d + mlp) + 2 * (s * (2 * d * d + 2 * t * d) + t * 2 * d * d)
-    assert forward_flops(toys.encoder_decoder(), s, t) == 2 * (encoder + decoder + s * d * vocab)
+    assert forward_flops(toy_towers.encoder_decoder(), s, t) == 2 * (encoder + decoder + s * d * vocab)
 
 
 @pytest.mark.parametrize("name", ["windows", "dense_first", "shared_layers"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lm.core.ctx import Run
-from tests import toys
+from tests import toy_towers, toys
 
 PAD = np.array([0, 3])  # padding on the left of each row
 MANY, TWO = (4, 1, 2, 1), (4, 4)  # the first is the prompt: a prefix must lie within it
@@ -57,7 +57,7 @@ def test_decoding_equals_one_call(name):
 
 
 def test_slots_primed_by_the_first_call_stand_in_for_the_encoder():
-    model = toys.encoder_decoder()
+    model = toy_towers.encoder_decoder()
     params, whole = toys.values(model.spec()), toys.tokens(2)
     source = {"encoder/tokens": toys.tokens(2, 5, 1), "encoder/segments": jnp.array([[1] * 5, [1, 1, 1, 0, 0]])}
     expected, _, _ = toys.forward(model, params, {"tokens": whole, **source})
@@ -70,7 +70,7 @@ def test_slots_primed_by_the_first_call_stand_in_for_the_encoder():
 
 
 def test_slots_keep_their_dtype():
-    model = toys.encoder_decoder()
+    model = toy_towers.encoder_decoder()
     params = toys.values(model.spec())
     room = toys.Room(2, toys.LENGTH, 5, jnp.bfloat16)
     batch = {

@@ -25,17 +25,17 @@ from lm.model.rotary import LinearScaling, Rotary
 from lm.model.scores import BucketedBias
 from lm.model.sources import Recurrence
 from lm.model.summaries import Summaries
-from tests import toys
+from tests import toy_towers, toys
 
 MODELS = (
     *(make() for make in toys.DECODERS.values()),
     toys.many_ahead(),
-    toys.encoder(),
-    toys.windowed_encoder(),
-    toys.encoder_decoder(),
-    toys.predictors(),
-    toys.long_reader(),
-    toys.two_models(),
+    toy_towers.encoder(),
+    toy_towers.windowed_encoder(),
+    toy_towers.encoder_decoder(),
+    toy_towers.predictors(),
+    toy_towers.long_reader(),
+    toy_towers.two_models(),
 )
 
 # What to put where a knob holds None or another component: the first that the type hint allows and that is new.

@@ -8,7 +8,8 @@ import pytest
 from lm.core.ctx import Ctx
 from lm.core.leaf import LoRA, Quantized, dot, quantize, take
 from lm.core.param import count, flatten
-from tests import toys
+from lm.model.transformer import EncoderDecoder
+from tests import toy_towers, toys
 
 
 def adapted(w: jax.Array, rng: np.random.Generator, rank: int = 2, b: float = 0.0) -> LoRA:
@@ -126,7 +127,7 @@ def test_dot_and_take_dispatch_on_the_leaf(leaf):
 
 
 def test_three_parts_read_one_table():
-    model = toys.encoder_decoder()
+    model = toy_towers.encoder_decoder()
     spec = model.spec()
     tables = [path for path, p in flatten(spec) if toys.VOCAB in p.shape]
     assert tables == ["decoder/embed/token"]
@@ -136,7 +137,7 @@ def test_three_parts_read_one_table():
     @jax.jit
     def logits(encoder, decoder, head):
         """With a table of its own for each reader."""
-        untied = toys.EncoderDecoder(model.encoder, model.decoder, model.head)
+        untied = EncoderDecoder(model.encoder, model.decoder, model.head)
         own = params | {"head": {"w": head}}
         own |= {name: own[name] | {"embed": {"token": t}} for name, t in (("encoder", encoder), ("decoder", decoder))}
         x, _, _ = untied.hidden(own, batch, Ctx())
@@ -150,7 +151,7 @@ def test_three_parts_read_one_table():
 
 
 def test_two_models_share_their_embeddings():
-    group = toys.two_models()
+    group = toy_towers.two_models()
     spec = group.spec()
     assert "embed" not in spec["generator"]["body"]
     generator, discriminator = dict(group.parts).values()

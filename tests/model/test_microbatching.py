@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lm.core.ctx import Ctx, dropout
-from tests import toys
+from tests import toy_towers, toys
 
 KEY = jax.random.key(7)
 BATCH = {"tokens": toys.tokens(4), "row": jnp.array([4, 5, 6, 7])}
@@ -16,9 +16,12 @@ def part(batch: dict, rows: slice) -> dict:
     return {k: v[rows] for k, v in batch.items()}
 
 
-@pytest.mark.parametrize("name", ["dense_first", "encoder_decoder"])
+MODELS = {"dense_first": toys.dense_first(1.0, 0.25), "encoder_decoder": toy_towers.encoder_decoder()}
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_parts_of_a_batch_equal_the_whole(name):
-    model = toys.dense_first(1.0, 0.25) if name == "dense_first" else getattr(toys, name)()
+    model = MODELS[name]
     params = toys.values(model.spec())
     batch = BATCH | ({"encoder/tokens": toys.tokens(4, 5)} if name == "encoder_decoder" else {})
     whole, _, out = toys.forward(model, params, batch, KEY)

@@ -10,10 +10,10 @@ import pytest
 from lm.core.ctx import Ctx
 from lm.core.errors import UserError
 from lm.objectives.causal import TokenLoss
-from tests import toys
+from tests import toy_towers, toys
 from tests.zoo import plain
 
-MODEL = toys.predictors()
+MODEL = toy_towers.predictors()
 PARAMS = toys.values(MODEL.spec())
 SOURCE = toys.tokens(1, 6, seed=1)
 
