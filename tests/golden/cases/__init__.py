@@ -10,6 +10,7 @@ from tests.golden.cases import (
     encoders,
     encoders_relative,
     encoders_window,
+    recent,
     xlnet,
 )
 
@@ -17,6 +18,7 @@ CASES: dict[str, Case] = {
     name: case
     for group in (
         decoders,
+        recent,
         deepseek,
         classifiers,
         encdec_t5,

@@ -1,7 +1,7 @@
 """Other heads on the decoders: classifiers of rows and of tokens, and ends of answers."""
 
 from tests.golden.case import Case
-from tests.golden.cases import decoders
+from tests.golden.cases import decoders, recent
 
 # Which of a decoder's cases -> the classes beside its language model.
 ROWS, TOKENS, ANSWERS = "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering"
@@ -37,7 +37,7 @@ SHORT = {ROWS: "rows", TOKENS: "tokens", ANSWERS: "answers"}
 
 
 def _case(base: str, kind: str) -> Case:
-    case = decoders.CASES[base]
+    case = (decoders.CASES | recent.CASES)[base]
     return case._replace(kind=kind, config={**case.config, "pad_token_id": 1, "num_labels": 3}, gradients=())
 
 
