@@ -11,9 +11,8 @@ checkpoint (or --step), averaged parameters where the run kept an average. No pi
 
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from absl import flags
 
@@ -51,6 +50,7 @@ def inspect(path: str) -> None:
 
     from lm.core.param import count
     from lm.hub import open as hub
+    from lm.zoo import show
     from lm.zoo.build import DIALECTS
 
     with contextlib.ExitStack() as stack:
@@ -71,8 +71,9 @@ def inspect(path: str) -> None:
         table.add_column(path)
         for name, value in rows.items():
             table.add_row(name, str(value))
-        Console().print(table)
-        print("\n".join(tree(source.model)))
+        console = Console(highlight=False, markup=False)
+        console.print(table)
+        console.print(show.tree(source.model, console.width))
         wrong = [f"missing: {name}" for name in comparison.missing]
         wrong += [f"unknown: {tensor.name} {list(tensor.shape)}" for tensor in comparison.unknown]
         wrong += [
@@ -135,32 +136,6 @@ def size_of(text: str) -> int:
     if not found or float(found[1]) == 0:
         raise UserError(f"--max_shard_size={text} is no size: give a number and KB, MB or GB")
     return int(float(found[1]) * UNITS[found[2]])
-
-
-def tree(model: Any) -> Iterator[str]:
-    """The model in short: a line for its embedding, each pattern of layers, and its head."""
-    for name in ("body", "encoder", "decoder"):
-        tower = getattr(model, name, None)
-        if tower is not None:
-            yield f"{name}: {_short(tower.embed)}"
-            for segment in tower.stack.segments:
-                for block in segment.pattern:
-                    parts = ", ".join(f"{part}: {_short(inner)}" for part, inner in block.parts)
-                    yield f"  {segment.repeats} x {type(block.residual).__name__}({parts})"
-    yield f"head: {_short(model.head)}"
-    yield from (f"tied: {alias} = {owner}" for alias, owner in model.ties)
-
-
-def _short(part: Any) -> str:
-    """A component and those of its plain knobs that are not the defaults."""
-    import dataclasses
-
-    knobs = [
-        f"{f.name}={value!r}"
-        for f in dataclasses.fields(part)
-        if (value := getattr(part, f.name)) != f.default and not dataclasses.is_dataclass(value)
-    ]
-    return f"{type(part).__name__}({', '.join(knobs)})"
 
 
 def _tell(line: str) -> None:

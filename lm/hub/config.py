@@ -114,9 +114,8 @@ def write_config(model_type: str, knobs: Mapping[str, Any], architecture: str | 
         if c.knobs.items() <= full.items() and (c.head(config) if c.head else None) == head
     ]
     if not known or (architecture and architecture not in known):
-        raise UserError(
-            f"{architecture or 'no class'} of {model_type} has the head {head}: choose {known or 'another'}"
-        )
+        named = architecture or "no class"
+        raise UserError(f"{named} of {model_type} has the head {head}: choose {' or '.join(known) or 'another'}")
     known = [architecture] if architecture else known[:1]
     again = read_config(config | {"model_type": model_type, "architectures": known}).knobs
     if build(again) != build({"family": family, "head": head} | full):

@@ -100,8 +100,6 @@ def write_folder(
             size += held[name].nbytes
             total += held[name].nbytes
         flush()
-        for old in (WHOLE, INDEX):
-            (folder / old).unlink(missing_ok=True)
         names = [WHOLE] if len(shards) == 1 else [_shard_name(i, len(shards)) for i in range(len(shards))]
         for i, name in enumerate(names):
             unfinished(i).replace(folder / name)
@@ -109,6 +107,8 @@ def write_folder(
             where = {tensor: name for name, tensors in zip(names, shards, strict=True) for tensor in tensors}
             index = {"metadata": {"total_size": total}, "weight_map": where}
             (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+        # Last, so that the folder is never without weights: what is whole is read before what is in shards.
+        (folder / (INDEX if len(shards) == 1 else WHOLE)).unlink(missing_ok=True)
     except (OSError, safetensors.SafetensorError) as e:
         raise UserError(f"cannot write {folder / WHOLE} ({reason(e)}): choose a folder with room to write to") from e
     finally:  # what a failure left

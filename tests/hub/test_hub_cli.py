@@ -72,7 +72,15 @@ def same(got: Any, want: Any) -> None:
 def test_inspect(folder, capsys):
     hub.main(["", "inspect", str(folder)])
     shown = capsys.readouterr().out
-    for word in ("LlamaForCausalLM", "llama", "8,720", "2 x PreNorm(attention: Attention(", "tied: head/w", "yes"):
+    for word in (
+        "LlamaForCausalLM",
+        "llama",
+        "8,720",
+        "2 × Block(residual=PreNorm",
+        "attention: Attention(",
+        "w = body/embed/token",
+        "yes",
+    ):
         assert word in shown, shown
 
 
