@@ -34,6 +34,7 @@ from lm.data.tokenizers import Tokenizer
 FORMAT = 2
 SHARD = 16 << 20  # bytes of text, to the end of a document: seconds of work, and of what a kill can cost
 Record = dict[str, Any]
+Ids = tuple[int, ...]
 
 
 class Documents(Protocol):
@@ -51,13 +52,15 @@ def build_cache(
     directory: str | os.PathLike,
     workers: int | None = None,
     shard: int = SHARD,
+    before: Ids = (),
 ) -> TokenCache:
-    """The cache of this source in these tokens below `directory`, written first if it is not there.
+    """The cache of this source in these tokens below `directory`, written first if it is not there. Each document is
+    `before`, such as a begin-of-text, its tokens, and the end-of-text.
 
     A source of more than one shard is tokenised by `workers` processes (default: one a core). Of several processes
     that want the same cache, one writes it and the others wait. Raises UserError for a folder or disk that cannot be
     written, a corpus without text, and whatever the source finds wrong."""
-    identity = f"{FORMAT}:{source.fingerprint}:{tokenizer.fingerprint}:{np.__version__}:{shard}"
+    identity = f"{FORMAT}:{source.fingerprint}:{tokenizer.fingerprint}:{np.__version__}:{shard}{before or ''}"
     root = Path(directory).expanduser()
     final = root / hashlib.blake2b(identity.encode(), digest_size=12).hexdigest()
     if not final.exists():
@@ -69,7 +72,7 @@ def build_cache(
                     with contextlib.suppress(FileNotFoundError):
                         unfinished.rmdir()
                 else:
-                    _write(source, tokenizer, unfinished, workers or os.cpu_count() or 1, shard)
+                    _write(source, tokenizer, unfinished, workers or os.cpu_count() or 1, shard, before)
                     unfinished.rename(final)
                     for leftover in chain(final.glob("*.json"), final.glob("*.starts.npy")):
                         if leftover.name != "meta.json":
@@ -92,11 +95,11 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _write(source: Documents, tokenizer: Tokenizer, folder: Path, workers: int, shard: int) -> None:
+def _write(source: Documents, tokenizer: Tokenizer, folder: Path, workers: int, shard: int, before: Ids) -> None:
     counts = {"dropped": 0}
     with _Progress(source) as progress:
         records = []
-        for record in _shards(_groups(source, shard, counts), tokenizer, folder, workers):
+        for record in _shards(_groups(source, shard, counts), tokenizer, folder, workers, before):
             records.append(record)
             progress.show(record)
     if not records:
@@ -135,19 +138,21 @@ def _groups(source: Documents, size: int, counts: dict[str, int]) -> Iterator[li
         yield group
 
 
-def _shards(groups: Iterator[list[str]], tokenizer: Tokenizer, folder: Path, workers: int) -> Iterator[Record]:
+def _shards(
+    groups: Iterator[list[str]], tokenizer: Tokenizer, folder: Path, workers: int, before: Ids
+) -> Iterator[Record]:
     """Every shard's record, in order, once its files are written."""
     first = list(islice(groups, 2))
     numbered = enumerate(chain(first, groups))
     if workers == 1 or len(first) < 2:
         for i, texts in numbered:
-            yield _finished(folder, i) or write_shard(texts, tokenizer, folder, i)
+            yield _finished(folder, i) or write_shard(texts, tokenizer, folder, i, before)
         return
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_end_with_parent)
     pending: deque[Future | Record] = deque()
     try:
         for i, texts in numbered:
-            pending.append(_finished(folder, i) or pool.submit(write_shard, texts, tokenizer, folder, i))
+            pending.append(_finished(folder, i) or pool.submit(write_shard, texts, tokenizer, folder, i, before))
             if len(pending) > 2 * workers:  # bounds the text in memory
                 yield _record(pending.popleft())
         while pending:
@@ -186,10 +191,10 @@ def _finished(folder: Path, i: int) -> Record | None:
     return told if sound else None
 
 
-def write_shard(texts: list[str], tokenizer: Tokenizer, folder: Path, i: int) -> Record:
+def write_shard(texts: list[str], tokenizer: Tokenizer, folder: Path, i: int, before: Ids = ()) -> Record:
     """Tokenise and write shard i, its record last. Runs in a worker process."""
     dtype = _dtype(tokenizer)
-    ids = [np.append(tokenizer.encode(text), tokenizer.eos_id).astype(dtype) for text in texts]
+    ids = [np.concatenate([before, tokenizer.encode(text), [tokenizer.eos_id]]).astype(dtype) for text in texts]
     tokens = np.concatenate(ids)
     starts = np.cumsum([0] + [len(x) for x in ids[:-1]])
     data, at, record = _paths(folder, i)

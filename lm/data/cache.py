@@ -4,6 +4,7 @@ A cache is a folder named after the fingerprints of source, tokenizer and NumPy 
 folder, and a running process never sees its map replaced. It holds
 
     00000.bin ...  uint16 or uint32[tokens]   whole documents in order, each ending in the end-of-text id
+                                              and beginning with a begin-of-text where one was asked for
     offsets.npy    int64[documents + 1]       where each document starts, and the number of tokens
     meta.json      the counts, each shard's size and hash, and the digest of all that a run record keeps
 """

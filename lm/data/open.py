@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from lm.core.errors import UserError
 from lm.data.build import build_cache
 from lm.data.cache import TokenCache
+from lm.data.hf_tokenizer import HFTokenizer
 from lm.data.sources import open_source
 from lm.data.tokenizers import Tokenizer, open_tokenizer
 
@@ -33,6 +34,7 @@ class Part(NamedTuple):
 class Data(NamedTuple):
     tokenizer: Tokenizer
     parts: tuple[Part, ...]
+    before: tuple[int, ...] = ()  # the ids with which every document begins
 
     @property
     def training(self) -> tuple[tuple[TokenCache, float], ...]:
@@ -65,11 +67,13 @@ def open_data(
     holdout: float = 0.02,
     cache: str | os.PathLike = CACHE,
     reserved: Sequence[str] = (),
+    bos: bool = False,
 ) -> Data:
     """Both splits of a source (see `open_source`) in tokens, which are kept below `cache` for the next time.
 
     `mixture` = ((source, weight), (source, weight, field), ...) is taken instead of `source`. A tokenizer given as
     "bpe-2048" or "unigram-2048" is trained on the training splits, with `reserved` special tokens, and kept too.
+    Every document ends with the end-of-text, and with `bos` it begins with what the tokenizer puts before a text.
     """
     sources = sources_of(source, mixture, field)
     if mixture and validation is not None:
@@ -80,13 +84,23 @@ def open_data(
     text = hashlib.blake2b(repr([s.fingerprint for s in train] + list(reserved)).encode(), digest_size=16).hexdigest()
     path = root / "tokenizers" / f"{text}-{Path(tokenizer).name}.model"
     tokens = open_tokenizer(tokenizer, chain.from_iterable(train), path, reserved=reserved)
+    before = begin_of(tokens) if bos else ()
     caches = root / "tokens"
     held_out = [open_source(s.where, "validation", field=s.field, **options) for s in sources]
     parts = [
-        Part(str(s.where), s.weight, build_cache(of_train, tokens, caches), build_cache(of_held_out, tokens, caches))
-        for s, of_train, of_held_out in zip(sources, train, held_out, strict=True)
+        Part(str(s.where), s.weight, *(build_cache(split, tokens, caches, before=before) for split in splits))
+        for s, *splits in zip(sources, train, held_out, strict=True)
     ]
-    return Data(tokens, tuple(parts))
+    return Data(tokens, tuple(parts), before)
+
+
+def begin_of(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """What stands before a text that a model reads: what a tokenizer.json puts there, else the begin-of-text. Raises
+    `UserError` for a tokenizer without one."""
+    before = tokenizer.around[0] if isinstance(tokenizer, HFTokenizer) else ()
+    if not before and tokenizer.bos_id is None:
+        raise UserError("data.bos=on, but this tokenizer has no begin-of-text: set data.bos=off")
+    return before or (tokenizer.bos_id,)
 
 
 class Weighted(NamedTuple):

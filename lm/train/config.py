@@ -29,6 +29,7 @@ def default() -> ConfigDict:
             "field": "text",  # of JSON lines, column of Parquet
             "tokenizer": "byte",  # or bpe-2048, unigram-2048 (trained on `source`), or a SentencePiece .model file
             "reserved": (),  # special tokens besides, of a tokenizer trained here
+            "bos": "auto",  # begin-of-text before each document: on, off; auto: as the model of train.init_from reads
             "mixture": (),  # ((source, weight), (source, weight, field), ...) in place of `source`
             "packing": "concat",  # or best-fit: whole documents, padded rows; stream: rows go on in the next batch
             "length": 256,  # tokens per row
@@ -91,6 +92,7 @@ CHOICES = {
     "train.dtype": ("float32", "bfloat16", "float16"),
     "train.recovery.action": ACTIONS,
     "data.packing": tuple(PACKINGS),
+    "data.bos": ("auto", "on", "off"),
     "train.remat": ("none", "dots", "full"),
 }
 POSITIVE = (

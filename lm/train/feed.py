@@ -13,6 +13,7 @@ from ml_collections.config_dict import ConfigDict
 from lm.core.mesh import Sharding
 from lm.data.batches import Batch, Batches, EvalBatches, Example
 from lm.data.open import Data, open_data
+from lm.train.initial import begins
 
 DeviceBatch = dict[str, jax.Array]
 
@@ -29,6 +30,7 @@ def open_data_of(config: ConfigDict) -> Data:
         holdout=c.holdout,
         cache=c.cache,
         reserved=c.reserved,
+        bos=c.bos == "on" or (c.bos == "auto" and begins(config.train.init_from)),
     )
 
 

@@ -22,6 +22,7 @@ from lm.core.param import count
 from lm.data.batches import VERSIONS
 from lm.data.open import Data
 from lm.evaluate.perplexity import Evaluator, pooled
+from lm.hub.text import Text
 from lm.model.cost import training_flops
 from lm.train.checkpoint import Checkpoints, meta_of
 from lm.train.config import check
@@ -60,6 +61,8 @@ def train(config: ConfigDict, workdir: str | Path, console: Console | None = Non
         raise UserError(f"cannot make the folder {workdir}: {e.strerror}; choose another --workdir") from e
     checkpoints = Checkpoints(workdir, keep=config.log.keep)
     meta = meta_of(config, model, data.tokenizer, data.digest)
+    if data.before:  # the model is to read text as it was trained on
+        meta["wording"] = Text.of(data.tokenizer, None)._replace(before=data.before).saved()
     hyper = hyper_of(config.optimizer)
     state, saved = start(trainer, hyper, checkpoints, meta)
     events: list[Event] = saved["events"]

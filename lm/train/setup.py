@@ -18,6 +18,7 @@ from lm.data.tokenizers import Tokenizer
 from lm.model.sources import Cross, Own, Recurrence
 from lm.model.transformer import Model
 from lm.train.checkpoint import Checkpoints
+from lm.train.config import default
 from lm.train.initial import initial_params
 from lm.train.optimizer import Optimizer
 from lm.train.step import State, Trainer
@@ -129,7 +130,8 @@ def _identity(meta: dict) -> dict[str, Any]:
     """What makes a run another run when it changes."""
     meta = json.loads(json.dumps(meta))
     config = meta["config"]
-    data = {k: v for k, v in config["data"].items() if k != "cache"}  # a cache may move
+    data = default().data.to_dict() | config["data"]  # a run may be older than a knob
+    del data["cache"]  # which may move
     return {
         "model": meta["model"],
         "objective": config["objective"],
