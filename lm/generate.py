@@ -10,7 +10,9 @@ A checkpoint is a run's folder, a Hugging Face folder or a GGUF file. Prompt and
 speed to standard error. An encoder-decoder reads the prompt and writes its output. The same flags give the same text.
 """
 
+import contextlib
 import io
+import itertools
 import sys
 import time
 from collections.abc import Iterator
@@ -36,13 +38,11 @@ TOP_K = flags.DEFINE_integer("top_k", 0, "Draw from this many likeliest tokens o
 TOP_P = flags.DEFINE_float("top_p", 0.95, "Draw from the fewest tokens of this probability; 1: from all.")
 SEED = flags.DEFINE_integer("seed", 0, "Of the random draws.")
 NUM = flags.DEFINE_integer("num", 1, "How many continuations.")
+LEAST = 512  # positions of a chat's first programs, which serve it until it outgrows them; then twice as many
 STREAM = flags.DEFINE_boolean("stream", True, "Print the (first) text as it grows, rather than at its end.")
 
 
 def main(argv: list[str]) -> None:
-    from lm.infer.chat import chat_ids, check_writes, prompt_of  # here, so that --help answers at once
-    from lm.train.foreign import open_any
-
     for flag, least in ((NUM, 1), (SEED, 0), (MAX_NEW, 1), (STEP, 0)):
         if flag.value is not None and flag.value < least:
             raise UserError(f"--{flag.name}={flag.value} must be at least {least}")
@@ -51,8 +51,12 @@ def main(argv: list[str]) -> None:
     given = "" if CHAT.value and PROMPT.value is None else _check("--prompt", PROMPT.value)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that is not UTF-8 shows ? for what it lacks
-    opened = open_any(CHECKPOINT.value, STEP.value)
-    check_writes(opened.model)
+    with doing(f"opening {CHECKPOINT.value}"):
+        from lm.infer.chat import chat_ids, check_writes, prompt_of  # here, so that --help answers at once
+        from lm.train.foreign import open_any
+
+        opened = open_any(CHECKPOINT.value, STEP.value)
+        check_writes(opened.model)
     writer = Writer(opened)
     if not CHAT.value:
         ids = opened.tokenizer.encode(given)
@@ -79,7 +83,9 @@ class Writer:
         self.opened, self.text = opened, opened.text
         self.trained = opened.config.data.length
         self.sampler = Sampler(TEMPERATURE.value, TOP_K.value, TOP_P.value)
-        self.generator = Generator(opened.model, opened.params, dtype=jnp.dtype(opened.config.train.dtype))
+        dtype = jnp.dtype(opened.config.train.dtype)
+        self.generator = Generator(opened.model, opened.params, dtype=dtype, least=LEAST if CHAT.value else 16)
+        self.made: set[tuple[int, int]] = set()  # programs, by positions and how many of them are new
 
     def __call__(self, prompt: Any, shown: Any = ()) -> str:
         """The (first) text, after it is printed; `shown` are tokens to print before."""
@@ -88,7 +94,7 @@ class Writer:
 
         read = len(prompt.ids)
         max_new = MAX_NEW.value or (min(200, self.trained - read) if read < self.trained else 200)
-        begun = time.perf_counter()
+        begun, compiles = time.perf_counter(), self._compiles(read, max_new)
         steps = self.generator.stream(
             [prompt.ids] * NUM.value,
             max_new=max_new,
@@ -99,11 +105,11 @@ class Writer:
         )
         streams = [TextStream(self.text.tokenizer) for _ in range(NUM.value)]
         texts = [stream.push(*map(int, shown)) for stream in streams]
-        first, count = begun, 0
-        for step, tokens in enumerate(steps):
-            if step == 0:
-                first = time.perf_counter()
-                _show(texts[0] if STREAM.value else "")
+        with doing("compiling for texts of this length, reading the prompt" if compiles else "reading the prompt"):
+            head = list(itertools.islice(steps, 1))
+        first, count = time.perf_counter(), 0
+        _show(texts[0] if STREAM.value else "")
+        for step, tokens in enumerate(itertools.chain(head, steps)):
             for row in (tokens != ENDED).nonzero()[0]:
                 text = streams[row].push(int(tokens[row]))
                 texts[row] += text
@@ -119,10 +125,31 @@ class Writer:
         if read + max_new > self.trained:
             print(f"note: the model was trained on {self.trained} tokens at a time; this is longer", file=sys.stderr)
         speed = f"{count / (last - first):.0f} tokens/s" if count else "too short to time"
-        start = f"{first - begun:.1f} s to compile and read the prompt"
+        start = f"{first - begun:.1f} s to {'compile and ' if compiles else ''}read the prompt"
         at = "" if self.opened.step is None else f"step {self.opened.step}: "
         print(f"{at}{speed}, after {start}", file=sys.stderr)
         return texts[0]
+
+    def _compiles(self, read: int, max_new: int) -> bool:
+        """Whether a prompt of that many tokens is the first of its bucket."""
+        program = self.generator.room(read, max_new), max_new
+        new = program not in self.made
+        self.made.add(program)
+        return new
+
+
+@contextlib.contextmanager
+def doing(what: str) -> Iterator[None]:
+    """Tell on standard error what takes a while: a line that turns on a terminal, a plain one elsewhere."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with console.status(what):
+            yield
+    else:
+        print(what, file=sys.stderr, flush=True)
+        yield
 
 
 def _typed() -> Iterator[str]:

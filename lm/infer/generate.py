@@ -30,9 +30,9 @@ ENDED = -1  # stands for the token of a row that has ended
 class Generator:
     """A model ready to continue prompts: two compiled functions, one reads prompts, the other adds a token.
 
-    They are compiled anew only for another number of rows, `max_new`, sampler, or bucket (power of two) of
-    prompt lengths. Holds a copy of the decoder's stacked parameters, see `unrolled`. `dtype` is that of the
-    computation and the cache."""
+    They are compiled anew only for another number of rows, `max_new`, sampler, or bucket (power of two, at least
+    `least`) of the longest prompt with `max_new`: a chat that grows within its bucket compiles nothing. Holds a copy of
+    the decoder's stacked parameters, see `unrolled`. `dtype` is that of the computation and the cache."""
 
     def __init__(
         self,
@@ -41,9 +41,10 @@ class Generator:
         *,
         dtype: jax.typing.DTypeLike = jnp.float32,
         sharding: Sharding | None = None,
+        least: int = 16,
     ) -> None:
         self.model, self.params = unrolled(model, params)
-        self.dtype = dtype
+        self.dtype, self.least = dtype, least
         ctx = Ctx(sharding=sharding, run=Run(unroll=True))
         unrolled_model = self.model
 
@@ -97,7 +98,7 @@ class Generator:
             raise UserError(f"max_new={max_new} must be at least 1")
         if not len(prompts):
             return
-        batch = _batch("prompt", prompts, self.model.vocab, self.model.longest, max_new)
+        batch = _batch("prompt", prompts, self.model.vocab, self.model.longest, max_new, self.least)
         lengths = np.array([len(p) for p in prompts], np.int32)
         memory = self._memory(encoder, len(prompts))
         width = batch["tokens"].shape[1] + max_new
@@ -116,6 +117,10 @@ class Generator:
             if not live.any():
                 return
             yield np.where(live, tokens, ENDED)
+
+    def room(self, read: int, max_new: int) -> int:
+        """For how many positions a longest prompt of `read` tokens is compiled, those of what is added among them."""
+        return _room(read + max_new, self.model.longest, self.least)
 
     def _memory(self, encoder: Prompts | None, rows: int) -> dict[str, np.ndarray]:
         if not isinstance(self.model, EncoderDecoder):
@@ -159,8 +164,11 @@ def _layers(p: Tree, n: int) -> list[Tree]:
     return [jax.tree.unflatten(treedef, layer) for layer in zip(*split, strict=True)]
 
 
-def _batch(what: str, rows: Prompts, vocab: int, longest: int | None, max_new: int) -> dict[str, np.ndarray]:
-    """Tokens, positions and segments [B, S], S being the bucket of the longest row; every row ends at S."""
+def _batch(
+    what: str, rows: Prompts, vocab: int, longest: int | None, max_new: int, least: int = 16
+) -> dict[str, np.ndarray]:
+    """Tokens, positions and segments [B, S], S + max_new being the bucket of the longest row and what is added to it;
+    every row ends at S."""
     rows = [np.asarray(row) for row in rows]
     for i, row in enumerate(rows):
         if not row.size:
@@ -173,9 +181,7 @@ def _batch(what: str, rows: Prompts, vocab: int, longest: int | None, max_new: i
             raise UserError(f"{what} {i} has token id {wrong[0]}, but {known}: use the model's own tokenizer")
         if longest is not None and len(row) + max_new > longest:
             raise UserError(_too_long(f"{what} {i}", len(row), max_new, longest))
-    most = max(map(len, rows))
-    width = max(16, 1 << (most - 1).bit_length())
-    width = width if longest is None else min(width, longest - max_new)
+    width = _room(max(map(len, rows)) + max_new, longest, least) - max_new
     tokens, segments = np.zeros((2, len(rows), width), np.int32)
     for i, row in enumerate(rows):
         tokens[i, width - len(row) :] = row
@@ -185,6 +191,12 @@ def _batch(what: str, rows: Prompts, vocab: int, longest: int | None, max_new: i
         "segments": segments,
         "positions": np.maximum(segments.cumsum(1, np.int32) - 1, 0),
     }
+
+
+def _room(tokens: int, longest: int | None, least: int) -> int:
+    """The bucket of so many tokens."""
+    room = max(least, 1 << (tokens - 1).bit_length())
+    return room if longest is None else min(room, longest)
 
 
 def _too_long(what: str, tokens: int, max_new: int, longest: int) -> str:

@@ -40,7 +40,8 @@ def test_generate_prints_prompt_and_continuations(run):
     assert told.returncode == 0, told.stderr
     one, two = told.stdout.split("\n--- 2 of 2\n")
     assert one.startswith("? 2") and two.startswith("? 2")  # what ASCII makes of it
-    assert "tokens/s" in told.stderr.splitlines()[-1]
+    opening, compiling, speed = told.stderr.splitlines()[-3:]  # what takes a while is told before it begins
+    assert opening == f"opening {run}" and compiling.startswith("compiling") and "tokens/s" in speed
 
 
 def test_evaluate_tells_bits_per_byte(run, tmp_path):

@@ -109,6 +109,18 @@ def test_nothing_is_compiled_after_the_first_token():
     assert (generate._prefill._cache_size(), generate._decode._cache_size()) == before
 
 
+def test_a_text_that_grows_within_its_bucket_compiles_nothing():
+    model, params, plain = generator()
+    chat = Generator(model, params, least=32)
+    for read in (1, 3, 9, 20, 28):
+        prompt = np.arange(read) % toys.VOCAB
+        assert chat.room(read, NEW) == 32
+        [found], [same] = (g([prompt], max_new=NEW, seed=1) for g in (chat, plain))
+        np.testing.assert_array_equal(found, same)
+    assert (chat._prefill._cache_size(), chat._decode._cache_size()) == (1, 1)
+    assert chat.room(29, NEW) == 64 and generator("learned_positions")[2].room(8, NEW) == 16
+
+
 def test_tokens_come_one_by_one():
     stream = generator()[2].stream(PROMPTS, max_new=NEW)
     assert next(stream).shape == (3,)
