@@ -224,7 +224,7 @@ class Batches:
 
 def empty_row(length: int, example: Example) -> Row:
     """The example of a row that is all padding (segment 0), to which no example builder gives weight."""
-    row = {key: np.zeros(length + 1, np.int32) for key in ("tokens", "segments")}
+    row = {key: np.zeros(length + 1, np.int32) for key in ("tokens", "segments", "bytes")}
     return example(row, np.random.default_rng(0))
 
 

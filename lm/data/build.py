@@ -27,11 +27,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lm.core.errors import UserError
-from lm.data.cache import TokenCache, shard_digest
+from lm.data.cache import TokenCache, shard_digest, write_covered
 from lm.data.sources import Document
 from lm.data.tokenizers import Tokenizer
 
-FORMAT = 2
+FORMAT = 3
 SHARD = 16 << 20  # bytes of text, to the end of a document: seconds of work, and of what a kill can cost
 Record = dict[str, Any]
 Ids = tuple[int, ...]
@@ -107,7 +107,8 @@ def _write(source: Documents, tokenizer: Tokenizer, folder: Path, workers: int, 
     firsts = np.cumsum([0] + [record["tokens"] for record in records])
     starts = [np.load(_paths(folder, i)[1]) + first for i, first in enumerate(firsts[:-1])]
     np.save(folder / "offsets.npy", np.concatenate([*starts, firsts[-1:]]))
-    shards = [{key: record[key] for key in ("name", "tokens", "digest")} for record in records]
+    np.save(folder / "table.npy", tokenizer.token_bytes())
+    shards = [{key: record[key] for key in ("name", "tokens", "bytes", "covered", "digest")} for record in records]
     meta = {
         **{key: sum(record[key] for record in records) for key in ("documents", "tokens", "bytes")},
         **counts,
@@ -186,6 +187,8 @@ def _finished(folder: Path, i: int) -> Record | None:
         told = json.loads(record.read_text())
         tokens = np.fromfile(data, np.dtype(told["dtype"]))
         sound = shard_digest(tokens, np.load(starts)) == told["digest"]
+        if told["covered"] is not None:
+            sound &= np.fromfile(data.with_suffix(".bytes"), told["covered"]).sum(dtype=np.int64) == told["bytes"]
     except (OSError, ValueError, EOFError, KeyError, TypeError):
         return None
     return told if sound else None
@@ -194,17 +197,26 @@ def _finished(folder: Path, i: int) -> Record | None:
 def write_shard(texts: list[str], tokenizer: Tokenizer, folder: Path, i: int, before: Ids = ()) -> Record:
     """Tokenise and write shard i, its record last. Runs in a worker process."""
     dtype = _dtype(tokenizer)
-    ids = [np.concatenate([before, tokenizer.encode(text), [tokenizer.eos_id]]).astype(dtype) for text in texts]
+    encoded = [tokenizer.encode_sized(text) for text in texts]
+    ids = [np.concatenate([before, x.ids, [tokenizer.eos_id]]).astype(dtype) for x in encoded]
     tokens = np.concatenate(ids)
     starts = np.cumsum([0] + [len(x) for x in ids[:-1]])
     data, at, record = _paths(folder, i)
     tokens.tofile(data)
+    # of a text that is nothing to the tokenizer, the end of text covers all
+    rest = [len(text.encode()) - int(x.bytes.sum()) for text, x in zip(texts, encoded, strict=True)]
+    sizes = (len(before), 1)  # of what stands around a text
+    covered = np.concatenate(
+        [np.pad(x.bytes, sizes, constant_values=(0, more)) for x, more in zip(encoded, rest, strict=True)]
+    )
+    kept = write_covered(data.with_suffix(".bytes"), tokens, covered, tokenizer.token_bytes())
     np.save(at, starts)
     told = {
         "name": data.name,
         "documents": len(texts),
         "tokens": len(tokens),
-        "bytes": sum(len(text.encode()) for text in texts),
+        "bytes": int(covered.sum()),
+        "covered": kept,
         "dtype": dtype.str,
         "digest": shard_digest(tokens, starts),
     }

@@ -5,6 +5,8 @@ folder, and a running process never sees its map replaced. It holds
 
     00000.bin ...  uint16 or uint32[tokens]   whole documents in order, each ending in the end-of-text id
                                               and beginning with a begin-of-text where one was asked for
+    00000.bytes    unsigned[tokens]           how many bytes of the text each token covers, if not as table.npy says
+    table.npy      int32[vocabulary]          how many bytes each token stands for by itself
     offsets.npy    int64[documents + 1]       where each document starts, and the number of tokens
     meta.json      the counts, each shard's size and hash, and the digest of all that a run record keeps
 """
@@ -12,6 +14,7 @@ folder, and a running process never sees its map replaced. It holds
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +34,8 @@ class TokenCache:
     bytes: int  # of UTF-8 text; end-of-text ids stand for none
     dropped: int  # documents without text
     digest: str  # of tokens and offsets: the identity of the data
+    table: np.ndarray | None = field(default=None, repr=False)  # int32[vocabulary]: the bytes of a token by itself
+    covered: tuple[np.ndarray | None, ...] = field(default=(), repr=False)  # per shard: [tokens], where it has its own
 
     @property
     def documents(self) -> int:
@@ -48,6 +53,20 @@ class TokenCache:
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """int32[stop - start]: these tokens of the stream, 0 <= start <= stop <= size."""
+        return self._gather(start, stop, lambda i, place: self.shards[i][place])
+
+    def read_bytes(self, start: int, stop: int) -> np.ndarray:
+        """int32[stop - start]: how many bytes of the text each of these tokens covers; over a document they add up to
+        the UTF-8 bytes of its text, whatever the tokenizer makes of it."""
+        return self._gather(start, stop, self._bytes)
+
+    def _bytes(self, i: int, place: slice) -> np.ndarray | int:
+        if self.covered and (own := self.covered[i]) is not None:
+            return own[place]
+        return 0 if self.table is None else self.table[self.shards[i][place]]
+
+    def _gather(self, start: int, stop: int, part: Callable[[int, slice], np.ndarray | int]) -> np.ndarray:
+        """int32[stop - start] from what `part` gives of the shards that these tokens are in."""
         if not 0 <= start <= stop <= self.size:
             raise IndexError((start, stop))
         found = np.empty(stop - start, np.int32)
@@ -57,7 +76,7 @@ class TokenCache:
                 break
             base = int(self._ends[i]) - len(self.shards[i])
             end = min(stop, int(self._ends[i]))
-            found[at - start : end - start] = self.shards[i][at - base : end - base]
+            found[at - start : end - start] = part(i, slice(at - base, end - base))
             at = end
         return found
 
@@ -74,8 +93,10 @@ class TokenCache:
         try:
             meta = json.loads((directory / "meta.json").read_text())
             offsets = np.load(directory / "offsets.npy", mmap_mode="r")
+            table = np.load(directory / "table.npy")
             dtype, listed = np.dtype(meta["dtype"]), [(s["name"], s["tokens"], s["digest"]) for s in meta["shards"]]
             sizes = [(directory / name).stat().st_size for name, _, _ in listed]
+            covered = tuple(_covered(directory, shard) for shard in meta["shards"])
         except (OSError, ValueError, EOFError, KeyError, TypeError) as e:
             raise _damaged(directory, str(e)) from e
         for (name, tokens, _), size in zip(listed, sizes, strict=True):
@@ -91,7 +112,29 @@ class TokenCache:
                 begin, end = np.searchsorted(offsets, (first, last))
                 if shard_digest(shard, offsets[begin:end] - first) != digest:
                     raise _damaged(directory, f"{name} or offsets.npy has changed since it was written")
-        return cls(directory, shards, offsets, meta["bytes"], meta["dropped"], meta["digest"])
+            told = sum(int(own.sum(dtype=np.int64)) for own in covered if own is not None)
+            if told != sum(s["bytes"] for s in meta["shards"] if s["covered"]):
+                raise _damaged(directory, "a file of bytes has changed since it was written")
+        return cls(directory, shards, offsets, meta["bytes"], meta["dropped"], meta["digest"], table, covered)
+
+
+def write_covered(path: Path, tokens: np.ndarray, covered: np.ndarray, table: np.ndarray) -> str | None:
+    """Write how many bytes each token of a shard covers to `path`, in the narrowest type, which is returned; nothing,
+    and None, where that is what the tokenizer's table says."""
+    if np.array_equal(table[tokens], covered):
+        return None
+    narrow = np.dtype(np.min_scalar_type(int(covered.max()))).newbyteorder("<")
+    covered.astype(narrow).tofile(path)
+    return narrow.str
+
+
+def _covered(directory: Path, shard: dict) -> np.ndarray | None:
+    if shard["covered"] is None:
+        return None
+    path, dtype = (directory / shard["name"]).with_suffix(".bytes"), np.dtype(shard["covered"])
+    if path.stat().st_size != shard["tokens"] * dtype.itemsize:
+        raise ValueError(f"{path.name} has {path.stat().st_size} bytes, not {shard['tokens'] * dtype.itemsize}")
+    return np.memmap(path, dtype, mode="r")
 
 
 def shard_digest(tokens: np.ndarray, starts: np.ndarray) -> str:

@@ -5,12 +5,14 @@ import json
 import os
 import re
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lm.core.errors import UserError, nearest
+from lm.data.covered import Sized, sized
 
 SPACE = "\u2581"  # what SentencePiece-like vocabularies write for a space
 ROLES = ("eos", "bos", "pad", "unk")
@@ -96,6 +98,10 @@ class HFTokenizer:
     def encode(self, text: str) -> np.ndarray:
         return np.asarray(self._tokenizer.encode(text, add_special_tokens=False).ids, np.int32)
 
+    def encode_sized(self, text: str) -> Sized:
+        encoded = self._tokenizer.encode(text, add_special_tokens=False)
+        return sized(text, encoded.ids, self.token_bytes(), lambda: [end for _, end in encoded.offsets])
+
     def encode_marked(self, text: str) -> np.ndarray:
         self._tokenizer.encode_special_tokens = False
         try:
@@ -119,6 +125,10 @@ class HFTokenizer:
         return self._tokenizer.decode(known, skip_special_tokens=True)
 
     def token_bytes(self) -> np.ndarray:
+        return self._sizes
+
+    @cached_property
+    def _sizes(self) -> np.ndarray:
         sizes = np.zeros(self.vocab_size, np.int32)
         for piece, i in self._pieces.items():
             sizes[i] = self._size(piece, i)

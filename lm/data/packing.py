@@ -1,7 +1,8 @@
 """Packing documents into rows of equal length, by random access.
 
-[i] -> {"tokens": int32[length + 1], "segments": int32[length + 1]}, where segments number the documents within the row
-from 1 and padding is token 0 in segment 0. A row has one token more than it predicts. Rows that others go on from
+[i] -> {"tokens": int32[length + 1], "segments": int32[length + 1], "bytes": int32[length + 1]}, where segments number
+the documents within the row from 1, padding is token 0 in segment 0, and bytes are those of the text that a token
+covers. A row has one token more than it predicts. Rows that others go on from
 (`RunningRows`) number documents, and tell `positions` too, in a way that rows agree on.
 """
 
@@ -64,15 +65,16 @@ class ConcatenatedRows:
         real = min(self.length, total - i * self.length) + 1  # all of the row but for the last, padded one
         turn, place = np.divmod(np.arange(first, first + real), total)
         document = np.searchsorted(self.cache.offsets, place, side="right") + turn * self.cache.documents
-        tokens, segments = np.zeros((2, self.length + 1), np.int32)
+        tokens, segments, covered = np.zeros((3, self.length + 1), np.int32)
         at = 0
         while at < real:  # once, or again where the circle closes
             start = (first + at) % total
             stop = min(start + real - at, total)
             tokens[at : at + stop - start] = self.cache.read(start, stop)
+            covered[at : at + stop - start] = self.cache.read_bytes(start, stop)
             at += stop - start
         segments[:real] = document - self._before(document) + 1
-        return {"tokens": tokens, "segments": segments} | self._more(place)
+        return {"tokens": tokens, "segments": segments, "bytes": covered} | self._more(place)
 
     def _before(self, document: np.ndarray) -> int:
         """The number of the document that is the first here."""
@@ -148,14 +150,15 @@ class BestFitRows:
         if not 0 <= i < len(self):
             raise IndexError(i)
         starts, sizes, ends = self._bins
-        tokens, segments = np.zeros((2, self.length + 1), np.int32)
+        tokens, segments, covered = np.zeros((3, self.length + 1), np.int32)
         at = 0
         for segment, j in enumerate(range(ends[i - 1] if i else 0, ends[i]), 1):
             start, size = int(starts[j]), int(sizes[j])
             tokens[at : at + size] = self.cache.read(start, start + size)
+            covered[at : at + size] = self.cache.read_bytes(start, start + size)
             segments[at : at + size] = segment
             at += size
-        return {"tokens": tokens, "segments": segments}
+        return {"tokens": tokens, "segments": segments, "bytes": covered}
 
 
 PACKINGS = {"concat": ConcatenatedRows, "best-fit": BestFitRows, "stream": RunningRows}

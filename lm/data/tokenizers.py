@@ -5,6 +5,7 @@ The first two share their special ids (pad 0, end of text 1, unknown 2), all of 
 
     vocab_size, pad_id, eos_id, unk_id, bos_id (or None), sentinels (their number), fingerprint
     encode(text)   -> int32[tokens]        without an end-of-text id
+    encode_sized(text)                     these ids, and how many bytes of the text each covers (`lm.data.covered`)
     encode_marked(text)                    with the special tokens that are spelled in it (`markers`), as chat templates
                                            write them, those for a role (eos, bos, pad, unk) by `special`
     decode(ids)    -> str                  parts of a character become U+FFFD; special ids are silent, as are
@@ -15,7 +16,8 @@ The first two share their special ids (pad 0, end of text 1, unknown 2), all of 
     saved()        -> dict                 all that `from_saved` needs to make it again, ready for JSON
 
 A lossless tokenizer (bytes, and anything `train_sentencepiece` makes) keeps decode(encode(text)) == text and
-token_bytes()[encode(text)].sum() == len(text.encode()), which is what makes bits per byte exact.
+token_bytes()[encode(text)].sum() == len(text.encode()). Others may lower, add or drop characters: of them the bytes of
+`encode_sized` alone add up to those of the text. By these bits per byte are exact for all.
 """
 
 import base64
@@ -28,6 +30,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -36,6 +39,7 @@ import numpy as np
 import sentencepiece
 
 from lm.core.errors import UserError, nearest
+from lm.data.covered import Sized, sized
 from lm.data.hf_tokenizer import HFTokenizer
 from lm.data.sources import Document
 
@@ -62,6 +66,7 @@ class Tokenizer(Protocol):
     @property
     def special(self) -> dict[str, str]: ...
     def encode(self, text: str) -> np.ndarray: ...
+    def encode_sized(self, text: str) -> Sized: ...
     def encode_marked(self, text: str) -> np.ndarray: ...
     def decode(self, ids: Iterable[int]) -> str: ...
     def token_bytes(self) -> np.ndarray: ...
@@ -100,6 +105,10 @@ class ByteTokenizer:
         return np.frombuffer(text.encode(), np.uint8).astype(np.int32) + self.first_byte
 
     encode_marked = encode
+
+    def encode_sized(self, text: str) -> Sized:
+        ids = self.encode(text)
+        return Sized(ids, np.ones(len(ids), np.int32))
 
     def decode(self, ids: Iterable[int]) -> str:
         codes = np.asarray(ids, np.int64).reshape(-1) - self.first_byte
@@ -164,8 +173,10 @@ class SentencePieceTokenizer:
         self._pieces = pieces = {sp.id_to_piece(i): i for i in range(self.vocab_size)}
         sentinels = (f"<extra_id_{i}>" for i in range(self.vocab_size))
         self._sentinels = [pieces[name] for name in sentinels if name in pieces]
-        # The library turns a literal U+2581 into a space; spelling it in bytes keeps it.
-        self._space = [pieces[f"<0x{b:02X}>"] for b in SPACE.encode() if f"<0x{b:02X}>" in pieces]
+        # The library turns a literal U+2581 into a space; spelling it in bytes keeps it. Published ones, which put a
+        # space before every text, were trained without such care.
+        spelled = [pieces[f"<0x{b:02X}>"] for b in SPACE.encode() if f"<0x{b:02X}>" in pieces]
+        self._space = [] if sp.normalize("a") != "a" else spelled
         digest = hashlib.blake2b(model, digest_size=16).hexdigest()
         self.fingerprint = f"sentencepiece-{sentencepiece.__version__}-{digest}"
 
@@ -183,6 +194,26 @@ class SentencePieceTokenizer:
         for i, part in enumerate(text.split(SPACE)):
             ids += self._space * (i > 0) + self._sp.encode(part)
         return np.asarray(ids, np.int32)
+
+    def encode_sized(self, text: str) -> Sized:
+        return sized(text, self.encode(text), self.token_bytes(), lambda: self._ends(text))
+
+    def _ends(self, text: str) -> list[int]:
+        """The character of the text behind each token."""
+        ends: list[int] = []
+        first = 0
+        for part in text.split(SPACE) if self._space else [text]:
+            ends += [first] * len(self._space) if first else []  # of the space symbol before this part
+            _, origin = self._sp.normalize(part, with_offsets=True)
+            at = 0  # in the normalised text, which the pieces spell
+            for i, piece in zip(self._sp.encode(part), self._sp.encode(part, out_type=str), strict=True):
+                if self._sp.is_byte(i):  # the first of a character's bytes stands for it
+                    at += not 0x80 <= int(piece[3:5], 16) < 0xC0
+                else:
+                    at += len(piece)
+                ends.append(first + origin[at])
+            first += len(part) + 1
+        return ends
 
     def encode_marked(self, text: str) -> np.ndarray:
         parts = re.split(f"({'|'.join(map(re.escape, self.markers))})", text) if self.markers else [text]
@@ -202,6 +233,10 @@ class SentencePieceTokenizer:
         return self._sp.decode([i for i in np.asarray(ids).reshape(-1).tolist() if 0 <= i < self.vocab_size])
 
     def token_bytes(self) -> np.ndarray:
+        return self._sizes
+
+    @cached_property
+    def _sizes(self) -> np.ndarray:
         sp = self._sp
 
         def size(i: int) -> int:
@@ -221,6 +256,9 @@ class SentencePieceTokenizer:
         if name not in self._pieces:
             raise UserError(f"tokenizer {self.name} has no token {name!r}{nearest(name, self._pieces)}")
         return self._pieces[name]
+
+    def has(self, piece: str) -> bool:
+        return piece in self._pieces
 
     def saved(self) -> dict[str, Any]:
         return {"kind": "sentencepiece", "model": base64.b64encode(self.model).decode()}
@@ -271,6 +309,7 @@ def train_sentencepiece(
             remove_extra_whitespaces=False,
             byte_fallback=True,
             character_coverage=_coverage(sample, vocab_size - 264 - len(control)),
+            required_chars=SPACE,  # of a text with few spaces, these too
             # runs of spaces may become pieces: a third fewer tokens for indented code
             allow_whitespace_only_pieces=True,
             # unigram: fewer candidates and sub-iterations give as short a code in a third of the time
@@ -319,9 +358,10 @@ def _open(
     if trained := re.fullmatch(r"(bpe|unigram)-(\d+)", name):
         if path is None or documents is None:
             raise UserError(f"tokenizer {name} has nothing to be trained on here; give byte or a .model file")
-        if not Path(path).exists():
+        kept = SentencePieceTokenizer(path) if Path(path).exists() else None
+        if kept is None or not kept.has(SPACE):  # as was made once of texts with few spaces
             return train_sentencepiece(documents, int(trained[2]), path, model_type=trained[1], reserved=reserved)
-        return SentencePieceTokenizer(path)
+        return kept
     if name.endswith(".json") or os.path.isdir(name):
         return HFTokenizer.open(name)
     if name.endswith(".model") or os.path.exists(name):

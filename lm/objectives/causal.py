@@ -91,7 +91,7 @@ class NextToken:
 
     def example(self, row: Example, rng: np.random.Generator) -> Example:
         """A packed row {tokens, segments [length + 1]}, with positions or without -> tokens, targets, weights,
-        segments, positions [length]."""
+        segments, positions [length]; of one with bytes also those of text that each target covers."""
         tokens, segments = row["tokens"], row["segments"]
         same = (segments[1:] == segments[:-1]) & (segments[1:] > 0)
         return {
@@ -100,6 +100,7 @@ class NextToken:
             "weights": same.astype(np.float32),
             "segments": segments[:-1],
             "positions": row["positions"][:-1] if "positions" in row else positions_in(segments[:-1]),
+            **({"bytes": row["bytes"][1:]} if "bytes" in row else {}),
         }
 
     def __call__(

@@ -200,29 +200,39 @@ class MixtureOfDenoisers:
     def pair(self, row: Example, rng: np.random.Generator) -> Pair:
         """A packed row {tokens, segments [length + 1]} -> inputs, targets of varying length, both ending in
         eos; both empty if there are fewer than two tokens: none could be taken out and leave another."""
+        return self._drawn(row, rng)[:2]
+
+    def _drawn(self, row: Example, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Inputs and targets, and how many bytes of text each target covers, where the row tells."""
         # Rows overlap by a token, for next-token prediction; without its first, a token is in one row only.
         tokens, segments = row["tokens"][1:], row["segments"][1:]
         self.check(len(tokens))
-        ids, tokens = self.special, tokens[segments > 0]
+        ids, real = self.special, segments > 0
+        tokens, covered = tokens[real], row["bytes"][1:][real] if "bytes" in row else _int32()
         if len(tokens) < 2:
-            return _int32(), _int32()
+            return (_int32(),) * 3
         rates = np.array([rate for rate, _, _ in self.denoisers])
         _, mode, denoiser = self.denoisers[rng.choice(len(rates), p=rates / rates.sum())]
-        inputs, targets = denoiser(tokens, ids.first + ids.step * np.arange(ids.sentinels), rng)
+        # Places instead of ids, sentinels behind the text: these tell ids and bytes alike.
+        places = np.arange(len(tokens) + ids.sentinels)
+        inputs, targets = denoiser(places[: len(tokens)], places[len(tokens) :], rng)
+        known = _int32(tokens, ids.first + ids.step * np.arange(ids.sentinels))
         lead = [ids.modes[MODES.index(mode)]] if mode else []
-        return _int32(lead, inputs, [ids.eos]), _int32(targets, [ids.eos])
+        sizes = np.pad(covered, (0, len(known) - len(covered)))[targets]
+        return _int32(lead, known[inputs], [ids.eos]), _int32(known[targets], [ids.eos]), _int32(sizes, [0])
 
     def example(self, row: Example, rng: np.random.Generator) -> Example:
         """A packed row -> encoder/tokens, encoder/segments, encoder/positions [inputs] and tokens (the
-        targets moved right by `start`), targets, weights, segments, positions [targets]. Segments are 1, and
-        0 on padding."""
-        inputs, targets = self.pair(row, rng)
+        targets moved right by `start`), targets, weights, segments, positions [targets]; bytes too, if the row
+        tells them. Segments are 1, and 0 on padding."""
+        inputs, targets, sizes = self._drawn(row, rng)
         decoder = _int32([self.special.start], targets)[: len(targets)]
         encoder = _rows(inputs, self.inputs)
         return {f"encoder/{name}": value for name, value in encoder.items()} | {
             **_rows(decoder, self.targets),
             "targets": _padded(targets, self.targets),
             "weights": (np.arange(self.targets) < len(targets)).astype(np.float32),
+            **({"bytes": _padded(sizes, self.targets)} if "bytes" in row else {}),
         }
 
     def __call__(self, model: Model, params: Tree, batch: Batch, ctx: Ctx, dtype: Any = jnp.float32) -> Loss:
@@ -235,8 +245,9 @@ class PrefixMixtureOfDenoisers(MixtureOfDenoisers):
     stream, the inputs seen by all, the loss on the targets alone."""
 
     def example(self, row: Example, rng: np.random.Generator) -> Example:
-        """A packed row -> tokens, targets, weights, segments, positions, prefix, each [inputs + targets]."""
-        inputs, targets = self.pair(row, rng)
+        """A packed row -> tokens, targets, weights, segments, positions, prefix, each [inputs + targets]; bytes too,
+        if the row tells them."""
+        inputs, targets, sizes = self._drawn(row, rng)
         stream, length = _int32(inputs, targets), self.inputs + self.targets
         index = np.arange(length)
         weights = (index >= len(inputs) - 1) & (index < len(stream) - 1)  # the last input predicts the first target
@@ -244,6 +255,7 @@ class PrefixMixtureOfDenoisers(MixtureOfDenoisers):
             "targets": _padded(stream[1:], length),
             "weights": weights.astype(np.float32),
             "prefix": index < len(inputs),
+            **({"bytes": _padded(_int32(inputs[1:] * 0, sizes), length)} if "bytes" in row else {}),
         }
 
 

@@ -35,7 +35,8 @@ class Permutation:
 
     def example(self, row: Example, rng: np.random.Generator) -> Example:
         """A packed row {tokens, segments [length + 1]}, whose last token is left out, -> tokens, segments, positions,
-        order [length + asked]: the row and behind it a query for each token to predict; targets, weights [asked]."""
+        order [length + asked]: the row and behind it a query for each token to predict; targets, weights [asked], and
+        of one with bytes those of each target."""
         tokens, segments = row["tokens"][:-1], row["segments"][:-1]
         asked = max(1, round(self.share * len(tokens)))
         real = np.flatnonzero(segments > 0)
@@ -56,6 +57,7 @@ class Permutation:
             "order": both(order, ~order[at]),
             "targets": tokens[at].astype(np.int32),
             "weights": (np.arange(asked) < asked - short).astype(np.float32),
+            **({"bytes": row["bytes"][at]} if "bytes" in row else {}),
         }
 
     def _spans(self, real: np.ndarray, wanted: int, rng: np.random.Generator) -> np.ndarray:

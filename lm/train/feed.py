@@ -57,15 +57,16 @@ def held_out_of(config: ConfigDict, data: Data, objective: Any) -> EvalBatches:
 
 
 def example_of(data: Data, objective: Any) -> Example:
-    """An objective's example of a row, with the number of `bytes` that it predicts."""
+    """An objective's example of a row, with the number of `bytes` of text that it predicts: the sum of those that the
+    example tells for its targets, or, of an objective that tells none, of those the targets stand for by themselves."""
     if hasattr(objective, "for_tokenizer"):
         objective = objective.for_tokenizer(data.tokenizer)
     sizes = np.append(data.tokenizer.token_bytes(), 0)
 
     def example(row: dict, rng: np.random.Generator) -> dict:
         made = objective.example(row, rng)
-        predicted = made["targets"][made["weights"] > 0]
-        return made | {"bytes": np.int32(sizes[predicted].sum())}
+        covered = made["bytes"] if "bytes" in made else sizes[made["targets"]]
+        return made | {"bytes": np.int32(covered[made["weights"] > 0].sum())}
 
     return example
 
@@ -80,7 +81,7 @@ def lengths_of(batches: Batches) -> tuple[int, int]:
 def abstract_batch(config: ConfigDict, objective: Any, sharding: Sharding | None) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes, types and layout of a training batch, without data."""
     n = config.data.length + 1
-    row = {"tokens": np.zeros(n, np.int32), "segments": np.ones(n, np.int32)}
+    row = {"tokens": np.zeros(n, np.int32), "segments": np.ones(n, np.int32), "bytes": np.zeros(n, np.int32)}
     example = objective.example(row, np.random.default_rng(0)) | {"bytes": np.int32(0)}
     example |= {"fresh": np.int32(0)} if config.data.packing == "stream" else {}
     shapes = {k: ((config.data.batch_size, *np.shape(v)), np.asarray(v).dtype) for k, v in example.items()}
