@@ -9,7 +9,9 @@ float32 on one CPU thread, eager attention but where a case says otherwise. A fi
 class, config, the fields that its model type has, tensor shapes), the inputs [B, S] (`tokens`, `mask`, `positions`,
 `types`; an encoder's as `encoder/tokens` and so on; one row is padded on the left, one on the right), the `labels`, the
 mean `loss`, the outputs (`out/<name>`, those of tokens at real positions only, in reading order), gradients of some
-tensors (`grad/<name>`), and what greedy decoding adds to each row, `greedy` [B, new].
+tensors (`grad/<name>`), and what greedy decoding adds to each row, `greedy` [B, new]. `meta` also has the `noise` of
+loss, outputs and gradients: how far the reference's own float32 is from its float64, relative to the largest value. It
+says how much of a difference rounding alone can make, on whatever processor.
 """
 
 import inspect
@@ -21,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from torch.overrides import TorchFunctionMode
 
 from tests.golden.case import Case
 from tests.golden.cases import CASES
@@ -54,20 +57,48 @@ def golden(case: Case) -> Arrays:
     else:
         raise SystemExit(f"{case.kind}: with all prompts two tokens are as good as each other: use other weights")
 
-    parameters = stored(model)
+    found |= gradients(model, case)
+    with Float64():
+        exact = made(case).double()
+        truth = computed(exact, case._replace(greedy=False), seed) | gradients(exact, case)
     told = model.config.to_dict()
     meta = {
         "class": case.kind,
         "config": {"model_type": told["model_type"], "architectures": [case.kind], **case.config},
         "fields": sorted(told),
-        "shapes": {name: list(p.shape) for name, p in parameters.items()},
+        "shapes": {name: list(p.shape) for name, p in stored(model).items()},
         "transformers": transformers.__version__,
+        "noise": {k: noise(x, truth[k]) for k, x in found.items() if k == "loss" or k.startswith(("out/", "grad/"))},
     }
-    return {
-        "meta": np.array(json.dumps(meta)),
-        **found,
-        **{f"grad/{name}": parameters[name].grad.numpy() for name in case.gradients},
-    }
+    return {"meta": np.array(json.dumps(meta)), **found}
+
+
+class Float64(TorchFunctionMode):
+    """Whoever asks for float32, as many models do for some of their steps, gets float64."""
+
+    def __enter__(self) -> "Float64":
+        torch.set_default_dtype(torch.float64)
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        torch.set_default_dtype(torch.float32)
+        super().__exit__(*error)
+
+    def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        function = torch.Tensor.double if function is torch.Tensor.float else function
+        args = tuple(torch.float64 if a is torch.float32 else a for a in args)
+        return function(*args, **{k: torch.float64 if a is torch.float32 else a for k, a in (kwargs or {}).items()})
+
+
+def gradients(model: torch.nn.Module, case: Case) -> Arrays:
+    """Those of the loss that `computed` left in the model."""
+    parameters = stored(model)
+    return {f"grad/{name}": parameters[name].grad.numpy() for name in case.gradients}
+
+
+def noise(value: np.ndarray, truth: np.ndarray) -> float:
+    """How far float32 is from float64, relative to the largest value; two digits are enough."""
+    return float(f"{np.abs(value - truth).max() / np.abs(truth).max():.1e}")
 
 
 def made(case: Case) -> torch.nn.Module:
@@ -203,7 +234,8 @@ def computed(model: torch.nn.Module, case: Case, seed: int) -> Arrays | None:
     else:
         theirs |= labels
     given = {name: torch.from_numpy(np.array(value, np.int64)) for name, value in theirs.items()}
-    out = model(**given, **{name: torch.from_numpy(mask) for name, mask in masks.items()}, **more)
+    given |= {name: torch.from_numpy(mask).to(model.dtype) for name, mask in masks.items()}
+    out = model(**given, **more)
     found = {}
     model.zero_grad()
     if labels:
@@ -214,7 +246,11 @@ def computed(model: torch.nn.Module, case: Case, seed: int) -> Arrays | None:
         shown[""] = torch.stack([out.start_logits, out.end_logits], -1).detach().numpy()
     if len(shown) == 1:
         shown = {"": next(iter(shown.values()))}
-    per_token = {name: x.ndim > 2 and x.shape[:2] == inputs["mask"].shape for name, x in shown.items()}
+    # A pooled [B, d] may have as many columns as a row has tokens; what has a label for each token is no such thing.
+    labelled = np.shape(labels.get("labels"))
+    per_token = {
+        name: x.shape[:2] == inputs["mask"].shape and (x.ndim > 2 or x.shape == labelled) for name, x in shown.items()
+    }
     found |= {f"out/{name}": x[inputs["mask"] == 1] if per_token[name] else x for name, x in shown.items()}
     found |= inputs | {name: value.astype(np.int32) for name, value in labels.items()}
     if not model.can_generate() or not case.greedy:
