@@ -2,6 +2,9 @@
 
 Prompts of different lengths share a batch: they are padded on the left, with segment 0 that nobody sees, so
 that all rows write their next token to the same place of the cache.
+
+Some models rotate keys by another table from some length on, and read a text anew when it grows past that
+(`LongScaling.reread`). Each row does so at its own time: it is read once more, and its part of the cache replaced.
 """
 
 import dataclasses
@@ -12,13 +15,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lm.core.component import components
 from lm.core.ctx import Ctx, Run
 from lm.core.errors import UserError
 from lm.core.mesh import Sharding
 from lm.core.param import Tree, with_aliases
 from lm.infer.sampling import Sampler
 from lm.model.resize import Resize
-from lm.model.sources import Room
+from lm.model.rotary import LongScaling
+from lm.model.sources import Recurrence, Room, for_rows, rewound
 from lm.model.stack import Segment
 from lm.model.transformer import EncoderDecoder, Model
 
@@ -28,7 +33,8 @@ ENDED = -1  # stands for the token of a row that has ended
 
 
 class Generator:
-    """A model ready to continue prompts: two compiled functions, one reads prompts, the other adds a token.
+    """A model ready to continue prompts: two compiled functions, one reads prompts, the other adds a token. (A third
+    reads texts anew, if the model has lengths past which that is due.)
 
     They are compiled anew only for another number of rows, `max_new`, sampler, or bucket (power of two, at least
     `least`) of the longest prompt with `max_new`: a chat that grows within its bucket compiles nothing. Holds a copy of
@@ -64,6 +70,13 @@ class Generator:
             batch = {"tokens": token, "positions": positions, "segments": jnp.ones_like(token)}
             return advance(params, {k: v[:, None] for k, v in batch.items()}, slots, keys, sampler)
 
+        def reread(params: Tree, slots: Tree, batch: dict, rows: Array) -> Tree:
+            """Slots in which these rows [B] have read batch [B, S], as long as its "length" says."""
+            _, new, _ = unrolled_model.hidden(params, batch, ctx, rewound(slots), dtype)
+            return for_rows(rows, new, slots)
+
+        self._turns = turns(model)
+        self._reread = jax.jit(reread, donate_argnames="slots")
         self._prefill = jax.jit(prefill, static_argnames=("room", "sampler"))
         self._decode = jax.jit(decode, static_argnames="sampler", donate_argnames="slots")
 
@@ -107,12 +120,16 @@ class Generator:
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), rows)
 
         token, slots = self._prefill(self.params, batch | memory, keys, room=room, sampler=sampler)
-        live = np.ones(len(prompts), bool)
+        live, text = np.ones(len(prompts), bool), batch["tokens"]
         for i in range(max_new):
             drawn = token
             if i + 1 < max_new:  # dispatched before `drawn` is waited for, so that the device is never idle
+                if (turning := np.isin(lengths + i, self._turns)).any():
+                    anew = _anew(text, lengths + i, width)
+                    slots = self._reread(self.params, slots, anew, turning)
                 token, slots = self._decode(self.params, slots, drawn, lengths + i, keys, sampler=sampler)
             tokens = np.asarray(drawn)
+            text = np.concatenate([text, tokens[:, None]], axis=1) if self._turns else text
             live = live if eos_id is None else live & ~np.isin(tokens, eos_id)
             if not live.any():
                 return
@@ -133,6 +150,15 @@ class Generator:
         embed = self.model.encoder.embed
         batch = _batch("encoder input", encoder, embed.vocab, embed.longest, 0)
         return {f"encoder/{name}": value for name, value in batch.items()}
+
+
+def turns(model: Model) -> list[int]:
+    """Lengths of a text past which it has to be read anew. Raises `UserError` for a model that cannot do so."""
+    tower = model.decoder if isinstance(model, EncoderDecoder) else model.body
+    found = {s.original for s in components(tower) if isinstance(s, LongScaling) and s.reread}
+    if found and any(isinstance(source, Recurrence) for source in components(tower)):
+        raise UserError("a segment memory cannot be read anew: set reread=False in this model's LongScaling")
+    return sorted(found)
 
 
 def unrolled(model: Model, params: Tree) -> tuple[Model, Tree]:
@@ -197,6 +223,20 @@ def _room(tokens: int, longest: int | None, least: int) -> int:
     """The bucket of so many tokens."""
     room = max(least, 1 << (tokens - 1).bit_length())
     return room if longest is None else min(room, longest)
+
+
+def _anew(text: np.ndarray, lengths: np.ndarray, most: int) -> dict[str, np.ndarray]:
+    """Rows of text [B, S], which end with as many real tokens as `lengths` [B] says, to be read as a part of texts of
+    one token more. Their bucket, at most `most`, is filled on the right with what nobody sees."""
+    width = _room(text.shape[1], most, 16)
+    column = np.arange(width)
+    positions = column - (text.shape[1] - lengths)[:, None]
+    return {
+        "tokens": np.pad(text, ((0, 0), (0, width - text.shape[1]))),
+        "segments": ((positions >= 0) & (column < text.shape[1])).astype(np.int32),
+        "positions": np.maximum(positions, 0).astype(np.int32),
+        "length": np.broadcast_to(lengths[:, None] + 1, positions.shape).astype(np.int32),
+    }
 
 
 def _too_long(what: str, tokens: int, max_new: int, longest: int) -> str:

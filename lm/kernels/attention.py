@@ -27,6 +27,7 @@ class Tokens:
     anchors: Array | None = None  # int32: 1 where a token is seen by all of its segment
     place: Array | None = None  # int32: where the token stands in the text, if not in the order of reading
     span: Array | None = None  # int32: place within a span that is filled in, from 1; 0 outside
+    length: Array | None = None  # int32: tokens of the whole text that it belongs to, if more than what is here
 
     @property
     def places(self) -> Array:

@@ -1,11 +1,13 @@
 """Rotary embeddings of queries and keys, and the ways to stretch them over longer contexts.
 
-A scaling is called as `scaling(theta, r, length) -> (frequencies [r/2], magnitude)`: theta^(-2i/r) changed for r
-rotated elements and texts of `length` tokens (traced; most scalings do not look at it), and what sines and cosines are
-multiplied by.
+A scaling is called as `scaling(theta, r, length) -> (frequencies, magnitude)`: theta^(-2i/r) changed for r rotated
+elements, and what sines and cosines are multiplied by. `length()` [B, 1, S, 1] is of how many tokens each token's text
+is. Frequencies are [r/2], or [B, 1, S, r/2] by the few scalings that look at it: `lengths_of` says what counts as one
+text, so that a row never depends on its neighbours, nor a document on others in its row.
 """
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +19,7 @@ from lm.kernels.attention import Tokens
 
 Array = jax.Array
 Scaled = tuple[Array | np.ndarray, float]
+Length = Callable[[], Array]
 
 
 def plain(theta: float, r: int) -> np.ndarray:
@@ -30,7 +33,7 @@ class LinearScaling:
 
     factor: float
 
-    def __call__(self, theta: float, r: int, length: Array) -> Scaled:
+    def __call__(self, theta: float, r: int, length: Length) -> Scaled:
         return plain(theta, r) / self.factor, 1.0
 
 
@@ -41,20 +44,20 @@ class NTKScaling:
 
     factor: float
 
-    def __call__(self, theta: float, r: int, length: Array) -> Scaled:
+    def __call__(self, theta: float, r: int, length: Length) -> Scaled:
         return plain(theta * self.factor ** (r / (r - 2)), r), 1.0
 
 
 @component
 class DynamicScaling:
-    """`NTKScaling` that grows with the text: nothing changes up to `original` tokens. What is cached was rotated for
-    the length at its time, so that cached decoding past `original` differs from reading the text anew, as elsewhere."""
+    """`NTKScaling` that grows with the text: nothing changes up to `original` tokens. What is cached stays rotated for
+    the length at its time, so that decoding past `original` differs from reading the whole text, as in transformers."""
 
     factor: float
     original: int
 
-    def __call__(self, theta: float, r: int, length: Array) -> Scaled:
-        longer = jnp.maximum(length, self.original).astype(jnp.float32)
+    def __call__(self, theta: float, r: int, length: Length) -> Scaled:
+        longer = jnp.maximum(length(), self.original).astype(jnp.float32)
         growth = self.factor * longer / self.original - (self.factor - 1)
         i = np.arange(0, r, 2)
         return plain(theta, r) * growth ** (-i / (r - 2)), 1.0
@@ -73,7 +76,7 @@ class YarnScaling:
     magnitude: float | None = None
     rounded: bool = True
 
-    def __call__(self, theta: float, r: int, length: Array) -> Scaled:
+    def __call__(self, theta: float, r: int, length: Length) -> Scaled:
         low, high = (
             r * math.log(self.original / (turns * 2 * math.pi)) / (2 * math.log(theta))
             for turns in (self.fast, self.slow)
@@ -93,20 +96,24 @@ def yarn_magnitude(factor: float, weight: float = 1.0) -> float:
 @component
 class LongScaling:
     """LongRoPE (Ding et al. 2024, arXiv 2402.13753): each frequency has a divisor of its own, from `short` up to
-    `original` tokens and from `long` beyond; `magnitude` multiplies sines and cosines."""
+    `original` tokens and from `long` beyond; `magnitude` multiplies sines and cosines.
+
+    When a text that is generated grows past `original`, it is read anew, and its cache rotated by `long`, if `reread`
+    (transformers' Phi-3). Otherwise what was cached stays as it is (its other model types)."""
 
     short: tuple[float, ...]
     long: tuple[float, ...]
     original: int
     magnitude: float = 1.0
+    reread: bool = True
 
-    def __call__(self, theta: float, r: int, length: Array) -> Scaled:
+    def __call__(self, theta: float, r: int, length: Length) -> Scaled:
         for name in ("short", "long"):
             if len(getattr(self, name)) != r // 2:
                 raise UserError(
                     f"{name} has {len(getattr(self, name))} divisors for {r // 2} frequencies: give as many"
                 )
-        divisors = jnp.where(length > self.original, np.array(self.long), np.array(self.short))
+        divisors = jnp.where(length() > self.original, np.array(self.long), np.array(self.short))
         return plain(theta, r) / divisors, self.magnitude
 
 
@@ -120,7 +127,7 @@ class FrequencyScaling:
     high: float = 4.0
     original: int = 8192
 
-    def __call__(self, theta: float, r: int, length: Array) -> Scaled:
+    def __call__(self, theta: float, r: int, length: Length) -> Scaled:
         frequencies = plain(theta, r)
         turns = self.original * frequencies / (2 * math.pi)  # rotations within the original context
         keep = np.clip((turns - self.low) / (self.high - self.low), 0.0, 1.0)
@@ -134,11 +141,24 @@ class PowerScaling:
 
     power: float
 
-    def __call__(self, theta: float, r: int, length: Array) -> Scaled:
+    def __call__(self, theta: float, r: int, length: Length) -> Scaled:
         return plain(theta, r) * (1 - np.arange(0, r, 2) / r) ** self.power, 1.0
 
 
 Scaling = LinearScaling | NTKScaling | DynamicScaling | YarnScaling | LongScaling | FrequencyScaling | PowerScaling
+
+
+def lengths_of(tokens: Tokens, positions: Array) -> Array:
+    """int32 [B, S]: how long the text of each token is: `tokens.length` where that is given, else as far as its
+    document (its segment's neighbouring tokens; without segments the row) reaches by `positions` [B, S]."""
+    if tokens.length is not None:
+        return tokens.length
+    if tokens.segments is None:
+        return jnp.broadcast_to(positions.max(axis=1, keepdims=True) + 1, positions.shape)
+    begins = jnp.pad(tokens.segments[:, 1:] != tokens.segments[:, :-1], ((0, 0), (1, 0)))
+    document = begins.cumsum(axis=1)
+    last = jax.vmap(lambda p, d: jax.ops.segment_max(p, d, positions.shape[1]))(positions, document)
+    return jnp.take_along_axis(last, document, axis=1) + 1
 
 
 @component
@@ -157,17 +177,19 @@ class Rotary:
 
     def __call__(self, x: Array, tokens: Tokens, key: bool = False) -> Array:
         """x [B, H, S, K] of these tokens -> x rotated, in x's dtype. `key`: x are keys, which matters to xPos."""
-        return self.turned(x, tokens.places, key)
+        return self.turned(x, tokens.places, tokens, key)
 
-    def turned(self, x: Array, positions: Array, key: bool = False) -> Array:
-        """The same by positions [B, S]."""
+    def turned(self, x: Array, positions: Array, tokens: Tokens, key: bool = False) -> Array:
+        """The same by positions [B, S] of these tokens."""
         r = int(x.shape[-1] * self.fraction + 1e-6)  # 24 * (10 / 24) may fall short of 10
         pairs = -(-r // 2)  # of an odd number the last is paired too, at its own frequency, as elsewhere
         if not 0 < 2 * pairs <= x.shape[-1]:
             raise UserError(f"cannot rotate {r} of {x.shape[-1]} elements in pairs: change head_dim or fraction")
-        scaled: Scaled = (
-            self.scaling(self.theta, r, positions.max() + 1) if self.scaling else (plain(self.theta, r), 1.0)
-        )
+
+        def length() -> Array:
+            return lengths_of(tokens, positions)[:, None, :, None]
+
+        scaled: Scaled = self.scaling(self.theta, r, length) if self.scaling else (plain(self.theta, r), 1.0)
         frequencies, magnitude = scaled
         places = positions[:, None, :, None].astype(jnp.float32)
         cos, sin = (magnitude * f(places * frequencies) for f in (jnp.cos, jnp.sin))  # [B, 1, S, r/2]
@@ -199,5 +221,5 @@ class Rotary2D:
             )
         span = jnp.zeros_like(tokens.positions) if tokens.span is None else tokens.span
         halves = jnp.split(x, 2, axis=-1)
-        turned = [self.rotary.turned(h, at, key) for h, at in zip(halves, (tokens.places, span), strict=True)]
+        turned = [self.rotary.turned(h, at, tokens, key) for h, at in zip(halves, (tokens.places, span), strict=True)]
         return jnp.concatenate(turned, axis=-1)

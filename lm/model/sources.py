@@ -45,7 +45,7 @@ class Room:
 
 def row_tokens(ctx: Ctx, prefix: str = "") -> Tokens:
     """The tokens that the layer's input rows stand for (`prefix` "" ) or those of a memory ("encoder/")."""
-    names = ("segments", "prefix", "order", "global", "place", "span")
+    names = ("segments", "prefix", "order", "global", "place", "span", "length")
     return Tokens(ctx.rows[f"{prefix}positions"], *(ctx.rows.get(f"{prefix}{name}") for name in names))
 
 
@@ -77,6 +77,24 @@ class Own:
         }
         seen = Tokens(new["positions"], new["segments"], _prefix_so_far(tokens, new["positions"].shape))
         return new["k"], new["v"], seen, {**new, "written": at + x.shape[1]}
+
+
+def rewound(slots: Tree) -> Tree:
+    """The caches of `Own`, to be written from the front again; what other sources keep is kept."""
+
+    def one(path: tuple, x: Array) -> Array:
+        return jnp.zeros_like(x) if path[-1] == jax.tree_util.DictKey("written") else x
+
+    return jax.tree_util.tree_map_with_path(one, slots)
+
+
+def for_rows(rows: Array, new: Tree, old: Tree) -> Tree:
+    """Slots of `new` for the rows [B] that say so, of `old` for the others, which have written as much."""
+
+    def one(a: Array, b: Array) -> Array:
+        return jnp.where(rows.reshape(-1, *[1] * (b.ndim - 1)), a, b) if b.ndim else b
+
+    return jax.tree.map(one, new, old)
 
 
 def _prefix_so_far(tokens: Tokens, shape: tuple[int, ...]) -> Array | None:

@@ -2,8 +2,9 @@
 
 A batch is a dict of arrays [B, S]: `tokens`, and optionally `positions`, `segments`, `prefix`, `row`; an encoder's are
 `encoder/tokens` and so on. Positions count in the order of reading, by which masks hide what is ahead; where a token
-stands in the text otherwise, `place` says so, and `span` its place within a span that is filled in. `hidden` gives the
-last states, from which heads and losses are computed.
+stands in the text otherwise, `place` says so, and `span` its place within a span that is filled in; `length` of how
+many tokens its text is, where a part of it is read and rotations depend on the whole. `hidden` gives the last states,
+from which heads and losses are computed.
 """
 
 import dataclasses

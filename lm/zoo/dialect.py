@@ -210,13 +210,14 @@ class Rope:
 
     Reads `rope_parameters` (transformers 5) and `rope_theta`, `rope_scaling`, `partial_rotary_factor` (before), and
     writes the latter, which both understand. `longest` is the model type's own default of max_position_embeddings,
-    from which some scalings start."""
+    from which some scalings start. `reread`: transformers reads a text anew when it grows past the original length."""
 
     theta: float = 10000.0
     fraction: float | None = None
     longest: int = 2048
     theta_name: str = "rope_theta"
     fraction_name: str = "partial_rotary_factor"
+    reread: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -246,7 +247,7 @@ class Rope:
             "linear": lambda: LinearScaling(float(given["factor"])),
             "dynamic": lambda: DynamicScaling(float(given["factor"]), int(longest)),
             "yarn": lambda: _yarn(given, longest, int(original or longest)),
-            "longrope": lambda: _long(given, longest, int(original or longest)),
+            "longrope": lambda: _long(given, longest, int(original or longest), self.reread),
             "llama3": lambda: FrequencyScaling(
                 float(given["factor"]),
                 float(given["low_freq_factor"]),
@@ -290,14 +291,14 @@ def _yarn(given: dict[str, Any], longest: Any, original: int) -> YarnScaling:
     )
 
 
-def _long(given: dict[str, Any], longest: Any, original: int) -> LongScaling:
+def _long(given: dict[str, Any], longest: Any, original: int, reread: bool) -> LongScaling:
     factor = given.get("factor")
     factor = longest / original if factor is None else factor
     magnitude = given.get("attention_factor")
     if magnitude is None:
         magnitude = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
     short, long = (tuple(map(float, given[f"{name}_factor"])) for name in ("short", "long"))
-    return LongScaling(short, long, original, float(magnitude))
+    return LongScaling(short, long, original, float(magnitude), reread)
 
 
 def _scaling_dict(scaling: Scaling | None) -> dict[str, Any] | None:
@@ -318,7 +319,7 @@ def _scaling_dict(scaling: Scaling | None) -> dict[str, Any] | None:
                 "attention_factor": magnitude,
                 "truncate": rounded,
             }
-        case LongScaling(short, long, original, magnitude):
+        case LongScaling(short, long, original, magnitude, _):
             return {
                 "rope_type": "longrope",
                 "short_factor": list(short),

@@ -81,7 +81,7 @@ HF: Table = (
     ("head/w", "lm_head.weight", SAME),
     *unused("model.layers.{layer}.self_attn.rotary_emb.inv_freq"),
 )
-ROPE = Rope(fraction=1.0, longest=4096)
+ROPE = Rope(fraction=1.0, longest=4096, reread=True)
 
 
 def _read(config: Config) -> Knobs:

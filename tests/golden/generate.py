@@ -278,8 +278,18 @@ def permuted(rng: np.random.Generator, inputs: Arrays) -> tuple[Arrays, np.ndarr
     return ours, asked["tokens"], theirs
 
 
+def by_length(config: Any) -> bool:
+    """Whether rotations depend on the length of a text."""
+    return (getattr(config, "rope_parameters", None) or {}).get("rope_type") in ("dynamic", "longrope")
+
+
 def greedy(model: torch.nn.Module, inputs: Arrays) -> tuple[np.ndarray, float]:
     """The tokens that greedy decoding adds to each row's real ones, and by how much the closest choice was made."""
+    if len(inputs["mask"]) > 1 and by_length(model.config):  # theirs looks at the longest of a batch
+        rows = [row == 1 for row in inputs["mask"]]
+        apart = [{name: x[i : i + 1, row] for name, x in inputs.items()} for i, row in enumerate(rows)]
+        added, margins = zip(*(greedy(model, row) for row in apart), strict=True)
+        return np.concatenate(added), min(margins)
     prefix = "encoder/" if model.config.is_encoder_decoder else ""
     tokens, mask = inputs[f"{prefix}tokens"], inputs[f"{prefix}mask"]
     if not prefix:  # real tokens to the right

@@ -1,4 +1,8 @@
-"""Where `transformers` computes whole texts otherwise than token by token, made to agree with the latter.
+"""Where `transformers` computes whole texts otherwise than token by token, or a row otherwise than alone, made to agree
+with the latter.
+
+Rotations that depend on the length of a text take the longest of a batch for all, and some remember the longest text
+before. Here each row is rotated by its own, from a fresh state.
 
 ProphetNet's predictors add relative scores that depend on the reader. For whole texts 5.24 gives each the scores of
 another place, stream and head (it flattens places before heads, and reads heads before places); while it generates, one
@@ -7,6 +11,8 @@ token at a time, there is one place only, and all is well. Here it is called for
 from typing import Any
 
 import torch
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+from transformers.models.phi3.modeling_phi3 import Phi3RotaryEmbedding
 from transformers.models.prophetnet.modeling_prophetnet import ProphetNetNgramSelfAttention
 
 _whole = ProphetNetNgramSelfAttention.get_predict_relative_pos_embeddings
@@ -23,5 +29,18 @@ def _by_place(
     return torch.cat(found, dim=3)
 
 
+def _row_by_row(rotate: Any) -> Any:
+    def forward(self: torch.nn.Module, x: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        found = []
+        for row in position_ids:
+            self.inv_freq, self.max_seq_len_cached = self.original_inv_freq.clone(), self.original_max_seq_len
+            found.append(rotate(self, x, row[None]))
+        return tuple(torch.cat(part) for part in zip(*found, strict=True))
+
+    return forward
+
+
 def mend() -> None:
+    for rotary in (LlamaRotaryEmbedding, Phi3RotaryEmbedding):
+        rotary.forward = _row_by_row(rotary.forward)
     ProphetNetNgramSelfAttention.get_predict_relative_pos_embeddings = _by_place

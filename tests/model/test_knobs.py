@@ -14,6 +14,7 @@ from lm.core import component
 from lm.core.ctx import Ctx
 from lm.core.errors import UserError
 from lm.core.param import Constant, Normal, abstract, flatten
+from lm.infer.generate import turns
 from lm.model.heads import TokenScores
 from lm.model.layers import LayerNorm, RMSNorm
 from lm.model.masks import Bidirectional
@@ -123,7 +124,7 @@ def drawn(init: Any) -> bytes:
 
 
 def program(model: Any) -> str:
-    """What a model computes: in training with dropout, its update, and from slots."""
+    """What a model computes: in training with dropout, its update, from slots, and when these are read anew."""
     rows = {"tokens": jax.ShapeDtypeStruct((2, 8), jnp.int32), "positions": jax.ShapeDtypeStruct((2, 8), jnp.int32)}
     if hasattr(model, "encoder"):
         rows |= {f"encoder/{name}": value for name, value in rows.items()}
@@ -135,7 +136,7 @@ def program(model: Any) -> str:
 
     slots = jax.eval_shape(lambda: model.slots(toys.room(2, memory=8)))
     traced = jax.make_jaxpr(everything)(abstract(model.spec()), rows, slots)
-    return f"{traced}{[np.asarray(c).tolist() for c in traced.consts]}"
+    return f"{traced}{[np.asarray(c).tolist() for c in traced.consts]}{turns(model)}"
 
 
 def parameters(model: Any) -> list:

@@ -104,6 +104,27 @@ CASES: dict[str, Case] = {
         "LlamaForCausalLM",
         {**LLAMA, "head_dim": 8, "max_position_embeddings": 20, **rope("dynamic", 100.0, factor=2.0)},
     ),
+    # Rows of 17 to 24 tokens grow past these lengths, each at its own time; what is cached stays.
+    "llama_dynamic_later": Case(
+        "LlamaForCausalLM",
+        {**LLAMA, "head_dim": 8, "max_position_embeddings": 26, **rope("dynamic", 100.0, factor=4.0)},
+    ),
+    "llama_long": Case(
+        "LlamaForCausalLM",
+        {
+            **LLAMA,
+            "head_dim": 8,
+            "max_position_embeddings": 104,
+            **rope(
+                "longrope",
+                100.0,
+                factor=4.0,
+                original_max_position_embeddings=26,
+                short_factor=[1.0, 1.2, 1.4, 1.6],
+                long_factor=[1.5, 2.5, 3.5, 5.0],
+            ),
+        },
+    ),
     "gpt1": Case(
         "OpenAIGPTLMHeadModel",
         {**V, "n_positions": 40, "n_embd": 24, "n_layer": 3, "n_head": 4, "layer_norm_epsilon": 1e-2},

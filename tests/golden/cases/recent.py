@@ -133,6 +133,17 @@ CASES: dict[str, Case] = {
             ),
         },
     ),
+    "phi3_long_later": Case(  # rows of 17 to 24 tokens grow past 26, each at its own time, and are read anew
+        "Phi3ForCausalLM",
+        {
+            **LLAMA,
+            "pad_token_id": 0,
+            "num_attention_heads": 3,
+            "max_position_embeddings": 104,
+            "original_max_position_embeddings": 26,
+            **rope("longrope", 100.0, short_factor=[1.0, 1.2, 1.4, 1.6], long_factor=[1.5, 2.5, 3.5, 5.0]),
+        },
+    ),
     "nemotron": Case(
         "NemotronForCausalLM",
         {
