@@ -28,7 +28,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lm.core.errors import UserError
 from lm.data.cache import TokenCache, shard_digest, write_covered
-from lm.data.sources import Document
+from lm.data.sources import Document, LongDocument
 from lm.data.tokenizers import Tokenizer
 
 FORMAT = 3
@@ -42,7 +42,7 @@ class Documents(Protocol):
 
     @property
     def fingerprint(self) -> str: ...
-    def __iter__(self) -> Iterator[Document]: ...
+    def __iter__(self) -> Iterator[Document | LongDocument]: ...
     def __len__(self) -> int: ...
 
 

@@ -1,152 +1,126 @@
-"""File formats of a corpus: plain text, JSON lines, Parquet; the first two also compressed (.gz, .zst).
+"""File formats of a corpus, told by what a file holds as well as by its name.
 
-Every reader raises UserError, in one line, for what cannot be read: it names the file, the place and the remedy.
+    text            names of text and source code (TEXT), markup too: the whole file, as it stands, is one document
+    JSON            .jsonl, .ndjson, .json: an object a line, an array of objects or strings, objects one after another
+    tables          .csv, .tsv: the first row names the columns
+    Parquet         a document a row
+    other names     Parquet and JSON by what they hold; else text, if it is neither markup nor a table
+
+Each may be compressed (`lm.data.compressed`), Parquet in its own way. Every reader raises UserError, in one line, for
+what cannot be read: it names the file, the place and the remedy.
 """
 
-import contextlib
-import gzip
-import importlib
-import io
 import json
-import zlib
+import re
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
-from typing import IO, Any, NoReturn
 
-from lm.core.errors import UserError, nearest
+from lm.core.errors import UserError
+from lm.data import tables
+from lm.data.compressed import Meter, open_bytes, plain_name
+from lm.data.plain import HEAD, head_of, read_text
 
 JSON_LINES = (".jsonl", ".ndjson")
-PARQUET = ".parquet"
-Read = Callable[[], str]
+TABLES = (".csv", ".tsv", ".tab")
+TEXT = frozenset(
+    f".{suffix}"
+    for suffix in re.findall(
+        r"\w+",
+        "txt text md markdown rst org adoc tex bib srt vtt html htm xhtml xml svg css diff patch po py pyi pyx "
+        "c h cc hh cpp hpp cxx cu cuh m mm cs java kt scala go rs swift js mjs jsx ts tsx vue rb pl pm php lua r jl "
+        "sh bash zsh ps1 bat sql hs ml mli clj el lisp scm erl ex exs f f90 pas asm s v sv vhd vhdl zig dart nim "
+        "proto toml yaml yml ini cfg cmake mk",
+    )
+)
+Read = Callable[[], Iterator[str]]
 
 
-def entries(path: Path, name: str, field: str) -> Iterator[tuple[str, Read]]:
-    """(name, how to read the text) of every document of a file; only a wanted text is decoded."""
-    plain = name.removesuffix(".gz").removesuffix(".zst")
-    if plain.endswith(PARQUET):
-        yield from _parquet(path, name, field)
-    elif plain.endswith(JSON_LINES):
-        offset = 0
-        with open_bytes(path) as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield f"{name}:{number}", partial(_read_json, line, path, number, offset, field)
-                offset += len(line)
+def entries(path: Path, name: str, field: str, meter: Meter) -> Iterator[tuple[str, Read]]:
+    """(name, how to read the text, in pieces) of every document of a file; only a wanted text is decoded."""
+    if (documents := _records(path, field, meter)) is None:
+        yield name, partial(read_text, path, meter)
     else:
-        yield name, partial(_read_text, path)
+        for number, text in documents:
+            yield f"{name}:{number}", partial(_whole, text)
 
 
-@contextlib.contextmanager
-def open_bytes(path: Path) -> Iterator[IO[bytes]]:
-    """The bytes of a file, decompressed. What goes wrong while they are read is told like what goes wrong here."""
-    broken: tuple[type[Exception], ...] = (EOFError, gzip.BadGzipFile, zlib.error)
-    try:
-        with contextlib.ExitStack() as stack:
-            file: Any = stack.enter_context(open(path, "rb"))
-            if path.name.endswith(".gz"):
-                file = stack.enter_context(gzip.open(file))
-            elif path.name.endswith(".zst"):
-                zstandard = _needs("zstandard", path)
-                broken += (zstandard.ZstdError,)
-                file = stack.enter_context(io.BufferedReader(_Frames(file, zstandard.ZstdDecompressor)))
-            yield file
-    except broken as e:
-        raise UserError(f"{path} is truncated or damaged ({e}); compress it again") from e
-    except OSError as e:
-        unreadable(e)
+def doubt(path: Path) -> str | None:
+    """A word about a .txt that does not look like text."""
+    if Path(plain_name(path.name)).suffix.lower() != ".txt" or not _looks_json(head_of(path)):
+        return None
+    return f"{path} is read as text, as it stands, though it holds JSON: name it .jsonl to have its field read"
 
 
-class _Frames(io.RawIOBase):
-    """The content of a file of zstd frames. (zstandard's own reader takes the end of a cut file for that of the text.)
-    EOFError where the last frame is not whole."""
-
-    def __init__(self, file: IO[bytes], decompressor: Callable[[], Any]) -> None:
-        self._file, self._new = file, decompressor
-        self._frame: Any = None  # being read; None between frames
-        self._input, self._ready = b"", b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, into: Any) -> int:
-        while not self._ready:
-            self._input = self._input or self._file.read(1 << 16)
-            if not self._input:
-                if self._frame is not None:
-                    raise EOFError("it ends within a zstd frame")
-                return 0
-            self._frame = self._frame or self._new().decompressobj()
-            self._ready, self._input = self._frame.decompress(self._input), b""
-            if self._frame.eof:
-                self._frame, self._input = None, self._frame.unused_data
-        size = min(len(into), len(self._ready))
-        into[:size], self._ready = self._ready[:size], self._ready[size:]
-        return size
+def _whole(text: Callable[[], str]) -> Iterator[str]:
+    yield text()
 
 
-def _needs(module: str, path: Path) -> Any:
-    """An optional package of the extra `data`."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as e:
-        raise UserError(f"{path} needs the package {module}: pip install -e '.[data]'") from e
-
-
-def unreadable(e: OSError) -> NoReturn:
-    raise UserError(f"cannot read {e.filename}: {e.strerror}") from e
-
-
-def _parquet(path: Path, name: str, field: str) -> Iterator[tuple[str, Read]]:
-    arrow, parquet = _needs("pyarrow", path), _needs("pyarrow.parquet", path)
-    try:
-        with parquet.ParquetFile(path) as file:
-            if field not in file.schema_arrow.names:
-                raise UserError(f"{path} has no column {field!r}{nearest(field, file.schema_arrow.names)}")
-            number = 0
-            for batch in file.iter_batches(batch_size=1024, columns=[field]):
-                for value in batch.column(0):
-                    number += 1
-                    yield f"{name}:{number}", partial(_text, value.as_py(), f"{path} row {number}", field)
-    except arrow.ArrowInvalid as e:
-        raise UserError(f"{path} is no whole Parquet file ({' '.join(str(e).split())[:120]})") from e
-    except OSError as e:
-        raise UserError(f"cannot read {path}: {' '.join(str(e).split())[:120]}") from e
-
-
-def _read_text(path: Path) -> str:
+def _records(path: Path, field: str, meter: Meter) -> Iterator[tuple[int, Callable[[], str]]] | None:
+    """The documents of a file of records; None for text."""
+    suffix = Path(plain_name(path.name)).suffix.lower()
+    if suffix in TEXT:
+        return None
     with open_bytes(path) as file:
-        return _decode(file.read(), path, 0)
+        start = file.peek(4)[:4]  # type: ignore[attr-defined]
+    if start == b"PAR1" or suffix == ".parquet":
+        if plain_name(path.name) != path.name:
+            raise UserError(f"{path} is a Parquet file that was compressed as a whole; unpack it first")
+        return tables.parquet(path, field, meter)
+    head = head_of(path)
+    if suffix in TABLES:
+        return tables.table(path, field, meter, tabs=suffix != ".csv")
+    if suffix in JSON_LINES or suffix == ".json" or _looks_json(head):
+        return (tables.json_values if _spans_lines(head) else tables.json_lines)(path, field, meter)
+    if (what := _markup(head)) is not None:
+        raise UserError(f"{path} looks like {what[0]}: rename it to {what[1]}, or to .txt to read it as it stands")
+    return None
 
 
-def _read_json(line: bytes, path: Path, number: int, offset: int, field: str) -> str:
-    where = f"{path} line {number}"
+def _looks_json(head: bytes) -> bool:
+    """Whether this is an object, or an array of objects or strings, or the beginning of one."""
+    text = head.decode(errors="ignore").lstrip()
+    if text[:1] not in ("{", "["):
+        return False
+    inner = text[1:].lstrip()
+    if inner[:1] not in (('"', "}") if text[0] == "{" else ("{", '"', "]")):
+        return False
     try:
-        record = json.loads(_decode(line, path, offset))
+        json.JSONDecoder().raw_decode(text)
     except json.JSONDecodeError as e:
-        raise UserError(f"{where} is not JSON ({e.msg} at column {e.colno})") from e
-    if not isinstance(record, dict):
-        raise UserError(f"{where} is not a JSON object but {type(record).__name__}; write one {{...}} a line")
-    if field not in record:
-        raise UserError(f"{where} has no field {field!r}{nearest(field, record)}")
-    return _text(record[field], where, field)
+        return len(head) == HEAD and e.pos > len(text) // 2  # cut by us
+    except RecursionError:
+        return True
+    return True
 
 
-def _text(value: Any, where: str, field: str) -> str:
-    if not isinstance(value, str):
-        raise UserError(f"{where}: field {field!r} is not text but {type(value).__name__}")
+def _spans_lines(head: bytes) -> bool:
+    """Whether JSON is an array, or objects of several lines each, and not a value a line."""
+    first, _, rest = head.lstrip().partition(b"\n")
     try:
-        value.encode()
-    except UnicodeEncodeError as e:  # JSON can spell half of a surrogate pair, which is no character
-        raise UserError(f"{where} holds half a surrogate pair ({value[e.start]!a}); repair it") from e
-    return value
+        value = json.loads(first)
+    except (ValueError, RecursionError):  # a line that is longer than the head, or wrong, or begins an object
+        return first[:1] == b"[" or (first[:1] == b"{" and first.rstrip() in (b"{", b"[")) or _opens(first, rest)
+    return isinstance(value, list) and not rest.strip()
 
 
-def _decode(data: bytes, path: Path, offset: int) -> str:
-    if b"\0" in data:
-        raise UserError(f"{path} is binary (a NUL at byte {offset + data.index(0)}); give text files only")
+def _opens(first: bytes, rest: bytes) -> bool:
+    """Whether a value begins in the first line and ends in a later one, as in {"a": 1,"""
     try:
-        text = data.decode()
-    except UnicodeDecodeError as e:
-        raise UserError(f"{path} is not UTF-8 at byte {offset + e.start}; convert it (iconv -t UTF-8)") from e
-    return text.removeprefix("\ufeff") if offset == 0 else text  # a byte order mark is no text
+        _, end = json.JSONDecoder().raw_decode(text := (first + b"\n" + rest).decode(errors="ignore"))
+    except (ValueError, RecursionError):
+        return False
+    return b"\n" in text[:end].encode()
+
+
+def _markup(head: bytes) -> tuple[str, str] | None:
+    """(what a file of no known name looks like, the name that would say so), if it is not plain text."""
+    start = head.lstrip()[:200].lower()
+    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<mediawiki", b"<svg", b"<rss")):
+        return "HTML or XML", ".html"
+    lines = head.splitlines()[:-1][:50]
+    tabs = [line.count(b"\t") for line in lines]
+    if len(lines) >= 3 and tabs[0] and all(a == b for a, b in pairwise(tabs)):
+        return "a table of values between tabs", ".tsv"
+    return None

@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 from lm.core.errors import UserError
 from lm.data.build import build_cache
 from lm.data.cache import TokenCache
+from lm.data.files import Where
 from lm.data.hf_tokenizer import HFTokenizer
+from lm.data.progress import tell
 from lm.data.sources import open_source
 from lm.data.tokenizers import Tokenizer, open_tokenizer
 
 CACHE = "~/.cache/pure-lm"
-Where = str | os.PathLike | Sequence[str | os.PathLike]
 
 
 class Part(NamedTuple):
@@ -81,6 +82,8 @@ def open_data(
     options: dict[str, Any] = dict(validation=validation, pattern=pattern, holdout=holdout)
     root = Path(cache).expanduser()
     train = [open_source(s.where, "train", field=s.field, **options) for s in sources]
+    for note in dict.fromkeys(note for s in train for note in s.notes):
+        tell(note)
     text = hashlib.blake2b(repr([s.fingerprint for s in train] + list(reserved)).encode(), digest_size=16).hexdigest()
     path = root / "tokenizers" / f"{text}-{Path(tokenizer).name}.model"
     tokens = open_tokenizer(tokenizer, chain.from_iterable(train), path, reserved=reserved)
@@ -108,7 +111,7 @@ class Weighted(NamedTuple):
 
     where: Where
     weight: float
-    field: str  # of its JSON lines, column of its Parquet
+    field: str  # of its JSON records, column of its tables
 
 
 def sources_of(source: Where, mixture: Sequence[tuple], field: str) -> list[Weighted]:

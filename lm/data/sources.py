@@ -2,31 +2,35 @@
 
     open_source("python-stdlib")                                  the .py files of the running interpreter
     open_source("moby-dick.txt", "validation", holdout=0.1)       the last tenth of one file
-    open_source("corpus/", pattern="*.md,*.txt")                  a folder, recursively
-    open_source("shards/*.jsonl.zst", field="content")            JSON lines, here compressed (.gz, .zst)
-    open_source("shards/*.parquet", field="content")              a column of Parquet files
+    open_source("corpus/", pattern="*.md,*.txt")                  a folder, recursively, links followed
+    open_source("shards/*.jsonl.zst", field="content")            JSON lines, here compressed
+    open_source("table.csv", field="body")                        a column; so with .tsv and .parquet
 
-The split is by document and a function of the document's name alone, so that growing a corpus moves no
-document from one split to the other. (A corpus of one document is cut at a line instead.)
+The formats: `lm.data.formats`. The split is by document and a function of the document's name alone, so that growing a
+corpus moves no document from one split to the other. (A corpus of one document is cut at a line instead.) A text file
+is one document of any size: a long one is read in pieces.
 """
 
-import fnmatch
-import glob
+import dataclasses
 import hashlib
-import os
 import sysconfig
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
 
 from lm.core.errors import UserError, nearest
-from lm.data.formats import Read, entries, unreadable
+from lm.data.compressed import Meter
+from lm.data.files import Where, find_files, matches, walk
+from lm.data.formats import Read, doubt, entries
 
+READING = 2  # raised where the same files are read as other documents than before
 STDLIB = "python-stdlib"
 SPLITS = ("train", "validation")
+LOOKED_AT = 3  # files whose name is compared with what they hold
 
 # The validation modules of the standard library: plain, varied code, about 3.5 % of the bytes, which
 # Python 3.11 to 3.13 have and Debian's trimmed package too.
@@ -45,43 +49,82 @@ STDLIB_WITHOUT = (
 
 @dataclass(frozen=True)
 class Document:
-    name: str  # path within the corpus; JSON lines and Parquet add ":number"
+    name: str  # path within the corpus; JSON, tables and Parquet add ":number"
     text: str
+
+    def pieces(self) -> Iterator[str]:
+        """The text, in order, in pieces that fit into memory."""
+        yield self.text
+
+
+@dataclass(frozen=True)
+class LongDocument:
+    """A document that is read in pieces; of what `read` gives, the characters from `start` up to `stop`."""
+
+    name: str
+    read: Read
+    start: int = 0
+    stop: int | None = None
+
+    def pieces(self) -> Iterator[str]:
+        at = 0
+        for piece in self.read():
+            wanted = piece[max(0, self.start - at) : None if self.stop is None else max(0, self.stop - at)]
+            at += len(piece)
+            if wanted:
+                yield wanted
+            if self.stop is not None and at >= self.stop:
+                break
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces())
+
+
+Documents = Iterable[Document | LongDocument]
 
 
 @dataclass(frozen=True)
 class Source:
     """The documents of one split ("train", "validation", or "all" where the files are the split).
 
-    Iterating reads the files again each time. Raises UserError for a file that is not UTF-8 text, a line that
-    is not a JSON object with the field, and a corpus too small to split.
+    Iterating reads the files again each time. Raises UserError for a file that is no text, a line that
+    is not a JSON object, records without the field, and a corpus too small to split.
     """
 
     files: tuple[tuple[str, Path], ...]  # (name within the corpus, path), sorted
     split: str
     holdout: float
     field: str
+    notes: tuple[str, ...] = dataclasses.field(default=(), compare=False)  # what the folders hold besides
+    meter: Meter = dataclasses.field(default_factory=Meter, compare=False, repr=False)  # of an iteration
 
     @property
     def fingerprint(self) -> str:
         """Of the options and the files' names, sizes and times: cheap enough to ask at every start."""
         stats = [(name, path.stat().st_size, path.stat().st_mtime_ns) for name, path in self.files]
         return hashlib.blake2b(
-            repr((self.split, self.holdout, self.field, stats)).encode("utf-8", "surrogateescape"),
+            repr((READING, self.split, self.holdout, self.field, stats)).encode("utf-8", "surrogateescape"),
             digest_size=16,
         ).hexdigest()
 
-    def __iter__(self) -> Iterator[Document]:
-        if self.split == "all":
-            for name, read in self._entries():
-                yield Document(name, read())
+    @property
+    def done(self) -> float:
+        """The share of the files that the iteration under way has read."""
+        return self.meter.read / max(1, sum(path.stat().st_size for _, path in self.files))
+
+    def __iter__(self) -> Iterator[Document | LongDocument]:
+        alone = self.split != "all" and len(self._held) == 1
+        cut = self._cut if alone else 0
+        self.meter.read = 0
+        if alone:
+            ((name, read),) = self._entries()
+            yield LongDocument(name, read, cut) if self.split == "validation" else LongDocument(name, read, 0, cut)
             return
-        for (name, read), is_held in zip(self._entries(), self._held, strict=True):
-            if len(self._held) == 1:
-                head, tail = _cut(name, read(), self.holdout)
-                yield Document(name, tail if self.split == "validation" else head)
-            elif is_held == (self.split == "validation"):
-                yield Document(name, read())
+        held = self._held if self.split != "all" else None
+        for i, (name, read) in enumerate(self._entries()):
+            if held is None or held[i] == (self.split == "validation"):
+                yield _document(name, read)
 
     def __len__(self) -> int:
         """How many documents; the files are read for it, but not decoded."""
@@ -93,39 +136,59 @@ class Source:
     def _held(self) -> np.ndarray:
         return held_out((name for name, _ in self._entries()), self.holdout)
 
+    @cached_property
+    def _cut(self) -> int:
+        ((name, read),) = self._entries()
+        return cut_of(name, read, self.holdout)
+
     def _entries(self) -> Iterator[tuple[str, Read]]:
         """(name, how to read the text) of every document of every split."""
         for name, path in self.files:
-            yield from entries(path, name, self.field)
+            yield from entries(path, name, self.field, self.meter)
+
+
+def _document(name: str, read: Read) -> Document | LongDocument:
+    first = list(islice(pieces := read(), 2))
+    if len(first) < 2:
+        return Document(name, "".join(first))
+    return LongDocument(name, _from_first(chain(first, pieces), read))
+
+
+def _from_first(begun: Iterator[str], read: Read) -> Read:
+    """Goes on with what has been read of a document, the first time."""
+    left = [begun]
+    return lambda: left.pop() if left else read()
 
 
 def open_source(
-    where: str | os.PathLike | Sequence[str | os.PathLike],
+    where: Where,
     split: str = "train",
     *,
-    validation: str | os.PathLike | Sequence[str | os.PathLike] | None = None,
+    validation: Where | None = None,
     pattern: str = "*.txt",
     field: str = "text",
     holdout: float = 0.02,
 ) -> Source:
     """A split of "python-stdlib", or of files, folders, globs, a sequence or comma-separated list of these.
 
-    `pattern` selects by name within a folder (several: "*.txt,*.md"). Files ending in .jsonl or .ndjson hold a document
-    a line, Parquet files a document a row, in `field`. `validation` names the files that are the validation split;
-    without it a fraction `holdout` of the documents is.
+    `pattern` selects by name within a folder (several: "*.txt,*.md"). `field` names the text in each record of JSON, or
+    the column of a table or of Parquet; "meta.text" is a field within a field. `validation` names the files that are
+    the validation split; without it a fraction `holdout` of the documents is.
     """
     if split not in SPLITS:
         raise UserError(f"unknown split {split!r}{nearest(split, SPLITS)}")
     if not 0 < holdout < 1:
         raise UserError(f"holdout is {holdout}; give a fraction between 0 and 1, such as 0.02")
-    held = find_files(validation, pattern) if validation is not None else None
+    held, held_notes = find_files(validation, pattern) if validation is not None else (None, ())
+    notes: tuple[str, ...] = ()
     if where == STDLIB:
         files = _stdlib_files()
         if held is None:
-            held = {p: name for p, name in files.items() if _matches(name, STDLIB_VALIDATION)}
+            held = {p: name for p, name in files.items() if matches(name, STDLIB_VALIDATION)}
     else:
-        files = find_files(where, pattern)
+        files, notes = find_files(where, pattern)
     if held is not None:  # the files decide: what is validation is never trained on
+        notes = held_notes if split == "validation" else notes
         files = held if split == "validation" else {p: name for p, name in files.items() if p not in held}
         split, holdout = "all", 0.0
     if not files:
@@ -134,7 +197,8 @@ def open_source(
         first = next(iter(files))
         raise UserError(f"{first if len(files) == 1 else where} is empty; give files with text in them")
     ordered = sorted((name, path) for path, name in files.items())
-    return Source(tuple(ordered), split, holdout, field)
+    notes += tuple(note for path in list(files)[:LOOKED_AT] if (note := doubt(path)))
+    return Source(tuple(ordered), split, holdout, field, notes)
 
 
 def held_out(names: Iterable[str], holdout: float) -> np.ndarray:
@@ -151,59 +215,38 @@ def held_out(names: Iterable[str], holdout: float) -> np.ndarray:
     return held
 
 
-def find_files(where: str | os.PathLike | Sequence[str | os.PathLike], pattern: str) -> dict[Path, str]:
-    """{resolved path: name within the corpus} of files, folders, globs and lists of these."""
-    if isinstance(where, str | os.PathLike):
-        where = [where] if os.path.exists(where) else os.fspath(where).split(",")
-    found: dict[Path, str] = {}
-    for part in where:
-        part = os.path.expanduser(os.fspath(part).strip())
-        paths = [part] if os.path.exists(part) else sorted(glob.glob(part, recursive=True))
-        if not paths:
-            raise UserError(f"no file or folder {part!r}; give a path, a glob, a list of these, or {STDLIB!r}")
-        for path in map(Path, paths):
-            found |= _folder_files(path, pattern) if path.is_dir() else {path.resolve(): path.name}
-    return found
-
-
-def _folder_files(root: Path, pattern: str) -> dict[Path, str]:
-    everything = dict(_walk(root))
-    patterns = [one.strip() for one in pattern.split(",")]
-    files = {p: name for p, name in everything.items() if _matches(name.rpartition("/")[2], patterns)}
-    if not files:
-        holds = sorted({f"*{Path(name).suffix}" for name in everything.values()})[:10]
-        remedy = f"it holds {', '.join(holds)}: give another pattern" if holds else "it is empty"
-        raise UserError(f"folder {root} has no file named {pattern}; {remedy}")
-    return files
-
-
 def _stdlib_files() -> dict[Path, str]:
     root = Path(sysconfig.get_path("stdlib"))
-    files = {p: name for p, name in _walk(root, STDLIB_WITHOUT) if p.suffix == ".py"}
+    files = {p: name for p, name in walk(root, STDLIB_WITHOUT).files.items() if p.suffix == ".py"}
     if not files:
         raise UserError(f"this Python keeps no .py files in {root}; give a folder of text instead of {STDLIB!r}")
     return files
 
 
-def _walk(root: Path, without: Sequence[str] = ()) -> Iterator[tuple[Path, str]]:
-    """(resolved path, name relative to root) of all files neither hidden nor named as in `without`."""
-    without = (".*", *without)
-    for folder, folders, files in os.walk(root, onerror=unreadable):
-        folders[:] = [f for f in folders if not _matches(f, without)]  # prunes the walk
-        for file in files:
-            path = Path(folder, file)
-            if not _matches(file, without) and path.is_file():
-                yield path.resolve(), path.relative_to(root).as_posix()
+NEAR = 1 << 20  # characters before the place that `holdout` asks for, in which a line or word must begin
+SHORTEST = 100  # characters of a line that can be held out of it
 
 
-def _matches(name: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def _cut(name: str, text: str, holdout: float) -> tuple[str, str]:
-    """Cuts a corpus's only document into (train, validation) at the last line that starts by 1 - holdout."""
-    near = int(len(text) * (1 - holdout))
-    cut = text.rfind("\n", 0, near) + 1 or text.find("\n", near) + 1
-    if not 0 < cut < len(text):
-        raise UserError(f"{name} is a single line and cannot be split; name another file as validation")
-    return text[:cut], text[cut:]
+def cut_of(name: str, read: Read, holdout: float) -> int:
+    """Where a corpus's only document is cut into training and validation: at the last line that starts by 1 - holdout,
+    at the last word where a line is too long for that."""
+    size = sum(map(len, read()))
+    near = int(size * (1 - holdout))
+    before, at, after = "", 0, ""  # what comes before `near`, and after
+    for piece in read():
+        room = max(0, near - at)
+        before = (before + piece[:room])[-NEAR:]
+        after = (after + piece[room:])[:NEAR]
+        at += len(piece)
+        if len(after) == NEAR:
+            break
+    found = before.rfind("\n") + 1
+    if found:
+        return near - len(before) + found
+    forth = after.find("\n") + 1
+    if size <= NEAR and 0 < forth < len(after):
+        return near + forth
+    if size - near < SHORTEST:
+        raise UserError(f"{name} is a single line and too short to be split; name another file as validation")
+    found = before.rfind(" ") + 1
+    return near - len(before) + found if found else near

@@ -41,7 +41,7 @@ import sentencepiece
 from lm.core.errors import UserError, nearest
 from lm.data.covered import Sized, sized
 from lm.data.hf_tokenizer import HFTokenizer
-from lm.data.sources import Document
+from lm.data.sources import Documents
 
 SPACE = "\u2581"  # what SentencePiece writes for a space
 
@@ -265,7 +265,7 @@ class SentencePieceTokenizer:
 
 
 def train_sentencepiece(
-    documents: Iterable[Document],
+    documents: Documents,
     vocab_size: int,
     path: str | os.PathLike,
     *,
@@ -334,7 +334,7 @@ def train_sentencepiece(
 
 def open_tokenizer(
     name: str | os.PathLike,
-    documents: Iterable[Document] | None = None,
+    documents: Documents | None = None,
     path: str | os.PathLike | None = None,
     reserved: Sequence[str] = (),
 ) -> Tokenizer:
@@ -351,7 +351,10 @@ def open_tokenizer(
 
 
 def _open(
-    name: str, documents: Iterable[Document] | None, path: str | os.PathLike | None, reserved: Sequence[str]
+    name: str,
+    documents: Documents | None,
+    path: str | os.PathLike | None,
+    reserved: Sequence[str],
 ) -> Tokenizer:
     if name == "byte":
         return ByteTokenizer()
@@ -386,7 +389,7 @@ def from_saved(saved: dict[str, Any]) -> Tokenizer:
 CHUNK = 4000  # characters
 
 
-def _sample(documents: Iterable[Document], max_bytes: int) -> list[str]:
+def _sample(documents: Documents, max_bytes: int) -> list[str]:
     """An even sample, in order, of at most max_bytes: the chunks with the smallest hashes of their places."""
     heap: list[tuple[int, int, str]] = []  # (minus hash, order, chunk): the largest hash on top
     size = 0

@@ -22,11 +22,11 @@ def default() -> ConfigDict:
     config.objective = ConfigDict(to_dict(NextToken()))
     config.data = ConfigDict(
         {
-            "source": "python-stdlib",  # or a text file, a folder, .jsonl, .parquet; .gz, .zst of text
+            "source": "python-stdlib",  # or a text file, a folder, JSON, .csv, .tsv, .parquet; compressed too
             "validation": "",  # a source of its own; "": part of `source`
             "holdout": 0.02,  # that part's size
             "pattern": "*.txt",  # files of a folder
-            "field": "text",  # of JSON lines, column of Parquet
+            "field": "text",  # of JSON ("meta.text": in another), column of a table: its name, else its number
             "tokenizer": "byte",  # or bpe-2048, unigram-2048 (trained on `source`), or a SentencePiece .model file
             "reserved": (),  # special tokens besides, of a tokenizer trained here
             "bos": "auto",  # begin-of-text before each document: on, off; auto: as the model of train.init_from reads

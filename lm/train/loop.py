@@ -177,7 +177,7 @@ def _due(step: int, every: int) -> bool:
 
 def _told_data(data: Data) -> str:
     documents, dropped = (sum(getattr(p.train, n) for p in data.parts) for n in ("documents", "dropped"))
-    empty = f", {dropped:,} empty ones left out" if dropped else ""
+    empty = f", {dropped:,} without text left out" if dropped else ""
     sources = f" of {len(data.parts)} sources" if len(data.parts) > 1 else ""
     return (
         f"{data.tokens:,} training tokens{sources} ({documents:,} documents{empty}), "

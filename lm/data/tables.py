@@ -1,0 +1,325 @@
+"""Records that hold a document each: JSON lines, JSON arrays, CSV, TSV, Parquet.
+
+A record's text is its field, or column, of that name; "meta.text" is the field text of the object meta. A record where
+that is missing or null is a document without text, which a cache counts; a file of which no record has it is an error.
+"""
+
+import csv
+import json
+import re
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from lm.core.errors import UserError, nearest
+from lm.data.compressed import Meter, needs, open_bytes
+from lm.data.plain import decode, read_text
+
+Load = Callable[[], Any]
+Text = Callable[[], str]
+MISSING = object()
+KNOB = "config.data.field"
+
+
+def json_lines(path: Path, field: str, meter: Meter) -> Iterator[tuple[int, Text]]:
+    """(line, its text) of a file with an object a line; only a wanted one is parsed."""
+    return _documents(path, field, _lines(path, meter))
+
+
+def json_values(path: Path, field: str, meter: Meter) -> Iterator[tuple[int, Text]]:
+    """(number, its text) of the objects, or strings, of an array, or of objects one after another."""
+    return _documents(path, field, _values(path, meter))
+
+
+def _lines(path: Path, meter: Meter) -> Iterator[tuple[int, str, Load]]:
+    offset = 0
+    with open_bytes(path, meter) as file:
+        for number, line in enumerate(file, 1):
+            if line.strip() and line != b"\xef\xbb\xbf\n":
+                where = f"{path} line {number}"
+                yield number, where, partial(_parsed, line, path, where, offset)
+            offset += len(line)
+
+
+def _parsed(line: bytes, path: Path, where: str, offset: int) -> dict:
+    try:
+        record = json.loads(decode(line, path, offset))
+    except json.JSONDecodeError as e:
+        raise UserError(f"{where} is not JSON ({e.msg} at column {e.colno})") from e
+    except RecursionError as e:
+        raise UserError(f"{where} is nested too deeply") from e
+    if not isinstance(record, dict):
+        raise UserError(f"{where} is not a JSON object but {type(record).__name__}; write one {{...}} a line")
+    return record
+
+
+def _values(path: Path, meter: Meter) -> Iterator[tuple[int, str, Load]]:
+    buffer = _Buffer(path, read_text(path, meter))
+    in_array = buffer.next() == "["
+    if in_array:
+        buffer.at += 1
+    number = 0
+    while (c := buffer.next()) not in ("", "]"):
+        number += 1
+        where = f"{path} record {number}"
+        value = buffer.value(where)
+        if not isinstance(value, dict | str):
+            raise UserError(f"{where} is not a JSON object or string but {type(value).__name__}")
+        yield number, where, partial(_same, value)
+        if (c := buffer.next()) == ",":
+            buffer.at += 1
+        elif in_array and c not in ("]", ""):
+            raise UserError(f"{where} is followed by {c!r}, not by a comma: the array is cut or damaged")
+    if in_array and c == "":
+        raise UserError(f"{path} ends within its array: it is truncated; copy it anew")
+    if in_array:
+        buffer.at += 1
+    if rest := buffer.next():
+        raise UserError(f"{path} goes on with {rest!r} after record {number}: give one array, or an object a line")
+
+
+class _Buffer:
+    """JSON text, of which no more is in memory than the value that is being read."""
+
+    def __init__(self, path: Path, pieces: Iterator[str]) -> None:
+        self.path, self.text, self.at = path, "", 0
+        self._pieces, self._decoder = pieces, json.JSONDecoder()
+
+    def next(self) -> str:
+        """The next character that is no white space, at which the buffer then is; "" at the end."""
+        while True:
+            while self.at < len(self.text):
+                if not self.text[self.at].isspace():
+                    return self.text[self.at]
+                self.at += 1
+            if not self._more():
+                return ""
+
+    def value(self, where: str) -> Any:
+        """The value that begins here; after it."""
+        wanted = 0
+        while True:
+            try:
+                value, self.at = self._decoder.raw_decode(self.text, self.at)
+                return value
+            except RecursionError as e:
+                raise UserError(f"{where} is nested too deeply") from e
+            except json.JSONDecodeError as e:
+                wanted = 2 * (len(self.text) - self.at)  # doubled, so that a long value is not parsed over and over
+                grown = False
+                while len(self.text) - self.at < wanted and self._more():
+                    grown = True
+                if not grown:
+                    line = self.text[: e.pos].rpartition("\n")[2]
+                    raise UserError(f"{where} is not JSON ({e.msg} at {line[-30:] + self.text[e.pos :][:20]!r})") from e
+
+    def _more(self) -> bool:
+        piece = next(self._pieces, None)
+        if piece is None:
+            return False
+        self.text, self.at = self.text[self.at :] + piece, 0
+        return True
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _documents(path: Path, field: str, records: Iterator[tuple[int, str, Load]]) -> Iterator[tuple[int, Text]]:
+    first: dict | None = None
+    seen = False  # a record that has the field
+    for number, where, load in records:
+        if not seen:
+            record = load()
+            seen = isinstance(record, str) or _field(record, field) is not MISSING
+            first = first or (record if isinstance(record, dict) else None)
+        yield number, partial(_loaded, load, field, where)
+    if first is not None and not seen:
+        raise _no_field(path, field, first)
+
+
+def _loaded(load: Load, field: str, where: str) -> str:
+    record = load()
+    return text_of(record if isinstance(record, str) else _field(record, field), where, field)
+
+
+def _field(record: dict, field: str) -> Any:
+    if field in record:
+        return record[field]
+    value: Any = record
+    for key in field.split("."):
+        if not isinstance(value, dict) or key not in value:
+            return MISSING
+        value = value[key]
+    return value
+
+
+def _no_field(path: Path, field: str, record: dict) -> UserError:
+    wrapped = next((key for key, value in record.items() if isinstance(value, list) and value), None)
+    if wrapped is not None and isinstance(record[wrapped][0], dict) and len(record) < 10:
+        return UserError(
+            f"{path} is an object whose {wrapped!r} holds {len(record[wrapped]):,} records: write these as lines "
+            f"(jq -c '.{wrapped}[]' {path.name} > {path.stem}.jsonl)"
+        )
+    inner = [f"{key}.{name}" for key, value in record.items() if isinstance(value, dict) for name in value]
+    return UserError(f"{path} has no field {field!r} in any record{_known(field, [*record, *inner])}")
+
+
+def _known(field: str, names: list[str]) -> str:
+    shown = ", ".join(map(repr, names[:12])) + (" ..." if len(names) > 12 else "")
+    close = nearest(field, names)
+    did = close if close.startswith("; did you mean") else ";"
+    return f"{did} it has {shown}: set {KNOB}"
+
+
+def text_of(value: Any, where: str, field: str) -> str:
+    """The text that a record's field is; "" where there is none."""
+    if value is None or value is MISSING:
+        return ""
+    if not isinstance(value, str):
+        raise UserError(f"{where}: field {field!r} is not text but {type(value).__name__}; name another with {KNOB}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as e:  # JSON can spell half of a surrogate pair, which is no character
+        raise UserError(f"{where} holds half a surrogate pair ({value[e.start]!a}); repair it") from e
+    return value
+
+
+def parquet(path: Path, field: str, meter: Meter) -> Iterator[tuple[int, Text]]:
+    """(row, its text) of a Parquet file."""
+    arrow, module = needs("pyarrow", path), needs("pyarrow.parquet", path)
+    try:
+        with module.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            column = field if field in names else field.partition(".")[0]
+            if column not in names:
+                raise UserError(f"{path} has no column {field!r}{_known(field, names)}")
+            if column != field and not _has(file.schema_arrow.field(column).type, field.split(".")[1:]):
+                raise UserError(f"{path}: column {column!r} has no field {field!r}; set {KNOB}")
+            number, groups = 0, file.metadata.num_row_groups
+            size = path.stat().st_size
+            for group in range(groups):
+                for batch in file.iter_batches(batch_size=1024, columns=[column], row_groups=[group]):
+                    for value in batch.column(0):
+                        number += 1
+                        yield number, partial(_cell, {column: value.as_py()}, f"{path} row {number}", field)
+                meter.read += size // groups
+    except arrow.ArrowInvalid as e:
+        raise UserError(f"{path} is no whole Parquet file ({' '.join(str(e).split())[:120]})") from e
+    except OSError as e:
+        raise UserError(f"cannot read {path}: {' '.join(str(e).split())[:120]}") from e
+
+
+def _has(kind: Any, keys: list[str]) -> bool:
+    for key in keys:
+        if not hasattr(kind, "get_field_index") or kind.get_field_index(key) < 0:
+            return False
+        kind = kind.field(key).type
+    return True
+
+
+def _cell(record: dict, where: str, field: str) -> str:
+    return text_of(_field(record, field), where, field)
+
+
+def table(path: Path, field: str, meter: Meter, tabs: bool) -> Iterator[tuple[int, Text]]:
+    """(row, its text) of a CSV file, or one of values between tabs. The first row names the columns; a table without
+    such a row has numbers for names, from 1."""
+    lines = _text_lines(path, meter)
+    first = next((line for line in lines if line.strip()), "")
+    dividers = "\t" if tabs else ",;\t|"
+    divider = next((d for d in dividers if field in _cells(first, d)), None)
+    lines = chain([first], lines)
+    loose = tabs and not all(cell.startswith('"') for cell in first.split("\t"))
+    rows = _tab_rows(lines) if loose else _csv_rows(path, lines, divider or max(dividers, key=first.count))
+    head = next(rows, [])
+    if field in head:
+        column = head.index(field)
+    elif re.fullmatch(r"[1-9]\d*", field) and int(field) <= len(head):
+        column, rows = int(field) - 1, chain([head], rows)
+    else:
+        names = [name if len(name) <= 40 else name[:40] + "..." for name in head]
+        raise UserError(
+            f"{path} has no column {field!r}{_known(field, names)}; if that is no header, set it to a column's number, "
+            f"1 to {len(head)}"
+        )
+    for number, row in enumerate(rows, 1):
+        if any(row):
+            text = row[column] if column < len(row) else ""
+            yield number, partial(text_of, text, f"{path} row {number}", field)
+
+
+def _cells(line: str, divider: str) -> list[str]:
+    try:
+        return next(csv.reader([line], delimiter=divider), [])
+    except csv.Error:
+        return []
+
+
+def _text_lines(path: Path, meter: Meter) -> Iterator[str]:
+    offset = 0
+    with open_bytes(path, meter) as file:
+        for line in file:
+            yield decode(line, path, offset)
+            offset += len(line)
+
+
+def _csv_rows(path: Path, lines: Iterator[str], divider: str) -> Iterator[list[str]]:
+    csv.field_size_limit(sys.maxsize)  # a document has any length
+    reader = csv.reader(lines, delimiter=divider, strict=True)
+    try:
+        yield from reader
+    except csv.Error as e:
+        raise UserError(f"{path} line {reader.line_num} is not CSV ({e}); write it anew, or as .jsonl") from e
+
+
+CELL = re.compile(r'"(?:[^"]|"")*"(?=\t|$)|[^\t]*')
+QUOTED = re.compile(r'"((?:[^"]|"")*)"')
+LONGEST_CELL = 1000  # lines, in quotes
+
+
+def _tab_rows(lines: Iterator[str]) -> Iterator[list[str]]:
+    """Cells between tabs. Spreadsheets quote a cell that holds a line break, others write a quotation mark as it is: a
+    cell is quoted if it ends in such a mark as it began with one, and it goes on in lines that are no whole rows."""
+    columns = 0
+    ahead: deque[str] = deque()  # lines that were read too far
+
+    def read() -> str:
+        return ahead.popleft() if ahead else next(lines, "")
+
+    while line := read():
+        cells, more = _tab_cells(line), [""]
+        while (at := next((i for i, cell in enumerate(cells) if _is_open(cell)), None)) is not None:
+            if len(more) > LONGEST_CELL or not (another := read()):
+                break
+            more.append(another)
+            joined = _tab_cells(line + "".join(more))
+            if at < len(joined) <= (columns or len(joined)) and QUOTED.fullmatch(joined[at]):
+                cells, line, more = joined, line + "".join(more), [""]
+            elif another.count("\t") + 1 == max(columns, 2):
+                break
+        ahead.extendleft(reversed(more[1:]))
+        columns = columns or len(cells)
+        yield [quoted[1].replace('""', '"') if (quoted := QUOTED.fullmatch(cell)) else cell for cell in cells]
+
+
+def _is_open(cell: str) -> bool:
+    return cell.startswith('"') and cell.count('"') % 2 == 1
+
+
+def _tab_cells(line: str) -> list[str]:
+    line = line.removesuffix("\n").removesuffix("\r")
+    if '"' not in line:
+        return line.split("\t")
+    cells: list[str] = []
+    at = 0
+    while at <= len(line):
+        found = CELL.match(line, at)
+        assert found is not None  # the empty cell matches anywhere
+        cells.append(found[0])
+        at = found.end() + 1
+    return cells
