@@ -81,7 +81,7 @@ class Writer:
         from lm.infer.sampling import Sampler
 
         self.opened, self.text = opened, opened.text
-        self.trained = opened.config.data.length
+        self.trained = opened.text.context or opened.config.data.length
         self.sampler = Sampler(TEMPERATURE.value, TOP_K.value, TOP_P.value)
         dtype = jnp.dtype(opened.config.train.dtype)
         self.generator = Generator(opened.model, opened.params, dtype=dtype, least=LEAST if CHAT.value else 16)

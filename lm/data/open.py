@@ -59,7 +59,7 @@ class Data(NamedTuple):
 
 def open_data(
     source: Where,
-    tokenizer: str = "byte",
+    tokenizer: str | os.PathLike | Tokenizer = "byte",
     *,
     mixture: Sequence[tuple] = (),
     validation: Where | None = None,
@@ -85,8 +85,11 @@ def open_data(
     for note in dict.fromkeys(note for s in train for note in s.notes):
         tell(note)
     text = hashlib.blake2b(repr([s.fingerprint for s in train] + list(reserved)).encode(), digest_size=16).hexdigest()
-    path = root / "tokenizers" / f"{text}-{Path(tokenizer).name}.model"
-    tokens = open_tokenizer(tokenizer, chain.from_iterable(train), path, reserved=reserved)
+    if isinstance(tokenizer, (str, os.PathLike)):
+        path = root / "tokenizers" / f"{text}-{Path(tokenizer).name}.model"
+        tokens = open_tokenizer(tokenizer, chain.from_iterable(train), path, reserved=reserved)
+    else:
+        tokens = tokenizer
     before = begin_of(tokens) if bos else ()
     caches = root / "tokens"
     held_out = [open_source(s.where, "validation", field=s.field, **options) for s in sources]
@@ -116,6 +119,8 @@ class Weighted(NamedTuple):
 
 def sources_of(source: Where, mixture: Sequence[tuple], field: str) -> list[Weighted]:
     """The sources of a run, whether it has a mixture or not. Raises `UserError` for a malformed one."""
+    if not source and not mixture:
+        raise UserError("data.source is empty: name a file or folder of text, or python-stdlib")
     try:
         weighted = [
             Weighted(where, float(weight), *(map(str, own) if own else (field,))) for where, weight, *own in mixture

@@ -67,6 +67,8 @@ def evaluate() -> dict[str, Any]:
         names = ", ".join(str(source[0]) for source in c.mixture)
         raise UserError(f"this run's data is a mixture of {names}: choose one of them with --data")
     where = DATA.value or c.source
+    if not where:
+        raise UserError(f"{CHECKPOINT.value} is an imported model, which has no data of its own: give --data")
     split = SPLIT.value or ("validation" if DATA.value in (None, STDLIB) else "all")
     options = {"pattern": PATTERN.value or c.pattern, "field": c.field, "holdout": c.holdout}
     if split == "all":  # files that are the validation split

@@ -65,7 +65,7 @@ def inspect(path: str) -> None:
             "parameters": f"{count(source.model.spec()):,}",
             "tensors": f"{len(source.stored):,} ({dtypes}), {sum(files.values()) / 1e6:,.1f} MB",
             "vocabulary": f"{source.model.vocab:,}",
-            "context": source.model.longest or config.get("max_position_embeddings", "not given"),
+            "context": hub.context_of(source.model, config) or "not given",
         }
         table = Table("what")
         table.add_column(path)
@@ -121,7 +121,7 @@ def export(run: str, out: str) -> None:
         dtype=DTYPE.value,
         model_type=MODEL_TYPE.value,
         architecture=ARCHITECTURE.value,
-        length=opened.config.data.length,
+        length=opened.text.context,
         shard=shard,
         progress=_tell_over,
     )

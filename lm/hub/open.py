@@ -32,6 +32,8 @@ from lm.hub.tensors import (
 from lm.hub.text import Text, read_text
 from lm.zoo.build import build
 
+LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len")  # what model types call it
+
 
 class Opened(NamedTuple):
     """knobs: `config.model`, from which `lm.zoo.build.build` makes the model again; config: config.json, or the one
@@ -75,6 +77,12 @@ def open_folder(folder: str | Path, architecture: str | None = None, progress: P
 def open_text(path: str | Path) -> Text:
     """Tokenizer and chat template of a Hugging Face folder or a GGUF file."""
     return GGUF(path).text() if is_gguf(path) else read_text(path)
+
+
+def context_of(model: Model, config: Mapping[str, Any]) -> int | None:
+    """The most tokens that a model is made to read at a time: as its positions allow, or as its config.json says."""
+    told = (config[name] for name in LENGTHS if isinstance(config.get(name), int) and config[name] > 0)
+    return model.longest or next(told, None)
 
 
 def inspect(path: str | Path, stack: contextlib.ExitStack, architecture: str | None = None) -> Source:

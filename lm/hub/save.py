@@ -16,11 +16,11 @@ from lm.data.hf_tokenizer import HFTokenizer
 from lm.data.tokenizers import SentencePieceTokenizer
 from lm.hub.config import spelling, write_config
 from lm.hub.folder import CONFIG, SHARD, write_folder
+from lm.hub.open import LENGTHS
 from lm.hub.tensors import Progress, quiet, reason
 from lm.hub.text import Text
 from lm.zoo.build import DIALECTS, FAMILIES, build
 
-LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len")  # what model types call it
 DTYPES = {"float32": np.float32, "bfloat16": jnp.bfloat16, "float16": np.float16}
 
 
@@ -46,6 +46,7 @@ def save_folder(
         raise UserError(f"dtype {dtype!r} is unknown{nearest(dtype, DTYPES)}")
     folder = Path(folder).expanduser()
     config = config_of(knobs, model_type, architecture)
+    length = length or (text.context if text else None)
     told = {name for field in DIALECTS[config["model_type"]].fields for name in field.names}
     for name in told & set(LENGTHS) if length else ():
         config.setdefault(name, length)

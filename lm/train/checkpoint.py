@@ -25,7 +25,7 @@ from lm.core.param import Tree, abstract, flatten
 from lm.data.batches import VERSIONS
 from lm.data.tokenizers import Tokenizer, from_saved
 from lm.hub.text import Text
-from lm.model.transformer import Model
+from lm.model.transformer import EncoderDecoder, Model
 from lm.train import components, manifest  # noqa: F401
 from lm.train.optimizer import Hyper
 from lm.train.step import State
@@ -50,13 +50,16 @@ class OpenedModel(NamedTuple):
         return self.text.tokenizer
 
 
-def meta_of(config: ConfigDict, model: Model, tokenizer: Tokenizer, text: str) -> dict:
+def meta_of(
+    config: ConfigDict, model: Model, tokenizer: Tokenizer, text: str, wording: dict[str, Any] | None = None
+) -> dict:
     """What a checkpoint says about itself: enough to rebuild model and tokenizer, and `text`, the training tokens'
-    digest, to know them again."""
+    digest, to know them again. `wording`: how a model from elsewhere has its text written (`Text.saved`)."""
     return {
         "config": config.to_dict(),
         "model": to_dict(model),
         "tokenizer": tokenizer.saved(),
+        "wording": wording,
         "text": text,
         "versions": VERSIONS,
         "skips": [],
@@ -261,5 +264,11 @@ def open_model(path: str | Path, step: int | None = None) -> OpenedModel:
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), abstract(model.spec()))
     params = checkpoints.params(at, like, average=checkpoints.has_average(at))
     checkpoints.close()
-    text = Text.of(from_saved(meta["tokenizer"]), meta.get("wording"))
-    return OpenedModel(model, params, text, ConfigDict(meta["config"]), at)
+    return OpenedModel(model, params, text_of(meta, model), ConfigDict(meta["config"]), at)
+
+
+def text_of(meta: dict, model: Model) -> Text:
+    """How the model of a checkpoint that says this of itself reads and writes text. What it was made to read at a time
+    is a row of its training, where no one told otherwise."""
+    text = Text.of(from_saved(meta["tokenizer"]), meta.get("wording"), isinstance(model, EncoderDecoder))
+    return text if text.context else text._replace(context=meta["config"]["data"]["length"])

@@ -27,7 +27,9 @@ def default() -> ConfigDict:
             "holdout": 0.02,  # that part's size
             "pattern": "*.txt",  # files of a folder
             "field": "text",  # of JSON ("meta.text": in another), column of a table: its name, else its number
-            "tokenizer": "byte",  # or bpe-2048, unigram-2048 (trained on `source`), or a SentencePiece .model file
+            # byte, bpe-2048, unigram-2048 (trained on `source`), a SentencePiece .model file, a tokenizer.json; "" is
+            # that of train.init_from, or byte
+            "tokenizer": "",
             "reserved": (),  # special tokens besides, of a tokenizer trained here
             "bos": "auto",  # begin-of-text before each document: on, off; auto: as the model of train.init_from reads
             "mixture": (),  # ((source, weight), (source, weight, field), ...) in place of `source`
@@ -61,7 +63,9 @@ def default() -> ConfigDict:
     config.train = ConfigDict(
         {
             "steps": 1000,
-            "init_from": "",  # first parameters: a run's folder, a Hugging Face folder, a GGUF file
+            # A model to go on from: a run's folder, a Hugging Face folder, a GGUF file. Its model and tokenizer are
+            # taken where `model` and `data.tokenizer` are not set.
+            "init_from": "",
             "accumulate": 1,  # microbatches per step
             "batch_warmup": (),  # ((first step, rows), ...): smaller batches at first; multiples of a microbatch
             "dtype": "float32",  # of the computation, or bfloat16, float16; parameters are float32

@@ -13,16 +13,19 @@ from ml_collections.config_dict import ConfigDict
 from lm.core.mesh import Sharding
 from lm.data.batches import Batch, Batches, EvalBatches, Example
 from lm.data.open import Data, open_data
-from lm.train.initial import begins
+from lm.hub.text import Text
 
 DeviceBatch = dict[str, jax.Array]
 
 
-def open_data_of(config: ConfigDict) -> Data:
+def open_data_of(config: ConfigDict, text: Text | None = None) -> Data:
+    """The data of a config. `text`: the format of the model that the run goes on from, which decides what the config
+    leaves open, its tokenizer and the begin-of-text."""
     c = config.data
+    own = text.tokenizer if text is not None else "byte"
     return open_data(
         c.source,
-        c.tokenizer,
+        c.tokenizer or own,
         mixture=c.mixture,
         validation=c.validation or None,
         pattern=c.pattern,
@@ -30,7 +33,7 @@ def open_data_of(config: ConfigDict) -> Data:
         holdout=c.holdout,
         cache=c.cache,
         reserved=c.reserved,
-        bos=c.bos == "on" or (c.bos == "auto" and begins(config.train.init_from)),
+        bos=c.bos == "on" or (c.bos == "auto" and text is not None and bool(text.before)),
     )
 
 

@@ -10,7 +10,7 @@ from ml_collections.config_dict import ConfigDict
 from lm.core.component import to_dict
 from lm.core.errors import UserError
 from lm.hub.folder import is_hf_folder
-from lm.hub.open import Opened, is_gguf, open_folder, open_text
+from lm.hub.open import Opened, Source, context_of, is_gguf, open_folder, open_text
 from lm.hub.save import write_text
 from lm.hub.tensors import Progress, quiet
 from lm.train.checkpoint import Checkpoints, OpenedModel, meta_of, open_model
@@ -30,6 +30,7 @@ def open_any(path: str | Path, step: int | None = None) -> OpenedModel:
     if step is not None:
         raise UserError(f"{path} has no steps: leave out --step={step}")
     text, opened = open_text(path), open_folder(path)
+    text = text._replace(context=context_of(opened.model, opened.config))
     params = jax.tree.map(jnp.asarray, opened.params)
     return OpenedModel(opened.model, params, text, config_of(opened, path), None)
 
@@ -43,21 +44,21 @@ def import_run(
     if (out / "checkpoints").exists():
         raise UserError(f"{out} holds a run already: choose another folder")
     text, opened = open_text(source), open_folder(source, architecture, progress)
+    text = text._replace(context=context_of(opened.model, opened.config))
     write_text(out, text)
     files = (out / name for name in ("tokenizer.json", "tokenizer.model"))
     config = config_of(opened, next(file for file in files if file.is_file()))
     with contextlib.closing(Checkpoints(out)) as checkpoints:
-        meta = meta_of(config, opened.model, text.tokenizer, "") | {"wording": text.saved()}
+        meta = meta_of(config, opened.model, text.tokenizer, "", text.saved())
         checkpoints.write(0, {"params": opened.params}, meta)
     return opened
 
 
-def config_of(opened: Opened, tokenizer: str | Path) -> ConfigDict:
-    """The config of a run with that model: its own context, one row at a time."""
-    told = opened.config
-    length = opened.model.longest or told.get("max_position_embeddings") or told.get("n_positions")
+def config_of(opened: Opened | Source, tokenizer: str | Path) -> ConfigDict:
+    """The config of a run with that model: its own context, one row at a time, and no data of its own."""
+    length = context_of(opened.model, opened.config)
     config = default()
     with config.unlocked():
         config.model = knobs(**{name: to_dict(value) for name, value in opened.knobs.items() if value is not None})
-    config.data.update(tokenizer=str(tokenizer), length=int(length or config.data.length), batch_size=1)
+    config.data.update(source="", tokenizer=str(tokenizer), length=int(length or config.data.length), batch_size=1)
     return config

@@ -10,7 +10,7 @@ from lm.core.component import from_dict
 from lm.core.errors import UserError
 from lm.core.param import Tree, abstract, flatten
 from lm.hub.folder import is_hf_folder, read_folder
-from lm.hub.open import is_gguf, open_folder, open_text
+from lm.hub.open import is_gguf, open_folder
 from lm.model.transformer import Model
 from lm.train.checkpoint import Checkpoints
 
@@ -38,22 +38,6 @@ def initial_params(path: str | Path, model: Model, like: Tree | None = None) -> 
         f"{folder} {'holds neither checkpoints/ nor config.json' if folder.is_dir() else 'is no folder'}: give the "
         "--workdir of a training run, a Hugging Face folder with config.json and model.safetensors, or a .gguf file"
     )
-
-
-def begins(path: str | Path) -> bool:
-    """Whether the model of such a folder or file reads its texts behind a begin-of-text; False where none is told of,
-    as in a folder without tokenizer."""
-    folder = Path(path).expanduser()
-    if not str(path):
-        return False
-    if (folder / "checkpoints").is_dir():
-        with contextlib.closing(Checkpoints(folder, read_only=True)) as checkpoints:
-            wording = {} if checkpoints.latest is None else checkpoints.meta(checkpoints.latest).get("wording")
-        return bool(wording and wording["before"])
-    try:
-        return bool(open_text(folder).before)
-    except UserError:  # what is wrong with the weights is told when they are read
-        return False
 
 
 def _placed(like: Tree) -> Tree:

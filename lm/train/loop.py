@@ -22,7 +22,6 @@ from lm.core.param import count
 from lm.data.batches import VERSIONS
 from lm.data.open import Data
 from lm.evaluate.perplexity import Evaluator, pooled
-from lm.hub.text import Text
 from lm.model.cost import training_flops
 from lm.train.checkpoint import Checkpoints, meta_of
 from lm.train.config import check
@@ -30,6 +29,7 @@ from lm.train.feed import Feed, batches_of, evaluation_batches, lengths_of, open
 from lm.train.hardware import peak_flops
 from lm.train.metrics import Metrics, plot_losses, progress_bar, status
 from lm.train.optimizer import hyper_of
+from lm.train.origin import completed, origin_of, text_for
 from lm.train.profile import Profiler
 from lm.train.recovery import Event, bad_steps, check_limit, rewound, told
 from lm.train.setup import check_fit, first_state, sharding_of, start, trainer_of
@@ -47,10 +47,15 @@ def train(config: ConfigDict, workdir: str | Path, console: Console | None = Non
     chief = jax.process_index() == 0
     console = Console(quiet=True) if not chief else console or Console(stderr=True)
     workdir = Path(workdir).expanduser()
+    origin = origin_of(config, workdir)
+    config = completed(config, origin)
     model, objective = build(config.model), from_dict(config.objective.to_dict(), "config.objective")
     sharding = sharding_of(config)
-    data = open_data_of(config)
+    data = open_data_of(config, origin and origin.text)
     check_fit(config, model, data.tokenizer)
+    text, notes = text_for(config, origin, model, data)
+    for note in notes:
+        console.print(f"[yellow]note:[/] {note}")
     batches, held_out = batches_of(config, data, objective)
     trainer = trainer_of(config, model, objective, sharding)
     evaluator = Evaluator(model, objective, trainer.dtype, sharding, trainer.run, trainer.memory)
@@ -60,9 +65,7 @@ def train(config: ConfigDict, workdir: str | Path, console: Console | None = Non
     except OSError as e:
         raise UserError(f"cannot make the folder {workdir}: {e.strerror}; choose another --workdir") from e
     checkpoints = Checkpoints(workdir, keep=config.log.keep)
-    meta = meta_of(config, model, data.tokenizer, data.digest)
-    if data.before:  # the model is to read text as it was trained on
-        meta["wording"] = Text.of(data.tokenizer, None)._replace(before=data.before).saved()
+    meta = meta_of(config, model, data.tokenizer, data.digest, text and text.saved())
     hyper = hyper_of(config.optimizer)
     state, saved = start(trainer, hyper, checkpoints, meta)
     events: list[Event] = saved["events"]

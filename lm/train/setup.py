@@ -132,6 +132,7 @@ def _identity(meta: dict) -> dict[str, Any]:
     config = meta["config"]
     data = default().data.to_dict() | config["data"]  # a run may be older than a knob
     del data["cache"]  # which may move
+    data["tokenizer"] = data["tokenizer"] or (not config["train"]["init_from"] and "byte")
     return {
         "model": meta["model"],
         "objective": config["objective"],

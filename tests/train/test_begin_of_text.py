@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from lm.core.errors import UserError
+from lm.hub.text import read_text
 from lm.train.checkpoint import open_model
 from lm.train.feed import open_data_of
 from lm.train.loop import train
@@ -43,9 +44,7 @@ def folder(path: Path, begins: bool) -> Path:
 def test_documents_begin_as_asked(tmp_path, bos, of_tokenizer, of_model, begun):
     c = tiny.config(tmp_path)
     c.data.update(bos=bos, tokenizer=str(folder(tmp_path / "words", of_tokenizer)))
-    if of_model is not None:
-        c.train.init_from = str(folder(tmp_path / "model", of_model))
-    data = open_data_of(c)
+    data = open_data_of(c, None if of_model is None else read_text(folder(tmp_path / "model", of_model)))
     assert data.before == ((BOS,) if begun else ())
     for cache in (data.parts[0].train, *data.validation):
         tokens = cache.read(0, cache.size)

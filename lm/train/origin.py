@@ -1,0 +1,107 @@
+"""The model that a run goes on from (`train.init_from`): architecture, tokenizer, text format and context are the
+run's too, unless its config says otherwise."""
+
+import contextlib
+from pathlib import Path
+from typing import NamedTuple
+
+from ml_collections.config_dict import ConfigDict
+
+from lm.core.component import from_dict, to_dict
+from lm.core.errors import UserError
+from lm.data.open import Data
+from lm.hub.open import context_of, inspect, open_text
+from lm.hub.text import Text
+from lm.model.transformer import EncoderDecoder, Model
+from lm.train.checkpoint import Checkpoints, text_of
+from lm.train.foreign import config_of
+from lm.train.setup import difference
+
+
+class Origin(NamedTuple):
+    """What is known of a model before its parameters are read. knobs: `config.model`, of which `build` makes it again;
+    unknown: why the model or its text format cannot be told, where the config gives one of its own."""
+
+    path: str
+    model: Model | None
+    knobs: ConfigDict | None
+    text: Text | None
+    unknown: tuple[str, ...] = ()
+
+
+def origin_of(config: ConfigDict, workdir: Path) -> Origin | None:
+    """Of `train.init_from`; None for a run that begins from nothing. A run that has begun tells by itself what it began
+    with, whether or not the other folder is still there.
+
+    Raises `UserError` where that cannot be read, and the config does not give it."""
+    path = config.train.init_from
+    if not path:
+        return None
+    begun = _of_run(workdir)
+    if begun is not None:
+        return begun
+    if (Path(path).expanduser() / "checkpoints").is_dir():
+        found = _of_run(Path(path).expanduser())
+        if found is None:
+            raise UserError(f"{path} has no finished checkpoint yet: wait for its first, or give another folder")
+        return found
+    model, knobs, text, context, unknown = None, None, None, None, []
+    try:
+        with contextlib.ExitStack() as stack:
+            source = inspect(path, stack)
+            model, knobs = source.model, config_of(source, "").model
+            context = context_of(model, source.config)
+    except UserError as e:
+        if not config.model:
+            raise
+        unknown.append(f"{e}; the model is that of config.model")
+    try:
+        text = open_text(path)._replace(context=context)
+    except UserError as e:
+        if not config.data.tokenizer:
+            raise UserError(f"{e}; or set config.data.tokenizer") from e
+        unknown.append(f"{e}; text is written as config.data.tokenizer={config.data.tokenizer} does")
+    return Origin(path, model, knobs, text, tuple(unknown))
+
+
+def _of_run(folder: Path) -> Origin | None:
+    if not (folder / "checkpoints").is_dir():
+        return None
+    with contextlib.closing(Checkpoints(folder, read_only=True)) as checkpoints:
+        if (step := checkpoints.latest) is None:
+            return None
+        meta = checkpoints.meta(step)
+    model = from_dict(meta["model"])
+    return Origin(str(folder), model, ConfigDict(meta["config"]["model"]), text_of(meta, model))
+
+
+def completed(config: ConfigDict, origin: Origin | None) -> ConfigDict:
+    """The config with the origin's model where it has none. An empty `data.tokenizer` stays: the origin's, whose file
+    may be gone."""
+    config = ConfigDict(config)
+    if origin is None:
+        config.data.tokenizer = config.data.tokenizer or "byte"
+    elif not config.model:
+        with config.unlocked():
+            config.model = origin.knobs
+    return config
+
+
+def text_for(config: ConfigDict, origin: Origin | None, model: Model, data: Data) -> tuple[Text | None, list[str]]:
+    """How the model of a run has its text written, None where that is in the way of our own runs; and what to tell of
+    a config that differs from its origin."""
+    own = Text.of(data.tokenizer, None, isinstance(model, EncoderDecoder))._replace(before=data.before)
+    if origin is None:
+        return own if data.before else None, []
+    notes = [f"{origin.path}: {reason}" for reason in origin.unknown]
+    if origin.model is not None and (where := difference(to_dict(model), to_dict(origin.model), "model")) is not None:
+        notes.append(f"{where[0]} is {where[1]!r} in this config, {where[2]!r} in {origin.path}: the former is used")
+    text, context = own, config.data.length
+    if origin.text is not None:
+        context = max(origin.text.context or 0, context)
+        if data.tokenizer.fingerprint == origin.text.tokenizer.fingerprint:
+            text = origin.text._replace(before=data.before)
+        else:
+            named = config.data.tokenizer
+            notes.append(f"config.data.tokenizer={named} is not that of {origin.path}: text is written in its own way")
+    return text._replace(context=context), notes
