@@ -111,9 +111,21 @@ def tensors(kind: str) -> dict[str, np.ndarray]:
     return {name: tensor(name, shape) for name, shape in shapes.items()}
 
 
-def write(path: Path, kind: str, change: dict[str, Any] | None = None, **values: np.ndarray | None) -> Path:
-    """A file of that architecture, its projections quantised. `change`: other metadata, None to leave one out."""
-    writer = gguf.GGUFWriter(path, kind)
+def write(
+    path: Path,
+    kind: str,
+    change: dict[str, Any] | None = None,
+    *,
+    dtype: gguf.GGMLQuantizationType = QUANTIZED,
+    parts: int = 1,
+    big_endian: bool = False,
+    **values: np.ndarray | None,
+) -> Path:
+    """A file of that architecture, its projections in `dtype`. `change`: other metadata, None to leave one out. Of
+    several parts, NAME-00001-of-00002.gguf and so on, the first is returned."""
+    order = gguf.GGUFEndian.BIG if big_endian else gguf.GGUFEndian.LITTLE
+    most = -(-len(tensors(kind) | values) // parts) if parts > 1 else 0
+    writer = gguf.GGUFWriter(path, kind, endianess=order, split_max_tensors=most)
     told = {f"{kind}.{k}": v for k, v in metadata(kind).items()} | byte_pairs() | (change or {})
     for name, value in told.items():
         if isinstance(value, bool):
@@ -130,14 +142,14 @@ def write(path: Path, kind: str, change: dict[str, Any] | None = None, **values:
         if value is None:
             continue
         if value.ndim == 2 and name.startswith("blk."):
-            writer.add_tensor(name, gguf.quants.quantize(value, QUANTIZED), raw_dtype=QUANTIZED)
+            writer.add_tensor(name, gguf.quants.quantize(value, dtype), raw_dtype=dtype)
         else:
-            writer.add_tensor(name, value)
+            writer.add_tensor(name, value.copy())  # which a big-endian writer turns around
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return path
+    return path if parts == 1 else path.with_name(f"{path.stem}-00001-of-{parts:05}.gguf")
 
 
 def main() -> None:
