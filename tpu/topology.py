@@ -5,7 +5,6 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from typing import NamedTuple
 
 # Before jax is imported: this process runs on the CPU, and libtpu must not ask a metadata server what machine it is on.
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -15,21 +14,9 @@ import jax
 from jax.experimental import topologies
 
 from lm.core.errors import UserError, nearest
+from lm.train.chips import TPUS, Chip
 
-
-class Chip(NamedTuple):
-    """Published figures of one chip."""
-
-    hbm: int  # bytes
-    flops: float  # dense bfloat16 FLOP/s
-
-
-CHIPS = {
-    "v4": Chip(32 * 2**30, 275e12),
-    "v5e": Chip(16 * 2**30, 197e12),
-    "v5p": Chip(95 * 2**30, 459e12),
-    "v6e": Chip(32 * 2**30, 918e12),
-}
+CHIPS = {name: chip for name, chip in TPUS.items() if name not in ("v2", "v3")}  # which libtpu compiles for
 
 
 def chip_of(topology: str) -> Chip:

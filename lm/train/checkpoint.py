@@ -1,9 +1,9 @@
 """Checkpoints (orbax): parameters, optimizer state, and what is needed to rebuild the model and its tokenizer.
 
 A run's folder has `checkpoints/<step>/` with the items `params`, `opt`, `ema` where the parameters are averaged, and
-`meta` (JSON: config, model tree, tokenizer, skipped batches and other events), and a manifest of their files
-(`lm.train.manifest`). A checkpoint that does not agree with its manifest, or has none because a kill came first, is
-named and passed over: the one before it serves."""
+`meta` (JSON: config, model tree, tokenizer, skipped batches, other events, changes of the config), and a manifest of
+their files (`lm.train.manifest`). A checkpoint that does not agree with its manifest, or has none because a kill came
+first, is named and passed over: the one before it serves."""
 
 import contextlib
 import logging
@@ -28,14 +28,12 @@ from lm.hub.text import Text
 from lm.model.transformer import EncoderDecoder, Model
 from lm.train import components, manifest  # noqa: F401
 from lm.train.optimizer import Hyper
+from lm.train.record import plain
 from lm.train.step import State
 
 ITEMS = ("params", "opt", "ema", "meta")
 FOREIGN = (ValueError, KeyError, OSError, TypeError, EOFError)  # what orbax raises for files of another structure
 log = logging.getLogger(__name__)
-# orbax reports every file it touches, and each part of a failed save, of which `Checkpoints.wait` tells in a line.
-for _name in ("absl", "asyncio"):
-    logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
 class OpenedModel(NamedTuple):
@@ -56,7 +54,7 @@ def meta_of(
     """What a checkpoint says about itself: enough to rebuild model and tokenizer, and `text`, the training tokens'
     digest, to know them again. `wording`: how a model from elsewhere has its text written (`Text.saved`)."""
     return {
-        "config": config.to_dict(),
+        "config": plain(config),
         "model": to_dict(model),
         "tokenizer": tokenizer.saved(),
         "wording": wording,
@@ -64,6 +62,7 @@ def meta_of(
         "versions": VERSIONS,
         "skips": [],
         "events": [],
+        "changes": [],
     }
 
 
@@ -72,6 +71,9 @@ class Checkpoints:
 
     def __init__(self, workdir: str | Path, keep: int = 3, read_only: bool = False) -> None:
         """Raises `UserError` when there are finished checkpoints, but every one of them is damaged."""
+        # orbax reports every file it touches, and each part of a failed save, of which `wait` tells in a line.
+        for name in ("absl", "asyncio"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         self.path = Path(workdir).expanduser().resolve() / "checkpoints"
         self._damage: dict[int, str | None] = {}
         if not read_only and jax.process_index() == 0:

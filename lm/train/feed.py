@@ -10,12 +10,14 @@ import jax
 import numpy as np
 from ml_collections.config_dict import ConfigDict
 
+from lm.core.errors import UserError
 from lm.core.mesh import Sharding
 from lm.data.batches import Batch, Batches, EvalBatches, Example
 from lm.data.open import Data, open_data
 from lm.hub.text import Text
 
 DeviceBatch = dict[str, jax.Array]
+LOOK_STEPS, LOOK_ROWS, LOOK_MOST = 8, 256, 10_000  # how far it is looked for a row that predicts something
 
 
 def open_data_of(config: ConfigDict, text: Text | None = None) -> Data:
@@ -72,6 +74,29 @@ def example_of(data: Data, objective: Any) -> Example:
         return made | {"bytes": np.int32(covered[made["weights"] > 0].sum())}
 
     return example
+
+
+def check_predicts(batches: Batches, objective: Any, step: int) -> None:
+    """Raise `UserError` if the batches from step `step` (counted from 0) on predict no token at all, as far as a look
+    ahead tells: nothing would be learned."""
+    steps = range(step, step + max(LOOK_STEPS, -(-LOOK_ROWS // batches.batch_size)))
+    looked = 0
+    for k, row in ((k, row) for k in steps for row in range(batches.batch_size)):
+        if np.any(batches.batch(k, [row])["weights"] > 0):
+            return
+        looked += 1
+        if looked == LOOK_MOST:
+            break
+    raise UserError(
+        f"objective {type(objective).__name__} predicts no token in the next {looked:,} rows (from step {step + 1} "
+        "on): its example() gives no weight above 0; change config.objective, or lengthen config.data.length"
+    )
+
+
+def shapes_of(batches: Batches) -> dict[str, jax.ShapeDtypeStruct]:
+    """Of a training batch, all of its rows."""
+    row = batches.batch(0, [0])
+    return {k: jax.ShapeDtypeStruct((batches.batch_size, *x.shape[1:]), x.dtype) for k, x in row.items()}
 
 
 def lengths_of(batches: Batches) -> tuple[int, int]:
@@ -132,6 +157,11 @@ class Feed:
         self._put: Callable[[Batch], DeviceBatch] = lambda batch: put(batch, rows, batches.batch_size, sharding)
         self.waited = 0.0
         self._ahead = self._put(next(self._host))
+
+    @property
+    def ahead(self) -> DeviceBatch:
+        """The batch that comes next."""
+        return self._ahead
 
     def close(self) -> None:
         """Stop the threads."""

@@ -2,17 +2,12 @@
 
 import contextlib
 import dataclasses
-import json
-import math
-import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
 from ml_collections.config_dict import ConfigDict
 from rich.console import Console
 
@@ -23,91 +18,166 @@ from lm.data.batches import VERSIONS
 from lm.data.open import Data
 from lm.evaluate.perplexity import Evaluator, pooled
 from lm.model.cost import training_flops
+from lm.train import lock, record
 from lm.train.checkpoint import Checkpoints, meta_of
 from lm.train.config import check
-from lm.train.feed import Feed, batches_of, evaluation_batches, lengths_of, open_data_of
-from lm.train.hardware import peak_flops
-from lm.train.metrics import Metrics, plot_losses, progress_bar, status
+from lm.train.feed import (
+    Feed,
+    batches_of,
+    check_predicts,
+    evaluation_batches,
+    lengths_of,
+    open_data_of,
+    shapes_of,
+)
+from lm.train.figures import Clock, Record, summary
+from lm.train.footprint import allocating, check_exact, check_room, footprint, needed
+from lm.train.footprint import told as told_size
+from lm.train.hardware import memory_limit, peak_flops
+from lm.train.metrics import PLOT_ERRORS, Metrics, plot_losses
 from lm.train.optimizer import hyper_of
 from lm.train.origin import completed, origin_of, text_for
 from lm.train.profile import Profiler
+from lm.train.progress import console_of, progress_of
 from lm.train.recovery import Event, bad_steps, check_limit, rewound, told
 from lm.train.setup import check_fit, first_state, sharding_of, start, trainer_of
+from lm.train.step import State
+from lm.train.stop import Stop
 from lm.zoo.build import build
 
-Record = dict[str, Any]
+WARNING = "[yellow]warning:[/]"
 
 
 def train(config: ConfigDict, workdir: str | Path, console: Console | None = None) -> Record:
     """Train as `config` says, in `workdir`, going on from its latest checkpoint. Returns the last evaluation's figures.
 
-    Writes config.json, metrics.jsonl, loss.png and checkpoints/. SIGTERM saves a checkpoint and returns early; SIGUSR1
-    traces a few steps. Of several processes (`jax.distributed`) the first writes and tells."""
+    Writes config.json, metrics.jsonl, loss.png and checkpoints/. SIGTERM saves a checkpoint and returns early, Ctrl-C
+    saves one and raises `KeyboardInterrupt`; SIGUSR1 traces a few steps. Of several processes (`jax.distributed`) the
+    first writes and tells."""
     check(config)
+    record.plain(config)  # complains now, not at the first checkpoint, of what cannot be saved
     chief = jax.process_index() == 0
-    console = Console(quiet=True) if not chief else console or Console(stderr=True)
+    console = (console or console_of(chief)) if chief else console_of(chief)
     workdir = Path(workdir).expanduser()
-    origin = origin_of(config, workdir)
-    config = completed(config, origin)
-    model, objective = build(config.model), from_dict(config.objective.to_dict(), "config.objective")
-    sharding = sharding_of(config)
-    data = open_data_of(config, origin and origin.text)
-    check_fit(config, model, data.tokenizer)
-    text, notes = text_for(config, origin, model, data)
-    for note in notes:
-        console.print(f"[yellow]note:[/] {note}")
-    batches, held_out = batches_of(config, data, objective)
-    trainer = trainer_of(config, model, objective, sharding)
-    evaluator = Evaluator(model, objective, trainer.dtype, sharding, trainer.run, trainer.memory)
+    with allocating("training"):
+        parts = _Parts(config, workdir, console, chief)
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise UserError(f"cannot make the folder {workdir}: {e.strerror}; choose another --workdir") from e
+        with lock.alone(workdir) if chief else contextlib.nullcontext():
+            return _train(parts)
 
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise UserError(f"cannot make the folder {workdir}: {e.strerror}; choose another --workdir") from e
-    checkpoints = Checkpoints(workdir, keep=config.log.keep)
-    meta = meta_of(config, model, data.tokenizer, data.digest, text and text.saved())
-    hyper = hyper_of(config.optimizer)
-    state, saved = start(trainer, hyper, checkpoints, meta)
-    events: list[Event] = saved["events"]
-    batches = dataclasses.replace(batches, skips=tuple(map(tuple, saved["skips"])))
-    step, last = int(state.step), config.train.steps
-    metrics = Metrics(workdir, config.log.tensorboard, writes=chief)
-    with writing(workdir):
-        if chief:
-            (workdir / "config.json").write_text(json.dumps(config.to_dict(), indent=2))
-        metrics.resume(step, events)
-    step_fn = trainer.jitted(state)
-    title = f"{workdir.name}: {count(model.spec()):,} parameters"
-    flops = training_flops(model, *lengths_of(batches))  # of a row
-    peak, peak_from = peak_flops(config.train.dtype)
-    console.print(
-        f"{count(model.spec()):,} parameters, {flops:.3g} FLOPs a row; {_told_data(data)}; "
-        f"{jax.device_count()} {jax.devices()[0].device_kind} device(s), "
-        f"peak {peak / 1e9:,.0f} GFLOP/s ({peak_from})" + (f"; resumed at step {step}" if step else "")
-    )
-    if (versions := saved["versions"]) != VERSIONS:
-        console.print(f"[yellow]warning:[/] saved with {versions}, now {VERSIONS}: batches may be drawn otherwise")
 
-    def evaluate() -> Record:
+class _Parts:
+    """What a run is made of, before its folder is touched."""
+
+    def __init__(self, config: ConfigDict, workdir: Path, console: Console, chief: bool) -> None:
+        origin = origin_of(config, workdir)
+        config = completed(config, origin)
+        self.config, self.workdir, self.console, self.chief = config, workdir, console, chief
+        self.model, objective = build(config.model), from_dict(config.objective.to_dict(), "config.objective")
+        self.objective = objective
+        self.sharding = sharding_of(config)
+        self.data = open_data_of(config, origin and origin.text)
+        check_fit(config, self.model, self.data.tokenizer)
+        self.text, notes = text_for(config, origin, self.model, self.data)
+        for note in notes:
+            console.print(f"[yellow]note:[/] {note}", soft_wrap=True)
+        self.batches, self.held_out = batches_of(config, self.data, objective)
+        self.trainer = trainer_of(config, self.model, objective, self.sharding)
+        self.hyper = hyper_of(config.optimizer)
+        self.limit = memory_limit()
+        room = footprint(self.trainer, self.trainer.abstract(self.hyper), shapes_of(self.batches))
+        if warned := check_room(room, self.limit):
+            console.print(f"{WARNING} {warned}", soft_wrap=True)
+        t = self.trainer
+        self.evaluator = Evaluator(self.model, objective, t.dtype, self.sharding, t.run, t.memory)
+
+    def evaluate(self, state: State) -> Record:
         weights = state.params if state.ema is None else state.ema
-        chosen = [of_source[: config.log.eval_batches or None] for of_source in held_out.ranges]
-        results = [evaluator(weights, evaluation_batches(held_out, which, sharding)) for which in chosen]
-        by_name = {part.name: r["loss"] for part, r in zip(data.parts, results, strict=True)}
+        chosen = [of_source[: self.config.log.eval_batches or None] for of_source in self.held_out.ranges]
+        results = [self.evaluator(weights, evaluation_batches(self.held_out, w, self.sharding)) for w in chosen]
+        by_name = {part.name: r["loss"] for part, r in zip(self.data.parts, results, strict=True)}
         return pooled(results) | ({"loss_of": by_name} if len(by_name) > 1 else {})
 
-    result: Record = {}
+
+def _train(run: _Parts) -> Record:
+    config, workdir, console, trainer, hyper = run.config, run.workdir, run.console, run.trainer, run.hyper
+    checkpoints = Checkpoints(workdir, keep=config.log.keep)
+    meta = meta_of(config, run.model, run.data.tokenizer, run.data.digest, run.text and run.text.saved())
+    state, saved = start(trainer, hyper, checkpoints, meta)
+    step, last = int(state.step), config.train.steps
+    events: list[Event] = saved["events"]
+    changes: list[record.Change] = saved.get("changes", [])
+    changed = record.changed(record.completed(saved["config"]), meta["config"])
+    batches = dataclasses.replace(run.batches, skips=tuple(map(tuple, saved["skips"])))
+    metrics = Metrics(workdir, config.log.tensorboard, writes=run.chief)
+    title = f"{workdir.name}: {count(run.model.spec()):,} parameters"
+
+    def evaluate(anew: bool = True) -> Record:
+        """What fails here is told, and costs nothing but its figures."""
+        try:
+            result = run.evaluate(state)
+        except (UserError, jax.errors.JaxRuntimeError) as e:
+            if jax.process_count() > 1 and not isinstance(e, UserError):
+                raise  # the others may be waiting
+            console.print(f"{WARNING} step {step}: no validation figures: {_line(e)}", soft_wrap=True)
+            return {}
+        console.print(f"step {step}: validation {_told(result)}", soft_wrap=True)
+        if anew:
+            with writing(workdir):
+                metrics.write({"step": step, **{f"validation_{k}": v for k, v in result.items()}})
+            plot()
+        return result
+
+    def plot() -> None:
+        try:
+            if run.chief:
+                plot_losses(metrics.path, workdir / "loss.png", title)
+        except PLOT_ERRORS as e:
+            console.print(f"{WARNING} loss.png could not be drawn: {_line(e)}", soft_wrap=True)
+
     if step >= last:
         checkpoints.close()
-        result = evaluate()
-        console.print(f"nothing to do: {workdir} is at step {step} of {last}; validation {_told(result)}")
-        return result
-    progress, task = progress_bar(last, step, console)
-    feed, clock = Feed(batches, sharding, step), Clock(step)
+        unused = f"; {record.told(changed)}: without effect" if changed else ""
+        console.print(f"nothing to do: {workdir} is at step {step} of {last}{unused}", soft_wrap=True)
+        with contextlib.closing(metrics):
+            return evaluate(anew=not metrics.evaluated(step))  # a kill may have come between save and evaluation
+    if changed:
+        changes.append({"event": "change", "step": step, "changed": changed})
+    with writing(workdir):
+        aside = record.keep(workdir, saved["config"], begins=step == 0) if run.chief else None
+        metrics.resume(step, [*events, *changes])
+    if aside is not None:
+        console.print(f"the config of an earlier start, of which nothing was saved, is now {aside}", soft_wrap=True)
+    step_fn = trainer.jitted(state)
+    flops = training_flops(run.model, *lengths_of(batches))  # of a row
+    peak, peak_from = peak_flops(config.train.dtype)
+    with_changes = f" with {record.told(changed)}" if changed else ""
+    console.print(
+        f"{count(run.model.spec()):,} parameters, {flops:.3g} FLOPs a row; {_told_data(run.data)}; "
+        f"{jax.device_count()} {jax.devices()[0].device_kind} device(s), peak {peak / 1e9:,.0f} GFLOP/s ({peak_from})"
+        + (f"; resumed at step {step}{with_changes}" if step or changed else ""),
+        soft_wrap=True,
+    )
+    if (versions := saved["versions"]) != VERSIONS:
+        console.print(f"{WARNING} saved with {versions}, now {VERSIONS}: batches may be drawn otherwise")
+    check_predicts(batches, run.objective, step)
+    feed = Feed(batches, run.sharding, step)
+    _compile(step_fn, state, feed, run)
+
+    result: Record = {}
+    if step and _due(step, config.log.eval_every) and not metrics.evaluated(step):
+        result = evaluate()  # saved, and killed before it was evaluated
     profiler = Profiler(workdir / "profile", config.log.profile_at, config.log.profile_steps, console)
+    clock = Clock(step)
     begun, pending = step, []  # steps whose verdict has not been looked at: looking waits for the device
-    # Whatever ends the loop, a save that is under way is finished, and SIGTERM does not disturb it.
+    empty = False
+    # Whatever ends the loop, a save that is under way is finished, and no signal disturbs it.
     closing = contextlib.closing
-    with Terminated() as terminated, closing(checkpoints), closing(metrics), writing(workdir), progress, profiler:
+    progress = progress_of(last, step, console)
+    with Stop() as stop_asked, closing(checkpoints), closing(metrics), writing(workdir), progress, profiler:
         while step < last:
             step += 1
             profiler.before(step)
@@ -115,9 +185,12 @@ def train(config: ConfigDict, workdir: str | Path, console: Console | None = Non
             profiler.after(step, measured)
             pending.append((step, measured))
             due = step % config.log.every == 0 or step in (begun + 1, last)
-            stop = terminated(due)
-            saving = stop or step == last or _due(step, config.log.checkpoint_every)
+            cost = flops * batches.rows_of(step - 1) / peak
+            stop = stop_asked(due)
+            saving = bool(stop) or step == last or _due(step, config.log.checkpoint_every)
             if not (due or saving):
+                if progress.wants() and (seen := summary(step, measured, clock.look(step, feed.waited), cost)):
+                    progress.tell(step, seen)
                 continue
             found = bad_steps(trainer.recovery, pending)
             pending.clear()
@@ -128,7 +201,7 @@ def train(config: ConfigDict, workdir: str | Path, console: Console | None = Non
             for event in found:
                 events.append(event)
                 metrics.write(event)
-                console.print(f"[yellow]{told(event)}[/]")
+                console.print(f"[yellow]{told(event)}[/]", soft_wrap=True)
             check_limit(trainer.recovery, events)
             if rewinds:
                 checkpoints.forget(after=back_to)
@@ -137,30 +210,45 @@ def train(config: ConfigDict, workdir: str | Path, console: Console | None = Non
                 else:
                     state = first_state(trainer, hyper, config.train.init_from)
                 feed.close()
-                step, feed = back_to, Feed(batches, sharding, back_to)
-                metrics.resume(step, events)
+                step, feed = back_to, Feed(batches, run.sharding, back_to)
+                changes = [c | {"step": min(c["step"], step)} for c in changes]  # they hold for what is repeated too
+                metrics.resume(step, [*events, *changes])
                 clock.restart(step, feed.waited)
-                progress.update(task, completed=step)
+                progress.back(step)
                 continue
-            record = summary(step, measured, clock.read(step, feed.waited), flops * batches.rows_of(step - 1) / peak)
-            if record is not None:
-                metrics.write(record)
-                progress.update(task, completed=step, status=status(record))
-            if step == last or _due(step, config.log.eval_every):
-                result = evaluate()
-                metrics.write({"step": step, **{f"validation_{k}": v for k, v in result.items()}})
-                if chief:
-                    plot_losses(metrics.path, workdir / "loss.png", title)
-                console.print(f"step {step}: validation {_told(result)}")
-                clock.restart(step, feed.waited)
+            seen = summary(step, measured, clock.read(step, feed.waited), cost)
+            if seen is not None:
+                metrics.write(seen)
+                progress.tell(step, seen)
+                if not (seen["tokens"] or empty):
+                    empty = True
+                    name = type(run.objective).__name__
+                    console.print(f"{WARNING} step {step}: {name} predicts no token in its batch", soft_wrap=True)
             if saving:
-                checkpoints.save(state, meta | {"skips": batches.skips, "events": events})
+                checkpoints.save(state, meta | {"skips": batches.skips, "events": events, "changes": changes})
                 clock.restart(step, feed.waited)
             if stop:
                 checkpoints.wait()
-                console.print(f"SIGTERM: saved step {step} in {checkpoints.path}; run the same command to go on")
+                told_stop = f"{stop}: saved step {step} in {checkpoints.path}; run the same command to go on"
+                console.print(told_stop, soft_wrap=True)
+                if stop == "Ctrl-C":
+                    raise KeyboardInterrupt(told_stop)
                 return result
+            if step == last or _due(step, config.log.eval_every):
+                result = evaluate()
+                clock.restart(step, feed.waited)
     return result
+
+
+def _compile(step_fn: Any, state: State, feed: Feed, run: _Parts) -> None:
+    """Compile the step, which its first call then finds done."""
+    console, begun = run.console, time.perf_counter()
+    console.print("compiling the train step ...")
+    with allocating("compiling the train step"):
+        exact = needed(step_fn.lower(state, feed.ahead).compile().memory_analysis())
+    seconds, memory = time.perf_counter() - begun, f"; it needs {told_size(exact)} a device" if exact else ""
+    console.print(f"compiled in {seconds:.1f} s{memory}", soft_wrap=True, highlight=False)
+    check_exact(exact, run.limit)
 
 
 @contextlib.contextmanager
@@ -178,6 +266,10 @@ def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
+def _line(e: BaseException) -> str:
+    return f"{type(e).__name__ + ': ' if not isinstance(e, UserError) else ''}{' '.join(str(e).split())[:300]}"
+
+
 def _told_data(data: Data) -> str:
     documents, dropped = (sum(getattr(p.train, n) for p in data.parts) for n in ("documents", "dropped"))
     empty = f", {dropped:,} without text left out" if dropped else ""
@@ -192,76 +284,3 @@ def _told(result: Record) -> str:
     bits = f", {result['bits_per_byte']:.4f} bits per byte" if "bits_per_byte" in result else ""
     of = "".join(f"; {name} {loss:.4f}" for name, loss in result.get("loss_of", {}).items())
     return f"loss {result['loss']:.4f} nats per token{bits}{of}"
-
-
-def summary(step: int, measured: dict, clock: "Reading", cost: float) -> Record | None:
-    """A metrics record; None for a step whose figures are not finite. `cost`: seconds a step would take at peak."""
-    m = {k: float(v) for k, v in measured.items()}
-    if not (math.isfinite(m["total"]) and math.isfinite(m["grad_norm"])):
-        return None
-    tokens = max(m["tokens"], 1.0)
-    record = {
-        "step": step,
-        "loss": m["nll"] / tokens,
-        "objective": m["total"] / tokens,
-        "accuracy": m["hits"] / tokens,
-        "tokens": m["tokens"],
-    }
-    if m.get("bytes"):
-        record["bits_per_byte"] = m["nll"] / math.log(2) / m["bytes"]
-    if "router_choices" in m:
-        record["router_dropped"] = m["router_dropped"] / max(m["router_choices"], 1)
-        record["router_peak"] = m["router_peak"] / max(m["router_choices"], 1)
-    record |= {k: m[k] for k in ("learning_rate", "grad_norm", "noise_scale", "loss_scale") if k in m}
-    return record | {
-        "tokens_per_second": tokens / clock.seconds,
-        "seconds_per_step": clock.seconds,
-        "waiting": clock.waiting,
-        "mfu": cost / clock.seconds,
-    }
-
-
-class Reading(NamedTuple):
-    seconds: float  # per step
-    waiting: float  # share of them in which no batch was ready
-
-
-class Clock:
-    """Time per step since the last reading, evaluations and saves left out."""
-
-    def __init__(self, step: int) -> None:
-        self.restart(step, 0.0)
-
-    def restart(self, step: int, waited: float) -> None:
-        self.step, self.waited, self.time = step, waited, time.perf_counter()
-
-    def read(self, step: int, waited: float) -> Reading:
-        elapsed, steps = time.perf_counter() - self.time, max(step - self.step, 1)
-        reading = Reading(elapsed / steps, (waited - self.waited) / elapsed)
-        self.restart(step, waited)
-        return reading
-
-
-class Terminated:
-    """Whether SIGTERM has come (pre-emption, a scheduler's stop) since this was entered."""
-
-    def __enter__(self) -> "Terminated":
-        self._came = False
-        try:
-            self._before = signal.signal(signal.SIGTERM, self._note)
-        except ValueError:  # not the main thread (a notebook's executor): then there is no handler to set
-            self._before = None
-        return self
-
-    def _note(self, *_: Any) -> None:
-        self._came = True
-
-    def __call__(self, together: bool) -> bool:
-        """Several processes must answer alike, and ask one another only where all of them are `together`."""
-        if jax.process_count() == 1:
-            return self._came
-        return together and bool(multihost_utils.process_allgather(np.array(self._came)).any())
-
-    def __exit__(self, *_: Any) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)

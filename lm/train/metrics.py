@@ -1,6 +1,7 @@
-"""What a run tells: JSON lines, a progress bar, a loss curve."""
+"""What a run leaves for later: JSON lines and a loss curve."""
 
 import json
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,12 +11,13 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lm.core.errors import UserError
 
 Record = dict[str, Any]
+# What may go wrong in a drawing, of which no run should end.
+PLOT_ERRORS = (ArithmeticError, AttributeError, ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of the fonts that it finds
 
 
 class Metrics:
@@ -37,6 +39,9 @@ class Metrics:
         written = self.path.with_suffix(".new")  # a kill here must not cost the records
         written.write_text("".join(json.dumps(r) + "\n" for r in [*events, *kept]))
         written.replace(self.path)
+
+    def evaluated(self, step: int) -> bool:
+        return any(r["step"] == step and "validation_loss" in r for r in read_metrics(self.path))
 
     def close(self) -> None:
         if self._board is not None:
@@ -78,32 +83,7 @@ def _short(value: Any) -> Any:
     return float(f"{value:.7g}") if isinstance(value, float) and math.isfinite(value) else value
 
 
-def progress_bar(steps: int, done: int, console: Console) -> tuple[Progress, Any]:
-    """A bar with loss, bits per byte, tokens/s, MFU and time left; update its task's `status`."""
-    progress = Progress(
-        BarColumn(bar_width=10),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[status]}"),
-        TimeRemainingColumn(elapsed_when_finished=True),
-        console=console,
-        refresh_per_second=2,
-    )
-    return progress, progress.add_task("train", total=steps, completed=done, status="compiling")
-
-
-def status(record: Record) -> str:
-    """One record as a person reads it."""
-    parts = [f"loss {record['loss']:.3f}"]
-    if "bits_per_byte" in record:
-        parts.append(f"{record['bits_per_byte']:.3f} bits/byte")
-    parts.append(f"{record['tokens_per_second']:,.0f} tokens/s")
-    parts.append(f"MFU {record['mfu']:.0%}")
-    if record["waiting"] > 0.02:
-        parts.append(f"waiting for data {record['waiting']:.0%}")
-    return ", ".join(parts)
-
-
-def smooth(values: list[float], keep: float = 0.8) -> list[float]:
+def smooth(values: Sequence[float], keep: float = 0.8) -> list[float]:
     """Exponential moving average, without a bias towards zero at the start."""
     smoothed, total, weight = [], 0.0, 0.0
     for value in values:
@@ -115,26 +95,33 @@ def smooth(values: list[float], keep: float = 0.8) -> list[float]:
 def plot_losses(path: Path, png: Path, title: str) -> None:
     """Training and validation loss against steps, in bits per byte where known, else nats per token."""
     records = read_metrics(path)
-    train = [r for r in records if "loss" in r]
-    held_out = [r for r in records if "validation_loss" in r]
-    unit = "bits_per_byte" if train and "bits_per_byte" in train[0] else "loss"
+    unit = "bits_per_byte" if any("bits_per_byte" in r for r in records) else "loss"
+    train = [(r["step"], r[unit]) for r in records if unit in r]
+    held_out = [(r["step"], r[f"validation_{unit}"]) for r in records if f"validation_{unit}" in r]
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
-    steps, values = [r["step"] for r in train], [r[unit] for r in train]
-    axes.plot(steps, values, color="tab:blue", lw=0.8, alpha=0.35)
-    axes.plot(steps, smooth(values), color="tab:blue", label="training, smoothed")
+    if train:
+        steps, values = zip(*train, strict=True)
+        axes.plot(steps, values, color="tab:blue", lw=0.8, alpha=0.35, label="training, single batches")
+        # A mean of losses past stands above the loss now, while that falls.
+        axes.plot(steps, smooth(values), color="tab:blue", label="training, mean of recent batches (lags behind)")
     if held_out:
-        steps, values = [r["step"] for r in held_out], [r[f"validation_{unit}"] for r in held_out]
-        axes.plot(steps, values, "o-", color="tab:red", ms=4, label="validation")
+        steps, values = zip(*held_out, strict=True)
+        axes.plot(steps, values, "o-", color="tab:red", ms=4, label="validation, other text, at that step")
         axes.annotate(
             f"{values[-1]:.3f}", (steps[-1], values[-1]), textcoords="offset points", xytext=(-4, -14), ha="right"
         )
-    for i, event in enumerate(r for r in records if "event" in r):
-        label = f"{event['event']} after a bad step" if i == 0 else None
-        axes.axvline(event["step"], color="tab:orange", lw=1, ls="--", label=label)
+    marked: set[str] = set()
+    for event in (r for r in records if "event" in r):
+        label, color = ("config changed", "tab:gray") if event["event"] == "change" else (
+            f"{event['event']} after a bad step", "tab:orange"
+        )  # fmt: skip
+        axes.axvline(event["step"], color=color, lw=1, ls="--", label=None if label in marked else label)
+        marked.add(label)
     axes.set(xlabel="step", ylabel="bits per byte" if unit == "bits_per_byte" else "loss, nats per token", title=title)
     axes.grid(alpha=0.3)
-    if train and max(r[unit] for r in train) > 4 * min(r[unit] for r in train):
+    if train and max(v for _, v in train) > 4 * min(v for _, v in train) > 0:
         axes.set_yscale("log")
-    axes.legend()
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend()
     figure.savefig(png, dpi=120)
     plt.close(figure)

@@ -14,13 +14,14 @@ from lm.core.component import components
 from lm.core.ctx import Run
 from lm.core.errors import UserError
 from lm.core.mesh import Sharding, make_mesh
+from lm.core.param import flatten
 from lm.data.tokenizers import Tokenizer
 from lm.model.sources import Cross, Own, Recurrence
 from lm.model.transformer import Model
 from lm.train.checkpoint import Checkpoints
-from lm.train.config import default
 from lm.train.initial import initial_params
-from lm.train.optimizer import Optimizer
+from lm.train.optimizer import Optimizer, by_pattern, trained
+from lm.train.record import completed
 from lm.train.step import State, Trainer
 from lm.train.watch import Recovery
 
@@ -116,22 +117,35 @@ def start(trainer: Trainer, hyper: dict, checkpoints: Checkpoints, meta: dict) -
     if checkpoints.latest is None:
         return first_state(trainer, hyper, meta["config"]["train"]["init_from"]), meta
     saved = checkpoints.meta(checkpoints.latest)
-    ours, theirs = _identity(meta), _identity(saved)
+    ours, theirs = _identity(meta), _identity(saved | {"config": completed(saved["config"])})
     for name in ours:
         if (where := difference(ours[name], theirs[name], name)) is not None:
             raise UserError(
                 f"{checkpoints.path} holds a run with {where[0]}={where[2]!r}, not {where[1]!r}: choose another "
                 "--workdir, or give the same config"
             )
+    _check_rates(trainer, completed(saved["config"]))
     return checkpoints.state(checkpoints.latest, trainer.abstract(hyper), hyper), saved
+
+
+def _check_rates(trainer: Trainer, saved: dict) -> None:
+    """Raise `UserError` if other parameters train than did so far: there is no optimizer state for them."""
+    spec = trainer.model.spec()
+    before = trained(spec, by_pattern(saved["optimizer"]["rates"], spec, "rates"))
+    theirs, ours = ({path for path, _ in flatten(tree)} for tree in (before, trainer.optimizer.spec))
+    if other := sorted(theirs ^ ours):
+        was, now = ("trained", "frozen") if other[0] in theirs else ("frozen", "trained")
+        raise UserError(
+            f"config.optimizer.rates: {other[0]} was {was} so far and would be {now}, but its optimizer state cannot: "
+            "leave what is frozen, or begin another run with config.train.init_from set to this one's folder"
+        )
 
 
 def _identity(meta: dict) -> dict[str, Any]:
     """What makes a run another run when it changes."""
     meta = json.loads(json.dumps(meta))
     config = meta["config"]
-    data = default().data.to_dict() | config["data"]  # a run may be older than a knob
-    del data["cache"]  # which may move
+    data = {k: v for k, v in config["data"].items() if k != "cache"}  # which may move
     data["tokenizer"] = data["tokenizer"] or (not config["train"]["init_from"] and "byte")
     return {
         "model": meta["model"],

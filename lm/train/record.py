@@ -1,0 +1,96 @@
+"""What made a run: config.json of its first start, which is never overwritten, and what later starts changed."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections.config_dict import ConfigDict
+
+from lm.core.errors import UserError
+from lm.train.config import default
+
+NAME = "config.json"
+OPEN = ("model", "objective")  # sections without a fixed set of knobs
+# A metrics record, which every later checkpoint holds too: {event: "change", step, changed: {knob: [before, now]}}.
+Change = dict[str, Any]
+
+
+def plain(config: ConfigDict) -> dict:
+    """A config as JSON has it. Raises `UserError` for a value that JSON cannot hold, of which no run could be repeated
+    and no checkpoint saved."""
+    return {k: _plain(v, f"config.{k}") for k, v in config.to_dict().items()}
+
+
+def _plain(value: Any, where: str) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v, f"{where}.{k}") for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v, f"{where}[{i}]") for i, v in enumerate(value)]
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Path):
+        return str(value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise UserError(
+        f"{where} is a {type(value).__name__}, which config.json and checkpoints cannot hold: give numbers, texts, "
+        "lists, or a component as to_dict(..)"
+    )
+
+
+def keep(workdir: Path, config: dict, begins: bool) -> Path | None:
+    """Write config.json, unless it is there. Of a run that `begins` anew, since nothing was saved of what stood there
+    before, an earlier one with other values is renamed; returns its new name."""
+    path, text = workdir / NAME, json.dumps(config, indent=2) + "\n"
+    aside = None
+    if path.exists():
+        if not begins or _same(path, config):
+            return None
+        taken = (workdir / f"config.{n}.json" for n in range(1, 10**6))
+        aside = next(name for name in taken if not name.exists())
+        path.rename(aside)
+    unfinished = workdir / f"{NAME}.new"
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
+    return aside
+
+
+def _same(path: Path, config: dict) -> bool:
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) == config
+    except ValueError:
+        return False
+
+
+def completed(saved: dict) -> dict:
+    """A saved config with the defaults of knobs that were not there when it was saved."""
+    known = plain(default())
+    return saved | {k: _over(known[k], saved.get(k, {})) for k in known if k not in OPEN}
+
+
+def _over(known: Any, saved: Any) -> Any:
+    if not (isinstance(known, dict) and isinstance(saved, dict)):
+        return saved
+    return known | {k: _over(known.get(k), v) for k, v in saved.items()}
+
+
+def changed(before: dict, now: dict) -> dict[str, list]:
+    """{knob: [before, now]} of two configs; not where the cache lies, which may move."""
+    old, new = (dict(_leaves(c)) for c in (before, now))
+    names = [k for k in {**old, **new} if k != "data.cache" and old.get(k) != new.get(k)]
+    return {k: [old.get(k), new.get(k)] for k in names}
+
+
+def _leaves(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for k, v in value.items():
+            yield from _leaves(v, f"{where}.{k}" if where else k)
+    else:
+        yield where, value
+
+
+def told(changes: dict[str, list]) -> str:
+    """Changes as a person reads them."""
+    return ", ".join(f"{knob} {before!r} -> {now!r}" for knob, (before, now) in changes.items())
