@@ -32,7 +32,7 @@ WRONG_DATA = {
     "missing file": (None, {"source": "nowhere.txt"}, r"no file or folder 'nowhere\.txt'; give a path"),
     "empty file": (b"", {}, r"text\.txt is empty; give files with text"),
     "binary file": (b"abc\0def\n" * 9, {}, r"text\.txt is binary \(a NUL at byte 3\); give text files only"),
-    "not UTF-8": (b"abc\xff\xfe\n" * 9, {}, r"text\.txt is not UTF-8 at byte 3; convert it"),
+    "not UTF-8": (b"abc\xff\xfe\n" * 9, {}, r"text\.txt is not UTF-8 at byte 3; .*convert it"),
     "short": (b"a line\nand one\n", {"holdout": 0.5}, r"\d+ tokens, fewer than one sequence of 16; give more text"),
     "one line": (b"a line", {}, r"text\.txt is a single line and cannot be split; name another file as validation"),
     "unknown tokenizer": (None, {"tokenizer": "bytes"}, r"unknown tokenizer 'bytes'; give byte, bpe-2048"),
