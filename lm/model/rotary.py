@@ -163,7 +163,8 @@ def lengths_of(tokens: Tokens, positions: Array) -> Array:
 
 @component
 class Rotary:
-    """Rotary embedding (Su et al. 2021, arXiv 2104.09864) on the first `fraction` of each head.
+    """Rotary embedding (Su et al. 2021, arXiv 2104.09864) on the first int(`fraction` * head_dim) elements of
+    each head.
 
     The angle of pair i at position n is n * theta^(-2i/r), r being the number of rotated elements. Pairs are
     (i, i + r/2), or (2i, 2i + 1) if `interleaved`. With `decay`, pair i of queries is also multiplied by
@@ -181,7 +182,7 @@ class Rotary:
 
     def turned(self, x: Array, positions: Array, tokens: Tokens, key: bool = False) -> Array:
         """The same by positions [B, S] of these tokens."""
-        r = int(x.shape[-1] * self.fraction + 1e-6)  # 24 * (10 / 24) may fall short of 10
+        r = int(x.shape[-1] * self.fraction)
         pairs = -(-r // 2)  # of an odd number the last is paired too, at its own frequency, as elsewhere
         if not 0 < 2 * pairs <= x.shape[-1]:
             raise UserError(f"cannot rotate {r} of {x.shape[-1]} elements in pairs: change head_dim or fraction")

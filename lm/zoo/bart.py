@@ -2,7 +2,6 @@
 2008.00401) and PLBART (Ahmad et al. 2021, 2103.06333): Transformers with GELU, biases everywhere, learned positions
 that begin at row 2, normed embeddings. mBART norms before each sub-layer and at the end of each tower."""
 
-import dataclasses
 import functools
 from types import MappingProxyType
 
@@ -11,7 +10,7 @@ from lm.model.layers import LayerNorm
 from lm.model.positions import Learned
 from lm.zoo.dialect import ANSWERS, BASE, Class, Config, Custom, Dialect, Field, Fixed, Knob, Knobs, Unused, act
 from lm.zoo.family import Family
-from lm.zoo.names import SAME, Table, rows, unused
+from lm.zoo.names import OPTIONAL, SAME, Table, rows, unused
 from lm.zoo.transformer import transformer
 
 OFFSET = 2
@@ -56,7 +55,7 @@ def names(config: Config) -> Table:
         *_tower("decoder", "decoder"),
         *_tower("body", "decoder"),
         ("head/w", "lm_head.weight", SAME),
-        ("head/offset", "final_logits_bias", dataclasses.replace(SAME, optional=True)),
+        ("head/offset", "final_logits_bias", OPTIONAL),
     )
 
 

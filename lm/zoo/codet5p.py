@@ -20,7 +20,7 @@ from lm.model.stack import Stack
 from lm.model.transformer import EncoderDecoder, Transformer
 from lm.zoo.family import Family
 from lm.zoo.gptj import CODEGEN
-from lm.zoo.parts import head_size, parallel
+from lm.zoo.parts import head_size, parallel, rotated
 
 SIZES = {size: CODEGEN[size] for size in ("2b", "6b", "16b")}
 _READER = CODEGEN["350m"]
@@ -45,7 +45,7 @@ def codet5p(
 
     def block(d_model: int, heads: int, rotary_dim: int, mask: MaskKind) -> Block:
         size = head_size(d_model, heads)
-        rotary = Rotary(fraction=rotary_dim / size, interleaved=True)
+        rotary = Rotary(fraction=rotated(rotary_dim, size), interleaved=True)
         attention = Attention(heads, size, mask=mask, rotary=rotary, init=init, out_init=init)
         return parallel(attention, MLP(4 * d_model, init=init, out_init=init), norm)
 

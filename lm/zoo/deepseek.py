@@ -14,10 +14,11 @@ from lm.model.mlp import GatedMLP
 from lm.model.rotary import Rotary, Scaling, yarn_magnitude
 from lm.model.transformer import LanguageModel
 from lm.zoo import llama
-from lm.zoo.dialect import Config, Custom, Dialect, Field, Knob, Knobs, Rope, Unused, act, generators
+from lm.zoo.dialect import Config, Custom, Dialect, Field, Knob, Knobs, Unused, act, generators, number
 from lm.zoo.family import Family
 from lm.zoo.names import LAYER, SAME, Layout, Table, rows, unused
 from lm.zoo.parts import decoder, pre_norm
+from lm.zoo.rope import Rope
 
 
 def deepseek(
@@ -99,9 +100,8 @@ ROPE = Rope(longest=4096)
 
 
 def _read_rope(config: Config) -> Knobs:
-    given = {**(config.get("rope_scaling") or {}), **(config.get("rope_parameters") or {})}
-    knobs = ROPE.read(config)
-    return knobs | {"temper": float(given.get("mscale_all_dim") or 0) if knobs["scaling"] else 0.0}
+    knobs, weight = ROPE.read(config), ROPE.given(config).get("mscale_all_dim")
+    return knobs | {"temper": number("mscale_all_dim", weight) if knobs["scaling"] and weight else 0.0}
 
 
 def _write_rope(knobs: Knobs) -> dict:

@@ -13,15 +13,6 @@ from typing import Any, NamedTuple, Protocol
 
 from lm.core.errors import UserError, nearest
 from lm.model.heads import Head, RowScores, States, TokenScores
-from lm.model.rotary import (
-    DynamicScaling,
-    FrequencyScaling,
-    LinearScaling,
-    LongScaling,
-    Scaling,
-    YarnScaling,
-    yarn_magnitude,
-)
 from lm.zoo.names import Table, rows
 
 Config = Mapping[str, Any]
@@ -65,6 +56,21 @@ class Dialect(NamedTuple):
 def labels(config: Config) -> int:
     """How many labels a classifier tells apart."""
     return len(config["id2label"]) if config.get("id2label") else config.get("num_labels", 2)
+
+
+def number(
+    name: str, value: Any, *, above: float | None = None, most: float | None = None, whole: bool = False
+) -> float:
+    """The value of a field that is a number. Raises `UserError`, which names the field, for what is none or is out of
+    bounds."""
+    what = "whole number" if whole else "number"
+    what += f" above {above:g}" if above is not None else ""
+    what += f" up to {most:g}" if most is not None else ""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise UserError(f"{name}={value!r} is not understood: give a {what}")
+    if (above is not None and value <= above) or (most is not None and value > most) or (whole and value != int(value)):
+        raise UserError(f"{name}={value!r} is not supported: give a {what}")
+    return float(value)
 
 
 BASE = Class(head=lambda config: States())
@@ -202,137 +208,3 @@ def layers_heads(d_model: str, layers: str, heads: str, d_ff: str | None = None)
         Knob("heads", (heads, "num_attention_heads")),
     )
     return (*sizes, Knob("d_ff", d_ff)) if d_ff else sizes
-
-
-@dataclasses.dataclass(frozen=True)
-class Rope:
-    """The rotary knobs `theta`, `scaling` and, where a family rotates a part of each head only, `fraction`.
-
-    Reads `rope_parameters` (transformers 5) and `rope_theta`, `rope_scaling`, `partial_rotary_factor` (before), and
-    writes the latter, which both understand. `longest` is the model type's own default of max_position_embeddings,
-    from which some scalings start. `reread`: transformers reads a text anew when it grows past the original length."""
-
-    theta: float = 10000.0
-    fraction: float | None = None
-    longest: int = 2048
-    theta_name: str = "rope_theta"
-    fraction_name: str = "partial_rotary_factor"
-    reread: bool = False
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        more = ("original_max_position_embeddings", "max_position_embeddings")
-        return ("rope_parameters", "rope_scaling", self.theta_name, self.fraction_name, *more)
-
-    def read(self, config: Config) -> Knobs:
-        given = {**(config.get("rope_scaling") or {}), **(config.get("rope_parameters") or {})}
-        knobs: Knobs = {
-            "theta": float(given.pop("rope_theta", None) or config.get(self.theta_name) or self.theta),
-            "scaling": self._scaling(given, config),
-        }
-        fraction = given.pop("partial_rotary_factor", None) or config.get(self.fraction_name)
-        if self.fraction is not None:
-            knobs["fraction"] = float(self.fraction if fraction is None else fraction)
-        elif fraction not in (None, 1, 1.0):
-            raise UserError(f"{self.fraction_name}={fraction!r} is not supported: this model type rotates whole heads")
-        return knobs
-
-    def _scaling(self, given: dict[str, Any], config: Config) -> Scaling | None:
-        kind = given.get("rope_type", given.get("type", "default"))
-        longest: Any = config.get("max_position_embeddings", self.longest)
-        original: Any = given.get("original_max_position_embeddings", config.get("original_max_position_embeddings"))
-        if kind in ("default", None):
-            return None
-        known: dict[str, Callable[[], Scaling]] = {
-            "linear": lambda: LinearScaling(float(given["factor"])),
-            "dynamic": lambda: DynamicScaling(float(given["factor"]), int(longest)),
-            "yarn": lambda: _yarn(given, longest, int(original or longest)),
-            "longrope": lambda: _long(given, longest, int(original or longest), self.reread),
-            "llama3": lambda: FrequencyScaling(
-                float(given["factor"]),
-                float(given["low_freq_factor"]),
-                float(given["high_freq_factor"]),
-                int(original or longest),
-            ),
-        }
-        known["su"] = known["longrope"]  # its first name
-        if kind not in known:
-            raise UserError(f"rope_type={kind!r} is not supported{nearest(str(kind), known)}")
-        try:
-            return known[kind]()
-        except KeyError as e:
-            raise UserError(f"rope_type={kind!r} needs {e.args[0]!r}: the config does not have it") from e
-        except (TypeError, ValueError) as e:
-            raise UserError(f"rope_type={kind!r} has a value that is no number, or lacks one: {given}") from e
-
-    def write(self, knobs: Knobs) -> dict[str, Any]:
-        config: dict[str, Any] = {self.theta_name: knobs["theta"], "rope_scaling": _scaling_dict(knobs["scaling"])}
-        if self.fraction is not None:
-            config[self.fraction_name] = knobs["fraction"]
-        if isinstance(knobs["scaling"], DynamicScaling):
-            config["max_position_embeddings"] = knobs["scaling"].original
-        if isinstance(knobs["scaling"], LongScaling):
-            config["original_max_position_embeddings"] = knobs["scaling"].original
-        return config
-
-
-def _yarn(given: dict[str, Any], longest: Any, original: int) -> YarnScaling:
-    factor = float(given["factor"] if given.get("factor") is not None else longest / original)
-    magnitude, one, all_ = given.get("attention_factor"), given.get("mscale"), given.get("mscale_all_dim")
-    if magnitude is None and one and all_:
-        magnitude = yarn_magnitude(factor, one) / yarn_magnitude(factor, all_)
-    return YarnScaling(
-        factor,
-        original,
-        float(given.get("beta_fast") or 32),
-        float(given.get("beta_slow") or 1),
-        None if magnitude is None else float(magnitude),
-        bool(given.get("truncate", True)),
-    )
-
-
-def _long(given: dict[str, Any], longest: Any, original: int, reread: bool) -> LongScaling:
-    factor = given.get("factor")
-    factor = longest / original if factor is None else factor
-    magnitude = given.get("attention_factor")
-    if magnitude is None:
-        magnitude = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
-    short, long = (tuple(map(float, given[f"{name}_factor"])) for name in ("short", "long"))
-    return LongScaling(short, long, original, float(magnitude), reread)
-
-
-def _scaling_dict(scaling: Scaling | None) -> dict[str, Any] | None:
-    match scaling:
-        case None:
-            return None
-        case LinearScaling(factor):
-            return {"rope_type": "linear", "factor": factor}
-        case DynamicScaling(factor, _):
-            return {"rope_type": "dynamic", "factor": factor}
-        case YarnScaling(factor, original, fast, slow, magnitude, rounded):
-            return {
-                "rope_type": "yarn",
-                "factor": factor,
-                "original_max_position_embeddings": original,
-                "beta_fast": fast,
-                "beta_slow": slow,
-                "attention_factor": magnitude,
-                "truncate": rounded,
-            }
-        case LongScaling(short, long, original, magnitude, _):
-            return {
-                "rope_type": "longrope",
-                "short_factor": list(short),
-                "long_factor": list(long),
-                "original_max_position_embeddings": original,
-                "attention_factor": magnitude,
-            }
-        case FrequencyScaling(factor, low, high, original):
-            return {
-                "rope_type": "llama3",
-                "factor": factor,
-                "low_freq_factor": low,
-                "high_freq_factor": high,
-                "original_max_position_embeddings": original,
-            }
-    raise UserError(f"{type(scaling).__name__} has no name in config.json: export a model without it")

@@ -10,10 +10,11 @@ from lm.model.mlp import MLP
 from lm.model.rotary import Rotary, Scaling
 from lm.model.scores import Alibi
 from lm.model.transformer import LanguageModel
-from lm.zoo.dialect import ANSWERS, Config, Custom, Dialect, Knob, Knobs, Rope, Unused, act, generators, layers_heads
+from lm.zoo.dialect import ANSWERS, Config, Custom, Dialect, Knob, Knobs, Unused, act, generators, layers_heads
 from lm.zoo.family import Family
 from lm.zoo.names import LAYER, SAME, Layout, Table, rows
 from lm.zoo.parts import decoder, head_size, parallel, pre_norm
+from lm.zoo.rope import Rope
 
 SIZES = {
     "7b": {"layers": 32, "d_model": 4544, "heads": 71, "kv_heads": 1, "norms": 1},

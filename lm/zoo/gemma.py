@@ -6,6 +6,7 @@ instead of caps, and five layers with a window, and a rotary base of their own, 
 import functools
 import math
 
+from lm.core.errors import UserError
 from lm.core.param import Normal
 from lm.model.attention import Attention
 from lm.model.block import Block
@@ -28,7 +29,6 @@ from lm.zoo.dialect import (
     Fixed,
     Knob,
     Knobs,
-    Rope,
     Unused,
     act,
     generators,
@@ -36,6 +36,7 @@ from lm.zoo.dialect import (
 from lm.zoo.family import Family, Sizes
 from lm.zoo.names import LAYER, SAME, Table, rows, unused
 from lm.zoo.parts import GLOBAL, LOCAL, decoder, layers_of
+from lm.zoo.rope import NEW, OLD, THETA, Rope, mapping
 
 SIZES_1 = {
     "2b": {"layers": 18, "d_model": 2048, "heads": 8, "kv_heads": 1, "d_ff": 16384},
@@ -207,16 +208,23 @@ def _cap(ours: str, theirs: str, default: float | None) -> Knob:
 GLOBAL_ROPE, LOCAL_ROPE = Rope(theta=1000000.0, longest=131072), Rope(theta=10000.0, longest=131072)
 
 
+LOCAL_THETA = "rope_local_base_freq"
+
+
 def _read_ropes(config: Config) -> Knobs:
-    """One set of rotary knobs for each layer type, or (before transformers 5) `rope_local_base_freq` for local ones."""
-    given = config.get("rope_parameters") or {}
-    plain = {k: v for k, v in config.items() if k not in ("rope_parameters", "rope_scaling")}
-    local = LOCAL_ROPE.read(
-        {**plain, "rope_theta": config.get("rope_local_base_freq", 10000.0), "rope_parameters": given.get(LOCAL)}
-    )
-    everywhere = GLOBAL_ROPE.read(
-        {**plain, "rope_parameters": given.get(GLOBAL), "rope_scaling": config.get("rope_scaling")}
-    )
+    """One set of rotary knobs for each layer type, or (before transformers 5) `rope_local_base_freq` for local ones.
+    `rope_scaling` changes what `rope_parameters` says of global ones, as in transformers 5."""
+    given, old = mapping(config, NEW), mapping(config, OLD)
+    for name in given:
+        if name not in (GLOBAL, LOCAL):
+            raise UserError(f"{NEW} has {name!r}: give one dict for {GLOBAL}, one for {LOCAL}")
+    if "type" in old and "rope_type" not in old | mapping(given, GLOBAL):
+        raise UserError(f"{OLD} has 'type', which this model type does not read: call it rope_type")
+    plain = {name: value for name, value in config.items() if name not in (NEW, OLD, THETA)}
+    local_theta = {THETA: config[LOCAL_THETA]} if LOCAL_THETA in config else {}
+    local = LOCAL_ROPE.read({**plain, **local_theta, NEW: mapping(given, LOCAL)})
+    theta = {THETA: config[THETA]} if THETA in config else {}
+    everywhere = GLOBAL_ROPE.read({**plain, **theta, NEW: mapping(given, GLOBAL) | old})
     return {**everywhere, "local_theta": local["theta"], "local_scaling": local["scaling"]}
 
 
@@ -224,8 +232,8 @@ def _write_ropes(knobs: Knobs) -> dict:
     local = LOCAL_ROPE.write({"theta": knobs["local_theta"], "scaling": knobs["local_scaling"]})
     everywhere = GLOBAL_ROPE.write(knobs)
     return {
-        "rope_parameters": {
-            kind: {"rope_theta": told["rope_theta"], **(told["rope_scaling"] or {"rope_type": "default"})}
+        NEW: {
+            kind: {THETA: told[THETA], **(told[OLD] or {"rope_type": "default"})}
             for kind, told in ((LOCAL, local), (GLOBAL, everywhere))
         }
     }
@@ -287,7 +295,7 @@ DIALECTS = {
         },
         (
             *_LATER,
-            Custom((*Rope().names, "rope_local_base_freq"), _read_ropes, _write_ropes),
+            Custom((*Rope().names, LOCAL_THETA), _read_ropes, _write_ropes),
             _kinds(6),
             Unused("attn_logit_softcapping"),  # Gemma 2's: read by nothing there
             _cap("final_cap", "final_logit_softcapping", None),

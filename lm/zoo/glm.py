@@ -13,10 +13,11 @@ from lm.model.residual import PreNorm, Sandwich
 from lm.model.rotary import Rotary, Scaling
 from lm.model.transformer import LanguageModel
 from lm.zoo import llama
-from lm.zoo.dialect import Dialect, Field, Knob, Rope, act, generators
+from lm.zoo.dialect import Dialect, Field, Knob, act, generators
 from lm.zoo.family import Family
 from lm.zoo.names import LAYER, SAME, Table, rows
 from lm.zoo.parts import decoder, head_size
+from lm.zoo.rope import Rope
 
 SIZES = {"9b": {"layers": 40, "d_model": 4096, "heads": 32, "kv_heads": 2, "d_ff": 13696}}
 SIZES_CHAT = {"6b": {"layers": 28, "d_model": 4096, "heads": 32, "kv_heads": 2, "d_ff": 13696}}

@@ -7,10 +7,11 @@ from lm.model.layers import LayerNorm
 from lm.model.mlp import MLP
 from lm.model.rotary import Rotary, Scaling
 from lm.model.transformer import LanguageModel
-from lm.zoo.dialect import ANSWERS, Dialect, Knob, Rope, Unused, act, generators, layers_heads
+from lm.zoo.dialect import ANSWERS, Dialect, Knob, Unused, act, generators, layers_heads
 from lm.zoo.family import Family
 from lm.zoo.names import LAYER, SAME, Layout, Table, rows, unused
 from lm.zoo.parts import decoder, head_size, parallel, pre_norm
+from lm.zoo.rope import Rope
 
 SIZES = {"20b": {"layers": 44, "d_model": 6144, "heads": 64, "vocab": 50432}}
 PYTHIA = {

@@ -13,7 +13,7 @@ from lm.model.transformer import LanguageModel
 from lm.zoo.dialect import ANSWERS, BASE, Class, Dialect, Field, Knob, Unused, act, generators, layers_heads
 from lm.zoo.family import Family
 from lm.zoo.names import LAYER, SAME, Layout, Table, rows, unused
-from lm.zoo.parts import decoder, head_size, parallel
+from lm.zoo.parts import decoder, head_size, parallel, rotated
 
 SIZES = {"6b": {"layers": 28, "d_model": 4096, "heads": 16, "rotary_dim": 64}}
 CODEGEN = {
@@ -42,7 +42,7 @@ def gptj(
     attention = Attention(
         heads=heads,
         head_dim=head_dim,
-        rotary=Rotary(fraction=(rotary_dim or head_dim) / head_dim, interleaved=True),
+        rotary=Rotary(fraction=rotated(rotary_dim or head_dim, head_dim), interleaved=True),
         init=init,
         out_init=init,
     )

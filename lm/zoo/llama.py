@@ -12,10 +12,11 @@ from lm.model.layers import RMSNorm
 from lm.model.mlp import GatedMLP
 from lm.model.rotary import FrequencyScaling, Rotary, Scaling
 from lm.model.transformer import LanguageModel
-from lm.zoo.dialect import ANSWERS, Dialect, Field, Knob, Rope, Unused, act, generators, layers_heads
+from lm.zoo.dialect import ANSWERS, Dialect, Field, Knob, Unused, act, generators, layers_heads
 from lm.zoo.family import Family, Sizes
 from lm.zoo.names import LAYER, SAME, Table, rows, unused
 from lm.zoo.parts import decoder, eight_thirds, head_size, pre_norm
+from lm.zoo.rope import Rope
 
 _1 = {"vocab": 32000, "eps": 1e-6}
 _2 = {"vocab": 32000, "eps": 1e-5}

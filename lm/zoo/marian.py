@@ -6,26 +6,37 @@ import functools
 
 from lm.model.positions import Sinusoidal
 from lm.zoo.bart import classes, fields, names, shares, variant
-from lm.zoo.dialect import Config, Custom, Dialect, Fixed, Knobs, Unused
+from lm.zoo.dialect import Config, Custom, Dialect, Fixed, Knob, Knobs
 from lm.zoo.family import Family
-from lm.zoo.names import Table, unused
+from lm.zoo.names import OPTIONAL, Table
 
 SIZES = {"opus-mt-en-de": {"layers": 6, "d_model": 512, "heads": 8, "vocab": 58101}}
 PEGASUS = {"large": {"layers": 16, "d_model": 1024, "heads": 16}}
 
-computed = functools.partial(variant, position=Sinusoidal(layout="halves"), scaled=True)
+
+def _position(rows: int) -> Sinusoidal:
+    """A table of sinusoids that files hold: what they hold counts."""
+    return Sinusoidal(layout="halves", rows=rows)
+
+
+fixed = functools.partial(variant, position=_position(512), scaled=True)
 
 FAMILIES = {
-    "marian": Family(functools.partial(computed, vocab=58101, activation="silu"), SIZES, "arXiv 1804.00344"),
+    "marian": Family(functools.partial(fixed, vocab=58101, activation="silu"), SIZES, "arXiv 1804.00344"),
     "pegasus": Family(
-        functools.partial(computed, vocab=96103, activation="relu", norm_first=True), PEGASUS, "arXiv 1912.08777"
+        functools.partial(fixed, vocab=96103, activation="relu", norm_first=True, position=_position(1024)),
+        PEGASUS,
+        "arXiv 1912.08777",
     ),
 }
 
 
 def _names(config: Config) -> Table:
-    """Files may hold the sinusoids."""
-    return *names(config), *unused(*(f"model.{side}.embed_positions.weight" for side in ("encoder", "decoder")))
+    """Files may lack the sinusoids, which then are computed."""
+    return tuple(
+        (ours, theirs, OPTIONAL if str(ours).partition("/")[2].startswith("embed/position/") else layout)
+        for ours, theirs, layout in names(config)
+    )
 
 
 def _own_vocabulary(config: Config) -> Knobs:
@@ -37,7 +48,10 @@ def _write(knobs: Knobs) -> dict:
     return {"share_encoder_decoder_embeddings": knobs["shared"], "decoder_vocab_size": own}
 
 
-STATIC = (Fixed("static_position_embeddings", (True,)), Unused("max_position_embeddings"))
+STATIC = (
+    Fixed("static_position_embeddings", (True,)),
+    Knob("position", "max_position_embeddings", 1024, _position, lambda position: position.rows),
+)
 DIALECTS = {
     "marian": Dialect(
         "marian",

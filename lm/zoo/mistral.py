@@ -8,9 +8,10 @@ from lm.model.mlp import GatedMLP
 from lm.model.rotary import Rotary, Scaling
 from lm.model.transformer import LanguageModel
 from lm.zoo import llama
-from lm.zoo.dialect import ANSWERS, Dialect, Fixed, Knob, Rope, act, generators
+from lm.zoo.dialect import ANSWERS, Dialect, Fixed, Knob, act, generators
 from lm.zoo.family import Family, Sizes
 from lm.zoo.parts import decoder, eight_thirds, head_size, pre_norm
+from lm.zoo.rope import Rope
 
 _7B = {"layers": 32, "d_model": 4096, "heads": 32, "kv_heads": 8, "d_ff": 14336}
 SIZES: Sizes = {

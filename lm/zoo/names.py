@@ -42,6 +42,7 @@ class Layout:
 Entry = tuple[str | tuple[str, ...], str, Layout]
 Table = tuple[Entry, ...]
 
+OPTIONAL = Layout(optional=True)
 SAME, LINEAR, CONVOLUTION = Layout(), Layout(transpose=True), Layout(transpose=True, convolution=True)
 
 LAYER = "body/stack/{layer}/"  # where a layer of a one-tower model is

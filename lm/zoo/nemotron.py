@@ -8,9 +8,10 @@ from lm.model.mlp import MLP
 from lm.model.rotary import Rotary, Scaling
 from lm.model.transformer import LanguageModel
 from lm.zoo import llama
-from lm.zoo.dialect import ANSWERS, Dialect, Knob, Rope, act, generators
+from lm.zoo.dialect import ANSWERS, Dialect, Knob, act, generators
 from lm.zoo.family import Family
 from lm.zoo.parts import decoder, head_size, pre_norm
+from lm.zoo.rope import Rope
 
 SIZES = {
     "15b": {"layers": 32, "d_model": 6144, "heads": 48, "kv_heads": 8, "d_ff": 24576},

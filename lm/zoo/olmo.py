@@ -11,10 +11,11 @@ from lm.model.residual import Sandwich
 from lm.model.rotary import Rotary, Scaling
 from lm.model.transformer import LanguageModel
 from lm.zoo import llama
-from lm.zoo.dialect import Dialect, Field, Knob, Rope, act, generators
+from lm.zoo.dialect import Dialect, Field, Knob, act, generators
 from lm.zoo.family import Family
 from lm.zoo.names import LAYER, SAME, Table, rows
 from lm.zoo.parts import decoder, head_size, pre_norm
+from lm.zoo.rope import Rope
 
 SIZES = {
     "1b": {"layers": 16, "d_model": 2048, "heads": 16, "d_ff": 8192, "tied": True},

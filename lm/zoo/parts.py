@@ -1,5 +1,6 @@
 """What many families share: shapes that follow from others, and towers around a list of blocks."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,12 @@ def head_size(d_model: int, heads: int) -> int:
             f"model.d_model={d_model} is no multiple of model.heads={heads}: change one, or set model.head_dim"
         )
     return d_model // heads
+
+
+def rotated(elements: int, head_dim: int) -> float:
+    """The fraction of a head that `Rotary` takes for so many elements: 10 / 24 of 24 would fall short of 10."""
+    fraction = elements / head_dim
+    return fraction if int(head_dim * fraction) == elements else math.nextafter(fraction, 2.0)
 
 
 def eight_thirds(d_model: int, multiple: int = 256) -> int:

@@ -8,10 +8,11 @@ from lm.model.layers import LayerNorm
 from lm.model.mlp import MLP
 from lm.model.rotary import Rotary, Scaling
 from lm.model.transformer import LanguageModel
-from lm.zoo.dialect import Dialect, Knob, Rope, Unused, act, generators, layers_heads
+from lm.zoo.dialect import Dialect, Knob, Unused, act, generators, layers_heads
 from lm.zoo.family import Family
 from lm.zoo.names import LAYER, SAME, Table, rows, unused
 from lm.zoo.parts import decoder, head_size, parallel
+from lm.zoo.rope import Rope
 
 SIZES = {
     "1": {"layers": 24, "d_model": 2048, "heads": 32, "fraction": 0.5},

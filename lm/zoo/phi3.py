@@ -10,10 +10,11 @@ from lm.model.mlp import GatedMLP
 from lm.model.rotary import Rotary, Scaling
 from lm.model.transformer import LanguageModel
 from lm.zoo import llama
-from lm.zoo.dialect import Config, Custom, Dialect, Knob, Knobs, Rope, Unused, act, generators
+from lm.zoo.dialect import Config, Custom, Dialect, Knob, Knobs, Unused, act, generators
 from lm.zoo.family import Family, Sizes
 from lm.zoo.names import LAYER, QKV, SAME, Table, rows, unused
 from lm.zoo.parts import decoder, head_size, pre_norm
+from lm.zoo.rope import NEW, OLD, ORIGINAL, Rope
 
 SIZES: Sizes = {
     "mini": {"layers": 32, "d_model": 3072, "heads": 32, "d_ff": 8192, "window": 2047},
@@ -81,21 +82,18 @@ HF: Table = (
     ("head/w", "lm_head.weight", SAME),
     *unused("model.layers.{layer}.self_attn.rotary_emb.inv_freq"),
 )
-ROPE = Rope(fraction=1.0, longest=4096, reread=True)
+ROPE = Rope(fraction=1.0, longest=4096, original_beside=True, reread=True)
 
 
 def _read(config: Config) -> Knobs:
     """`su` and `yarn` are earlier names of longrope here; `original_max_position_embeddings` stands beside the dict."""
-    given = {**(config.get("rope_scaling") or {}), **(config.get("rope_parameters") or {})}
-    kind = given.pop("type", given.get("rope_type", "default"))
-    if kind in ("su", "yarn"):
-        given["rope_type"] = kind = "longrope"
-    if kind not in ("default", "longrope", None):
+    given = ROPE.given(config)
+    kind = given.get("rope_type", given.get("type", "default"))
+    if kind not in ("default", "longrope", "su", "yarn"):
         raise UserError(f"rope_type={kind!r} is not supported for this model type: only 'longrope'")
-    given["rope_type"] = kind
-    original = {"original_max_position_embeddings": 4096, "max_position_embeddings": 4096}
-    rest = {k: v for k, v in config.items() if k != "rope_scaling"}
-    return ROPE.read({**original, **rest, "rope_parameters": given})
+    given["rope_type"] = "default" if kind == "default" else "longrope"
+    rest = {name: value for name, value in config.items() if name != OLD}
+    return ROPE.read({ORIGINAL: ROPE.longest, **rest, NEW: given})
 
 
 DIALECTS = {

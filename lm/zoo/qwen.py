@@ -12,9 +12,10 @@ from lm.model.mlp import GatedMLP
 from lm.model.rotary import Rotary, Scaling
 from lm.model.transformer import LanguageModel
 from lm.zoo import llama
-from lm.zoo.dialect import ANSWERS, Config, Custom, Dialect, Field, Knob, Knobs, Rope, act, generators
+from lm.zoo.dialect import ANSWERS, Config, Custom, Dialect, Field, Knob, Knobs, act, generators
 from lm.zoo.family import Family, Sizes
 from lm.zoo.parts import GLOBAL, LOCAL, decoder, head_size, layers_of, pre_norm
+from lm.zoo.rope import Rope
 
 _A, _B = {"vocab": 151936}, {"vocab": 152064}
 _1 = {"theta": 10000.0}

@@ -9,10 +9,11 @@ from lm.model.mlp import GatedMLP
 from lm.model.rotary import Rotary, Scaling
 from lm.model.transformer import LanguageModel
 from lm.zoo import llama
-from lm.zoo.dialect import Dialect, Knob, Rope, Unused, act, generators
+from lm.zoo.dialect import Dialect, Knob, Unused, act, generators
 from lm.zoo.family import Family
 from lm.zoo.names import LAYER, SAME, Table, rows, unused
 from lm.zoo.parts import decoder, head_size, parallel, pre_norm
+from lm.zoo.rope import Rope
 
 SIZES = {
     "3b": {"layers": 32, "d_model": 2560, "heads": 32, "d_ff": 6912},

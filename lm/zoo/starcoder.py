@@ -9,10 +9,11 @@ from lm.model.mlp import MLP
 from lm.model.positions import Learned
 from lm.model.rotary import Rotary, Scaling
 from lm.model.transformer import LanguageModel
-from lm.zoo.dialect import Dialect, Fixed, Knob, Rope, Unused, act, generators, layers_heads
+from lm.zoo.dialect import Dialect, Fixed, Knob, Unused, act, generators, layers_heads
 from lm.zoo.family import Family
 from lm.zoo.names import LAYER, QKV, SAME, Layout, Table, rows, unused
 from lm.zoo.parts import decoder, head_size, pre_norm
+from lm.zoo.rope import Rope
 
 SIZES = {
     "santacoder": {"layers": 24, "d_model": 2048, "heads": 16, "vocab": 49280, "context": 2048},

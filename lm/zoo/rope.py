@@ -1,0 +1,217 @@
+"""Rotary positions in config.json: base, share of each head and scaling, in the spelling of transformers 5
+(`rope_parameters`) and before (`rope_scaling` and fields beside it), read both ways."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lm.core.errors import UserError, nearest
+from lm.model.rotary import (
+    DynamicScaling,
+    FrequencyScaling,
+    LinearScaling,
+    LongScaling,
+    Scaling,
+    YarnScaling,
+    yarn_magnitude,
+)
+from lm.zoo.dialect import Config, Knobs, number
+
+NEW, OLD = "rope_parameters", "rope_scaling"
+THETA, FRACTION = "rope_theta", "partial_rotary_factor"
+ORIGINAL, LONGEST = "original_max_position_embeddings", "max_position_embeddings"
+
+
+@dataclasses.dataclass(frozen=True)
+class Rope:
+    """The rotary knobs `theta`, `scaling` and, where a family rotates a part of each head only, `fraction`.
+
+    Reads `rope_parameters` (transformers 5) and `rope_theta`, `rope_scaling`, `partial_rotary_factor` (before), and
+    writes the latter, which both understand. `longest` is the model type's own default of max_position_embeddings,
+    from which some scalings start; with `original_beside` it says where they start in a field of its own, beside the
+    dict, which wins. `reread`: transformers reads a text anew when it grows past the original length."""
+
+    theta: float = 10000.0
+    fraction: float | None = None
+    longest: int = 2048
+    theta_name: str = THETA
+    fraction_name: str = FRACTION
+    original_beside: bool = False
+    reread: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((NEW, OLD, self.theta_name, self.fraction_name, ORIGINAL, LONGEST)))
+
+    def read(self, config: Config) -> Knobs:
+        given = self.given(config)
+        knobs: Knobs = {
+            "theta": number(self.theta_name, given[THETA], above=0),
+            "scaling": self._scaling(given, config),
+        }
+        fraction = given.get(FRACTION)
+        if self.fraction is not None:
+            knobs["fraction"] = number(self.fraction_name, fraction, above=0, most=1)
+        elif fraction not in (None, 1, 1.0):
+            raise UserError(f"{self.fraction_name}={fraction!r} is not supported: this model type rotates whole heads")
+        return knobs
+
+    def given(self, config: Config) -> dict[str, Any]:
+        """The rotary parameters that count where a config has them in both spellings, as in transformers 5:
+        `rope_scaling`, if it says anything, stands in place of the whole of `rope_parameters`; a base or share that is
+        not within stands beside.
+
+        Raises `UserError` where a base or share that the config gives would thereby be passed over."""
+        new, old = (mapping(config, name) for name in (NEW, OLD))
+        given = dict(old or new)
+        for name, beside, default in (
+            (THETA, self.theta_name, self.theta),
+            (FRACTION, self.fraction_name, self.fraction),
+        ):
+            if name not in given and beside not in config and new.get(name, default) != default:
+                raise UserError(
+                    f"{OLD} stands in place of {NEW}, whose {name}={new[name]!r} would be lost: give {beside} too"
+                )
+            if name not in given and (beside in config or default is not None):
+                given[name] = config.get(beside, default)
+            if name != beside and config.get(name, given.get(name)) != given.get(name):
+                raise UserError(
+                    f"{name}={config[name]!r} is not what {beside} or {NEW} says, {given.get(name)!r}: keep one of them"
+                )
+        return given
+
+    def _scaling(self, given: dict[str, Any], config: Config) -> Scaling | None:
+        kind = given.get("rope_type", given.get("type", "default"))
+        longest = int(number(LONGEST, config.get(LONGEST, self.longest), above=0, whole=True))
+        if kind == "default":
+            return None
+        known: dict[str, Callable[[], Scaling]] = {
+            "linear": lambda: LinearScaling(_of(given, "factor")),
+            "dynamic": lambda: DynamicScaling(_of(given, "factor"), longest),
+            "yarn": lambda: _yarn(given, longest, self._original(given, config, longest)),
+            "longrope": lambda: _long(given, longest, self._original(given, config, longest), self.reread),
+            "llama3": lambda: FrequencyScaling(
+                _of(given, "factor"),
+                _of(given, "low_freq_factor"),
+                _of(given, "high_freq_factor"),
+                self._original(given, config, longest),
+            ),
+        }
+        known["su"] = known["longrope"]  # its first name
+        if kind not in [*known]:
+            raise UserError(f"rope_type={kind!r} is not supported{nearest(str(kind), known)}")
+        try:
+            return known[kind]()
+        except KeyError as e:
+            raise UserError(f"rope_type={kind!r} needs {e.args[0]!r}: the config does not have it") from e
+
+    def _original(self, given: dict[str, Any], config: Config, longest: int) -> int:
+        """How long texts were before scaling."""
+        beside = config.get(ORIGINAL)
+        if self.original_beside:
+            told = given.get(ORIGINAL, longest) if beside is None else beside
+        else:  # transformers reads it from the dict alone
+            told = given.get(ORIGINAL, longest)
+            if beside not in (None, told):
+                raise UserError(
+                    f"{ORIGINAL}={beside!r} is not what the rotary parameters say, {told!r}: write it into {OLD}"
+                )
+        return int(number(ORIGINAL, longest if told is None else told, above=0, whole=True))
+
+    def write(self, knobs: Knobs) -> dict[str, Any]:
+        config: dict[str, Any] = {self.theta_name: knobs["theta"], OLD: _scaling_dict(knobs["scaling"])}
+        if self.fraction is not None:
+            config[self.fraction_name] = knobs["fraction"]
+        if isinstance(knobs["scaling"], DynamicScaling):
+            config[LONGEST] = knobs["scaling"].original
+        if isinstance(knobs["scaling"], LongScaling):
+            config[ORIGINAL] = knobs["scaling"].original
+        return config
+
+
+def mapping(config: Config, name: str) -> dict[str, Any]:
+    """What a config's field holds, which is a dict or nothing."""
+    value = config.get(name)
+    if value is not None and not isinstance(value, Mapping):
+        raise UserError(f"{name}={value!r} is not understood: give a dict, or leave it out")
+    return dict(value or {})
+
+
+def _of(given: Mapping[str, Any], name: str) -> float:
+    """A number of the rotary parameters. Raises `KeyError` where it is not there."""
+    return number(f"{OLD}.{name}", given[name], above=0)
+
+
+def _or(given: Mapping[str, Any], name: str, default: float) -> float:
+    return _of(given, name) if given.get(name) is not None else default
+
+
+def _yarn(given: dict[str, Any], longest: int, original: int) -> YarnScaling:
+    factor = _or(given, "factor", longest / original)
+    magnitude, one, all_ = given.get("attention_factor"), given.get("mscale"), given.get("mscale_all_dim")
+    if magnitude is None and one and all_:
+        magnitude = yarn_magnitude(factor, _of(given, "mscale")) / yarn_magnitude(factor, _of(given, "mscale_all_dim"))
+    return YarnScaling(
+        factor,
+        original,
+        _of(given, "beta_fast") if given.get("beta_fast") else 32.0,
+        _of(given, "beta_slow") if given.get("beta_slow") else 1.0,
+        None if magnitude is None else number(f"{OLD}.attention_factor", magnitude),
+        bool(given.get("truncate", True)),
+    )
+
+
+def _long(given: dict[str, Any], longest: int, original: int, reread: bool) -> LongScaling:
+    factor = _or(given, "factor", longest / original)
+    magnitude = given.get("attention_factor")
+    if magnitude is None:
+        if factor > 1 and original < 2:
+            raise UserError(f"{ORIGINAL}={original} is too short to scale from: give 2 or more")
+        magnitude = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
+    short, long = (_divisors(given, f"{name}_factor") for name in ("short", "long"))
+    return LongScaling(short, long, original, number(f"{OLD}.attention_factor", magnitude), reread)
+
+
+def _divisors(given: Mapping[str, Any], name: str) -> tuple[float, ...]:
+    values = given[name]
+    if not isinstance(values, list):
+        raise UserError(f"{OLD}.{name}={values!r} is not understood: give a list of numbers")
+    return tuple(number(f"{OLD}.{name}", value, above=0) for value in values)
+
+
+def _scaling_dict(scaling: Scaling | None) -> dict[str, Any] | None:
+    match scaling:
+        case None:
+            return None
+        case LinearScaling(factor):
+            return {"rope_type": "linear", "factor": factor}
+        case DynamicScaling(factor, _):
+            return {"rope_type": "dynamic", "factor": factor}
+        case YarnScaling(factor, original, fast, slow, magnitude, rounded):
+            return {
+                "rope_type": "yarn",
+                "factor": factor,
+                "original_max_position_embeddings": original,
+                "beta_fast": fast,
+                "beta_slow": slow,
+                "attention_factor": magnitude,
+                "truncate": rounded,
+            }
+        case LongScaling(short, long, original, magnitude, _):
+            return {
+                "rope_type": "longrope",
+                "short_factor": list(short),
+                "long_factor": list(long),
+                "original_max_position_embeddings": original,
+                "attention_factor": magnitude,
+            }
+        case FrequencyScaling(factor, low, high, original):
+            return {
+                "rope_type": "llama3",
+                "factor": factor,
+                "low_freq_factor": low,
+                "high_freq_factor": high,
+                "original_max_position_embeddings": original,
+            }
+    raise UserError(f"{type(scaling).__name__} has no name in config.json: export a model without it")
