@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from lm.core.errors import UserError, nearest
 from lm.model.attention import Attention
+from lm.model.heads import Head
 from lm.model.mlp import MLP, GatedMLP
 from lm.zoo.build import DIALECTS, FAMILIES, build
 from lm.zoo.dialect import Class, Dialect
@@ -15,17 +16,24 @@ from lm.zoo.names import Table
 
 
 class Spelling(NamedTuple):
-    """What a folder calls its tensors; files may lack `prefix`."""
+    """What a folder calls its tensors. `prefix`: of the base model's within those of the class; files may lack it, or
+    have another of `prefixes`."""
 
     names: Table
     prefix: str
+    prefixes: tuple[str, ...]
 
 
 class Described(NamedTuple):
-    """A model as config.json describes it: `config.model` for `lm.zoo.build.build`, and what its tensors are called."""
+    """A model as config.json describes it: `config.model` for `lm.zoo.build.build`, and what its tensors are called.
+
+    bare: the head of a file that lacks all tensors by which the class's own head pools. one_table: whether a file with
+    one token table is tied, even if config.json says that it is not."""
 
     knobs: dict[str, Any]
     spelling: Spelling
+    bare: Head | None
+    one_table: bool
 
 
 def read_config(config: Mapping[str, Any]) -> Described:
@@ -43,7 +51,7 @@ def read_config(config: Mapping[str, Any]) -> Described:
     for name, value in knobs.items():  # `build` takes None for "not given"
         if name in parameters and value is None and parameters[name].default not in (None, inspect.Parameter.empty):
             raise UserError(f"null is not supported for what {name!r} stands for: give a value")
-    return Described(knobs, spelling(config))
+    return Described(knobs, spelling(config), chosen.bare, dialect.one_table)
 
 
 def spelling(config: Mapping[str, Any]) -> Spelling:
@@ -52,7 +60,8 @@ def spelling(config: Mapping[str, Any]) -> Spelling:
     names, prefix = dialect.names(config) if callable(dialect.names) else dialect.names, dialect.prefix
     if chosen.prefix:
         names = tuple((ours, re.sub(f"^{re.escape(prefix)}", chosen.prefix, theirs), x) for ours, theirs, x in names)
-    return Spelling((*names, *chosen.names), chosen.prefix or prefix)
+    prefixes = dict.fromkeys((chosen.prefix, prefix, *(c.prefix for c in dialect.classes.values())))
+    return Spelling((*names, *chosen.names), chosen.prefix or prefix, tuple(p for p in prefixes if p))
 
 
 def _check_whole(config: Mapping[str, Any]) -> None:
@@ -66,7 +75,7 @@ def _check_whole(config: Mapping[str, Any]) -> None:
 
 
 def _dialect(model_type: Any) -> Dialect:
-    if model_type not in DIALECTS:
+    if not isinstance(model_type, str) or model_type not in DIALECTS:
         raise UserError(f"model_type={model_type!r} is not supported{nearest(str(model_type), DIALECTS)}")
     return DIALECTS[model_type]
 
@@ -74,10 +83,14 @@ def _dialect(model_type: Any) -> Dialect:
 def _class(config: Mapping[str, Any]) -> Class:
     """The first of the model type's classes, if config.json names none."""
     classes = _dialect(config.get("model_type")).classes
-    names = config.get("architectures") or list(classes)[:1]
-    if len(names) != 1 or names[0] not in classes:
+    names = config.get("architectures")
+    if names is None or names == []:
+        return classes[next(iter(classes))]
+    if not isinstance(names, list) or len(names) != 1 or not isinstance(names[0], str):
+        raise UserError(f"architectures={names!r} is not understood: give a list with the name of one class")
+    if names[0] not in classes:
         raise UserError(
-            f"architectures={names!r} is not supported for {config['model_type']}{nearest(str(names[0]), classes)}"
+            f"architectures={names!r} is not supported for {config['model_type']}{nearest(names[0], classes)}"
         )
     return classes[names[0]]
 
@@ -111,18 +124,25 @@ def write_config(model_type: str, knobs: Mapping[str, Any], architecture: str | 
     known = [
         name
         for name, c in dialect.classes.items()
-        if c.knobs.items() <= full.items() and (c.head(config) if c.head else None) == head
+        if c.knobs.items() <= full.items()
+        and (head == (c.head(config) if c.head else None) or (head and head == c.bare))
     ]
     if not known or (architecture and architecture not in known):
         named = architecture or "no class"
         raise UserError(f"{named} of {model_type} has the head {head}: choose {' or '.join(known) or 'another'}")
     known = [architecture] if architecture else known[:1]
-    again = read_config(config | {"model_type": model_type, "architectures": known}).knobs
+    described = read_config(config | {"model_type": model_type, "architectures": known})
+    again = described.knobs | ({"head": head} if head and head == described.bare else {})
     if build(again) != build({"family": family, "head": head} | full):
         lost = [name for name, value in full.items() if again.get(name, parameters[name].default) != value]
         what = ", ".join(f"{name}={full[name]!r}" for name in lost)
         raise UserError(f"{what} has no name in the config.json of a {model_type}: export without it")
     return {"architectures": known, "model_type": model_type, **config}
+
+
+def _heads(chosen: Class, config: Mapping[str, Any]) -> list[Head | None]:
+    """Those that a class may have, None being the family's own."""
+    return [chosen.head(config) if chosen.head else None, *([chosen.bare] if chosen.bare else [])]
 
 
 def _derived(part: Any) -> dict[str, int]:

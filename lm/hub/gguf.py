@@ -66,7 +66,8 @@ class GGUF:
         return config | {field: True for name, field in self.architecture.biases if name in self._tensors}
 
     def tensors(self) -> dict[str, Stored]:
-        """By their names in a Hugging Face folder; those that are unknown keep theirs."""
+        """By their names in a Hugging Face folder. Raises `UserError` for one that has none: GGUF files carry nothing
+        that no output depends on."""
         found: dict[str, Stored] = {}
         for name, tensor in self._tensors.items():
             if name != FREQUENCIES:
@@ -105,7 +106,9 @@ class GGUF:
         layer = parts[1] if parts[0] == "blk" and len(parts) > 2 else None
         pattern = ".".join(["blk", "{layer}", *parts[2:]]) if layer else stem
         there = self.architecture.names.get(pattern)
-        return f"{there.replace('{layer}', layer or '')}.{leaf}" if there else name
+        if not there:
+            raise UserError(f"tensor {name!r} of {self.path.name} is unknown to a {self.kind} model: it is not supported")
+        return f"{there.replace('{layer}', layer or '')}.{leaf}"
 
     def _turn(self, name: str) -> Values:
         for part, heads in (("attn_q.", "attention.head_count"), ("attn_k.", "attention.head_count_kv")):

@@ -5,7 +5,7 @@ undoes the other to the bit. Both hold numpy arrays and keep their dtype.
 """
 
 import re
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -78,16 +78,17 @@ class Link(NamedTuple):
 def to_params(model: Model, table: Table, tensors: Mapping[str, np.ndarray]) -> Tree:
     """The parameters of `model` from their tensors. Of a tensor that has several names any will do.
 
-    Raises `UserError` for a tensor that is missing, unknown, of another shape than the model's, of another dtype
-    than the same one of another layer, or that differs from one that it is tied to."""
+    Raises `UserError` for a tensor that is missing, that the model should have had (see `belonging`), of another shape
+    than the model's, of another dtype than the same one of another layer, or that differs from one that it is tied
+    to."""
     spec = model.spec()
     names = _by_pieces(model, table)
-    known = {link.name for links in names.values() for link in links}
-    dropped = dropped_names(table)
+    belongs = belonging(model, table)
     for name in tensors:
-        if name not in known and not dropped.fullmatch(name):
+        if belongs(name):
+            known = min(link.name for links in names.values() for link in links)
             raise UserError(
-                f"tensor {name!r} is unknown to this model, whose tensors are called {min(known)!r} and so on: "
+                f"tensor {name!r} is unknown to this model, whose tensors are called {known!r} and so on: "
                 "check family and size"
             )
     for name in missing_names(model, table, tensors):  # all of them before any is read, which may take minutes
@@ -158,10 +159,47 @@ def links_by_name(model: Model, table: Table) -> dict[str, Link]:
     return {link.name: link for link in _links(model, table)}
 
 
-def dropped_names(table: Table) -> re.Pattern[str]:
-    """Matches, in full, the names of buffers that old files carry and we drop."""
+# Ends of names of buffers in older files of many model types, which transformers computes anew and does not read.
+DEAD = re.compile(
+    r"(.*\.)?(position_ids|token_type_ids|masked_bias|causal_mask|version|_float_tensor|(\w+_)?inv_freq|rotary_emb\..+)"
+)
+
+
+def dead_names(table: Table) -> Callable[[str], bool]:
+    """Whether a name is that of a tensor that files are known to carry and that no output depends on."""
     unused = [re.escape(theirs).replace(r"\{layer\}", r"\d+") for ours, theirs, _ in table if not ours]
-    return re.compile("|".join(unused))
+    listed = re.compile("|".join(pattern.replace(r"\{any\}", ".*") for pattern in unused))
+    return lambda name: bool(listed.fullmatch(name) or DEAD.fullmatch(name))
+
+
+def belonging(model: Model, table: Table) -> Callable[[str], bool]:
+    """Whether an extra tensor, one that is none of the model's own, ought to have been: then file and config.json are
+    of two models, and reading on would give outputs that nobody trained.
+
+    What transformers computes depends on no extra tensor: it passes over all that it has no place for. Most are
+    harmless: heads of another class, the other tower where a part of a model is read, a vision tower, buffers of
+    older releases. But a tensor that is not dead (`dead_names`) and stands
+
+    - beside one of the model's own, in the same module (`q_proj.bias` where the config says that there are none,
+      `lm_head.bias`, `q_proj.weight_scale`), or
+    - in a layer of a stack that the model has (an adapter, a norm of queries, a layer past the config's number)
+
+    changes what the model was trained to compute."""
+    known, dead = links_by_name(model, table), dead_names(table)
+    modules = {name.rpartition(".")[0] for name in known} - {""}
+    stacks = {
+        re.escape(theirs.partition("{layer}")[0]) + r"\d+\."
+        for ours, theirs, _ in table
+        if ours and "{layer}" in theirs and hasattr(model, (ours if isinstance(ours, str) else ours[0]).split("/")[0])
+    }
+    layers = re.compile("|".join(sorted(stacks)) or "(?!)")
+
+    def belongs(name: str) -> bool:
+        if name in known or dead(name):
+            return False
+        return name.rpartition(".")[0] in modules or bool(layers.match(name))
+
+    return belongs
 
 
 def _read(link: Link, tensors: Mapping[str, np.ndarray]) -> list[np.ndarray]:

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 from lm.core.errors import UserError
 from lm.core.param import Tree
-from lm.hub.config import Spelling, read_config
+from lm.hub.config import Described, Spelling, read_config
 from lm.hub.folder import CONFIG, is_hf_folder
 from lm.hub.gguf import GGUF
-from lm.hub.names import Model, differing_names, missing_names
+from lm.hub.names import Model, differing_names, links_by_name, missing_names
 from lm.hub.tensors import (
     Comparison,
     Lazy,
@@ -63,7 +63,9 @@ def open_folder(folder: str | Path, architecture: str | None = None, progress: P
     """The model of a Hugging Face folder, or of a GGUF file. `architecture` reads it as another class of its model type
     than config.json says.
 
-    A model whose two token tables are both there and differ is opened untied, whatever config.json says.
+    The file decides where config.json cannot know: a model whose two token tables are both there and differ is opened
+    untied, one that pools the first token's state by a layer that is not there gives states alone. Tensors that no
+    output depends on are left out and logged (`lm.hub.names.belonging`).
 
     Raises `UserError`, one line that names file and tensor, for what is missing, damaged, unknown or of another shape,
     and for values of config.json that are not supported."""
@@ -105,7 +107,7 @@ def inspect(path: str | Path, stack: contextlib.ExitStack, architecture: str | N
         model = build(described.knobs)
     with _naming(path):
         tensors = renamed(stored, model, described.spelling)
-        knobs = _untied(described.knobs, described.spelling, tensors)
+        knobs = _untied(_unpooled(described, tensors), described, tensors)
     return Source(build(knobs), knobs, config, described.spelling, tensors)
 
 
@@ -113,18 +115,30 @@ def is_gguf(path: str | Path) -> bool:
     return Path(path).suffix.lower() == ".gguf"
 
 
-def _untied(knobs: dict[str, Any], spelling: Spelling, stored: Mapping[str, Stored]) -> dict[str, Any]:
-    """The knobs, untied where the file has two different tables.
+def _unpooled(described: Described, stored: Mapping[str, Stored]) -> dict[str, Any]:
+    """The knobs, with the class's bare head where the file has nothing that its own head pools by."""
+    knobs, names = described.knobs, described.spelling.names
+    if described.bare is None:
+        return knobs
+    bare = knobs | {"head": described.bare}
+    pooler = links_by_name(build(knobs), names).keys() - links_by_name(build(bare), names).keys()
+    return knobs if pooler & stored.keys() else bare
+
+
+def _untied(knobs: dict[str, Any], described: Described, stored: Mapping[str, Stored]) -> dict[str, Any]:
+    """The knobs, untied where the file has two different tables, and tied where it has one and that is enough.
 
     Raises `UserError` where they are untied, but the file has a single table."""
-    model, names = build(knobs), spelling.names
+    model, names = build(knobs), described.spelling.names
     wrong = {tensor.name for tensor, _ in compare(stored, model, names).misshapen}  # which reading will tell of
     sound = Lazy({name: tensor for name, tensor in stored.items() if tensor.name not in wrong})
     if knobs.get("tied") and differing_names(model, names, sound):
         return knobs | {"tied": False}
     if knobs.get("tied") is False and (missing := missing_names(model, names, stored)):
-        tied = build(knobs | {"tied": True})
-        if not missing_names(tied, names, stored):
+        tied = knobs | {"tied": True}
+        if not missing_names(build(tied), names, stored):
+            if described.one_table:
+                return tied
             files = ", ".join(sorted({tensor.path.name for tensor in stored.values()})[:2])
             raise UserError(
                 f"tensor {missing[0]!r} is missing from {files}, and the config does not tie it to the token table: "

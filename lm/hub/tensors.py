@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -12,11 +13,12 @@ import numpy as np
 from lm.core.errors import UserError
 from lm.core.param import Tree, flatten
 from lm.hub.config import Spelling
-from lm.hub.names import Link, Model, dropped_names, links_by_name, missing_names, to_params
+from lm.hub.names import Link, Model, belonging, dead_names, links_by_name, missing_names, to_params
 from lm.zoo.names import Table
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+log = logging.getLogger(__name__)
 FLOATS = ("F32", "BF16", "F16")  # float32 holds each of them exactly
 
 
@@ -87,28 +89,37 @@ class Lazy(Mapping[str, np.ndarray]):
 
 
 class Comparison(NamedTuple):
-    """How the tensors of a folder suit a model: those that are missing, unknown, or of another shape."""
+    """How the tensors of a folder suit a model: those that are missing, that the model should have had but does not
+    (`lm.hub.names.belonging`), that are of another shape, that no output depends on, and that of these which no model
+    type is known to leave in its files."""
 
     missing: list[str]
     unknown: list[Stored]
     misshapen: list[tuple[Stored, Link]]
+    unused: list[Stored]
+    unexpected: list[Stored]
 
 
 def compare(stored: Mapping[str, Stored], model: Model, table: Table) -> Comparison:
     """`stored` by the names of the table, see `renamed`."""
-    known, dropped = links_by_name(model, table), dropped_names(table)
+    known, dead, belongs = links_by_name(model, table), dead_names(table), belonging(model, table)
+    extra = {name: tensor for name, tensor in stored.items() if name not in known}
+    unused = {name: tensor for name, tensor in extra.items() if not belongs(name)}
     return Comparison(
         missing_names(model, table, stored),
-        [tensor for name, tensor in stored.items() if name not in known and not dropped.fullmatch(name)],
+        [tensor for name, tensor in extra.items() if name not in unused],
         [(stored[name], link) for name, link in known.items() if name in stored and stored[name].shape != link.shape],
+        list(unused.values()),
+        [tensor for name, tensor in unused.items() if not dead(name)],
     )
 
 
 def read_tensors(stored: Mapping[str, Stored], model: Model, table: Table, progress: Progress = quiet) -> Tree:
-    """The parameters of `model` from tensors by the names of the table: numpy float32.
+    """The parameters of `model` from tensors by the names of the table: numpy float32. What is left over is logged.
 
-    Raises `UserError` naming tensor and file where one is missing, unknown, of another shape or no floats."""
-    missing, unknown, misshapen = compare(stored, model, table)
+    Raises `UserError` naming tensor and file where one is missing, of another shape, no floats, or one that the model
+    should have had (`lm.hub.names.belonging`)."""
+    missing, unknown, misshapen, _, unexpected = compare(stored, model, table)
     _check_vocabulary(misshapen, model)
     for tensor, link in misshapen:
         raise UserError(
@@ -122,10 +133,22 @@ def read_tensors(stored: Mapping[str, Stored], model: Model, table: Table, progr
         )
     if missing:
         files = ", ".join(sorted({tensor.path.name for tensor in stored.values()})[:2])
+        other = f", which has {unexpected[0].name!r} that this model lacks" if unexpected else ""
         raise UserError(
-            f"tensor {missing[0]!r} is missing from {files}: check that the file is whole, and family, size and ties"
+            f"tensor {missing[0]!r} is missing from {files}{other}: check that the file is whole, and family, size "
+            "and ties"
         )
-    return to_params(model, table, Lazy(stored, progress))
+    if unexpected:
+        log.warning(left_out(unexpected))
+    own = links_by_name(model, table)
+    return to_params(model, table, Lazy({name: t for name, t in stored.items() if name in own}, progress))
+
+
+def left_out(tensors: list[Stored]) -> str:
+    """One line about tensors that are not read."""
+    names = ", ".join(tensor.name for tensor in tensors[:3])
+    more = f" and {len(tensors) - 3} more" if len(tensors) > 3 else ""
+    return f"{tensors[0].path.parent}: not part of this model and not read: {names}{more}"
 
 
 def _check_vocabulary(misshapen: list[tuple[Stored, Link]], model: Model) -> None:
@@ -143,13 +166,17 @@ def _check_vocabulary(misshapen: list[tuple[Stored, Link]], model: Model) -> Non
 
 
 def renamed(stored: Mapping[str, Stored], model: Model, spelling: Spelling) -> dict[str, Stored]:
-    """The same tensors by the names of the table, prefix missing or doubled, norms as they were called before; those it
-    does not know keep theirs."""
-    known, dropped, prefix = links_by_name(model, spelling.names), dropped_names(spelling.names), spelling.prefix
+    """The same tensors by the names of the table, prefix missing, doubled or that of another class, norms as they were
+    called before; those it does not know keep theirs."""
+    known, dead = links_by_name(model, spelling.names), dead_names(spelling.names)
+    belongs = belonging(model, spelling.names)
+    prefixes = ("", *spelling.prefixes)
     found: dict[str, Stored] = {}
     for name, tensor in stored.items():
-        spellings = [s for n in (name, _modern(name)) for s in (n, prefix + n, n.removeprefix(prefix))]
-        wanted = next((s for s in spellings if s in known or dropped.fullmatch(s)), name)
+        bare = [n.removeprefix(p) for n in dict.fromkeys((name, _modern(name))) for p in prefixes]
+        spellings = dict.fromkeys((name, *(p + n for n in bare for p in prefixes)))
+        kinds = (known.__contains__, dead, belongs)
+        wanted = next((s for suits in kinds for s in spellings if suits(s)), name)
         if wanted in found:
             raise UserError(f"{found[wanted].name!r} and {name!r} are both {wanted!r}: keep one of them")
         found[wanted] = tensor

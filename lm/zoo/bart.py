@@ -54,6 +54,7 @@ def names(config: Config) -> Table:
         *_tower("encoder", "encoder"),
         *_tower("decoder", "decoder"),
         *_tower("body", "decoder"),
+        *((("body/embed/token", table, SAME),) if shares(config) else ()),  # of a decoder alone in a file of both
         ("head/w", "lm_head.weight", SAME),
         ("head/offset", "final_logits_bias", OPTIONAL),
     )

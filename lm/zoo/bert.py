@@ -59,6 +59,7 @@ SIZES: Sizes = {
 TINYBERT = {"4": {"layers": 4, "d_model": 312, "heads": 12, "d_ff": 1200}, "6": {**BASE, "layers": 6}}
 # What the model without a head gives: each token's state, and the first one's behind a dense layer.
 POOLED = Heads((("states", States()), ("pooler", RowScores(activation="tanh"))))
+UNPOOLED = Heads(POOLED.parts[:1])
 
 
 def bert(
@@ -261,7 +262,9 @@ def pooled_classes(stem: str, pooler: str) -> dict[str, Class]:
 
     pooled = rows("head/", "", ("dense", pooler), ("out", "classifier"))
     return {
-        f"{stem}Model": Class(head=lambda config: POOLED, names=rows("head/pooler/", "", ("dense", pooler))),
+        f"{stem}Model": Class(
+            head=lambda config: POOLED, names=rows("head/pooler/", "", ("dense", pooler)), bare=UNPOOLED
+        ),
         f"{stem}ForSequenceClassification": Class(head=classifier, names=pooled),
         f"{stem}ForMultipleChoice": Class(head=lambda config: RowScores(1, activation="tanh"), names=pooled),
         f"{stem}ForTokenClassification": token_labels("classifier"),

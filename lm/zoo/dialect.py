@@ -33,24 +33,28 @@ class Field(Protocol):
 
 class Class(NamedTuple):
     """One of a model type's classes: the knobs that it implies, its head, given the config (None: the family's own),
-    what the tensors of that head are called, and the prefix of the base model's, if not the dialect's."""
+    what the tensors of that head are called, the prefix of the base model's, if not the dialect's, and the head of a
+    file that lacks all by which `head` pools."""
 
     knobs: Config = MappingProxyType({})
     head: Callable[[Config], Head] | None = None
     names: Table = ()
     prefix: str | None = None
+    bare: Head | None = None
 
 
 class Dialect(NamedTuple):
     """What a `model_type` calls a family's knobs and tensors. `classes`: by their names in `architectures`; the first
     that fits is written. `names` may depend on the config. `prefix`: of a base model's tensors within one with a head;
-    files may lack it."""
+    files may lack it. `one_table`: a file with one token table is tied, even if tie_word_embeddings is false (of T5 it
+    says something else)."""
 
     family: str
     classes: Mapping[str, Class]
     fields: tuple[Field, ...]
     names: Table | Callable[[Config], Table]
     prefix: str = "model."
+    one_table: bool = False
 
 
 def labels(config: Config) -> int:

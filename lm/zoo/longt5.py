@@ -70,5 +70,6 @@ DIALECTS = {
         ),
         (),
         PREFIX,
+        one_table=True,
     )
 }

@@ -333,7 +333,7 @@ UNSCALED = Custom(
 T5_CLASSES = classes("T5")
 T5_CLASSES["T5WithLMHeadModel"] = T5_CLASSES["T5ForConditionalGeneration"]  # its first name
 DIALECTS = {
-    "t5": Dialect("t5", T5_CLASSES, (*fields("relu"), HEAD), (), PREFIX),
-    "mt5": Dialect("mt5", classes("MT5"), (*fields("gated-gelu"), UNSCALED), (), PREFIX),
-    "umt5": Dialect("umt5", classes("UMT5"), (*fields("gated-gelu"), HEAD), (), PREFIX),
+    "t5": Dialect("t5", T5_CLASSES, (*fields("relu"), HEAD), (), PREFIX, one_table=True),
+    "mt5": Dialect("mt5", classes("MT5"), (*fields("gated-gelu"), UNSCALED), (), PREFIX, one_table=True),
+    "umt5": Dialect("umt5", classes("UMT5"), (*fields("gated-gelu"), HEAD), (), PREFIX, one_table=True),
 }

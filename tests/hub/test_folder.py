@@ -131,8 +131,6 @@ def test_wrong_tensors_are_named(tmp_path, family):
     tensors, mlp = tensors_of(family), MLP[family]
     folder_with(tmp_path, family, {k: v for k, v in tensors.items() if k != mlp})
     refused(tmp_path, f"tensor '{mlp}' is missing from model.safetensors: check", family)
-    folder_with(tmp_path, family, tensors | {"rotary.weight": np.zeros(3, np.float32)})
-    refused(tmp_path, "tensor 'rotary.weight' of model.safetensors is unknown.*: check family and size$", family)
     further = mlp.replace("1", "2")
     folder_with(tmp_path, family, tensors | {further: tensors[mlp]})
     refused(tmp_path, f"tensor '{further}' of model.safetensors is unknown", family)

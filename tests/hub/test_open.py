@@ -91,9 +91,10 @@ def test_wrong_tensors_are_named_with_their_file(tmp_path):
         folder_with(tmp_path, LLAMA, {k: v for k, v in tensors.items() if k != UP}),
         f"tensor '{UP}' is missing from model.safetensors: check",
     )
+    bias = "model.layers.1.self_attn.q_proj.bias"
     refused(
-        folder_with(tmp_path, LLAMA, tensors | {"rotary": np.zeros(3, np.float32)}),
-        "tensor 'rotary' of model.safetensors is unknown",
+        folder_with(tmp_path, LLAMA, tensors | {bias: np.zeros(8, np.float32)}),
+        f"tensor '{bias}' of model.safetensors is unknown",
     )
     refused(
         folder_with(tmp_path, LLAMA, tensors | {UP: tensors[UP].T.copy()}),

@@ -78,7 +78,7 @@ def golden(name: str) -> Golden:
     arrays = dict(np.load(GOLDEN / f"{name}.npz"))
     meta = json.loads(str(arrays["meta"]))
     described = read_config(meta["config"])
-    model, (names, prefix) = build(described.knobs), described.spelling
+    model, (names, prefix, _) = build(described.knobs), described.spelling
     known, given = links_by_name(model, names), tensors(meta["shapes"])
     given = {f"{prefix}{n}" if f"{prefix}{n}" in known else n: t for n, t in given.items()}  # a base model's
     params = jax.tree.map(jnp.asarray, to_params(model, names, given))
