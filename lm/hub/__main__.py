@@ -80,11 +80,15 @@ def inspect(path: str) -> None:
             f"other shape: {tensor.name} is {list(tensor.shape)}, the model's {list(link.shape)}"
             for tensor, link in comparison.misshapen
         ]
+        unused = [tensor.name for tensor in comparison.unused]
+    if unused:
+        more = f" and {len(unused) - SHOWN} more" if len(unused) > SHOWN else ""
+        print(f"not read, as no output depends on them: {', '.join(unused[:SHOWN])}{more}")
     for line in wrong[:SHOWN]:
         print(line)
     if len(wrong) > SHOWN:
         print(f"... and {len(wrong) - SHOWN} more")
-    print("opens: no" if wrong else "opens: yes, every tensor has its place")
+    print("opens: no" if wrong else "opens: yes, every parameter has its tensor")
     if wrong:
         sys.exit(1)
 

@@ -107,7 +107,9 @@ class GGUF:
         pattern = ".".join(["blk", "{layer}", *parts[2:]]) if layer else stem
         there = self.architecture.names.get(pattern)
         if not there:
-            raise UserError(f"tensor {name!r} of {self.path.name} is unknown to a {self.kind} model: it is not supported")
+            raise UserError(
+                f"tensor {name!r} of {self.path.name} is unknown to a {self.kind} model: it is not supported"
+            )
         return f"{there.replace('{layer}', layer or '')}.{leaf}"
 
     def _turn(self, name: str) -> Values:

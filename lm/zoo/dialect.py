@@ -115,8 +115,12 @@ class Knob:
         return (self.theirs,) if isinstance(self.theirs, str) else self.theirs
 
     def read(self, config: Config) -> Knobs:
-        name = next((n for n in self.names if n in config), self.names[0])
+        name, *others = [n for n in self.names if n in config] or self.names
         value = config.get(name, self.default)
+        for other in others:
+            if config.get(other, value) != value:
+                both = f"{name}={value!r} and {other}={config[other]!r}"
+                raise UserError(f"{both} are the same thing: give one of them, or both alike")
         if value is REQUIRED:
             raise UserError(f"{name!r} is missing: give a config.json with all sizes")
         try:
