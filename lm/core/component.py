@@ -6,25 +6,63 @@ key, type or value when something is off.
 """
 
 import dataclasses
+import sys
 import types
 import typing
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, NamedTuple, TypeVar, dataclass_transform
 
 from lm.core.errors import UserError, nearest
+from lm.core.ranges import AT_LEAST_1, BELOW_1, FINITE, NOT_NEGATIVE, POSITIVE, Range
 
 T = TypeVar("T")
 _registry: dict[str, type] = {}
 
+# What numbers may be, by the knob's name, which means the same in every component and family. All others: finite.
+RANGES: dict[str, Range] = {
+    **dict.fromkeys(("dropout", "smoothing"), BELOW_1),
+    **dict.fromkeys(("theta", "base", "capacity_factor"), POSITIVE),
+    **dict.fromkeys(("eps", "z_loss", "router_z", "balance", "std"), NOT_NEGATIVE),
+    **dict.fromkeys(("layers", "d_model", "d_ff", "heads", "kv_heads", "head_dim"), AT_LEAST_1),
+    **dict.fromkeys(("vocab", "context", "experts", "chunk"), AT_LEAST_1),
+}
+
+
+class Definition(NamedTuple):
+    """Where a component's class is written."""
+
+    module: str | None  # by which it can be imported; None: a file that has no such name
+    file: str | None  # None: not in a file (a notebook's cell, `python -c`)
+
+    def __str__(self) -> str:
+        return self.file or self.module or "a notebook or on a command line"
+
 
 @dataclass_transform(frozen_default=True)
 def component(cls: type[T]) -> type[T]:
-    """Class decorator: a frozen dataclass whose name is known to `from_dict`."""
+    """Class decorator: a frozen dataclass whose name is known to `from_dict`. Raises `UserError` where another file
+    has a component of this name."""
     cls = dataclasses.dataclass(frozen=True)(cls)
-    if cls.__name__ in _registry and _registry[cls.__name__].__module__ != cls.__module__:
-        raise TypeError(f"two components are named {cls.__name__}: {_registry[cls.__name__]} and {cls}")
+    if cls.__name__ in _registry:
+        before, now = definition(_registry[cls.__name__]), definition(cls)
+        if before.file != now.file or (now.file is None and before.module != now.module):
+            raise UserError(f"two components are named {cls.__name__}, one in {before}, one in {now}: rename one")
     _registry[cls.__name__] = cls
     return cls
+
+
+def definition(cls: type) -> Definition:
+    """Where a class is defined."""
+    module = sys.modules.get(cls.__module__)
+    spec, file = getattr(module, "__spec__", None), getattr(module, "__file__", None)
+    # A file that was loaded by its path is called by its path.
+    name = None if file is None or spec is None or cls.__module__ in ("__main__", file) else cls.__module__
+    return Definition(name, file)
+
+
+def registered(name: Any) -> type | None:
+    """The component class of that name, if its module has been imported."""
+    return _registry.get(name) if isinstance(name, str) else None
 
 
 def to_dict(value: Any) -> Any:
@@ -58,9 +96,10 @@ def from_dict(value: Any, where: str = "model") -> Any:
         return value
     knobs = dict(value)
     kind = knobs.pop("type", None)
-    if kind not in _registry:
-        raise UserError(f"{where}.type={kind!r} is no component{nearest(str(kind), _registry)}")
-    cls = _registry[kind]
+    cls = registered(kind)
+    if cls is None:
+        hint = nearest(str(kind), _registry)
+        raise UserError(f"{where}.type={kind!r} is no component{hint} (one of your own: name its file with --import)")
     fields = {f.name: f for f in dataclasses.fields(cls)}
     for name in knobs:
         if name not in fields:
@@ -79,12 +118,21 @@ def checked(value: Any, hint: Any, where: str) -> Any:
     if any(t is Any or not isinstance(t, type) for t in plain):
         return value  # whatever offers the right methods
     if float in plain and type(value) is int and int not in plain:
-        return float(value)
+        value = float(value)
     if (type(value) is bool and bool not in plain) or not isinstance(value, tuple(plain)):
         names = " or ".join("None" if t is type(None) else t.__name__ for t in plain)
         raise UserError(f"{where}={value!r} is a {type(value).__name__}; it must be {names}")
     if isinstance(value, tuple) and (items := typing.get_args(allowed[plain.index(tuple)])):
         return _checked_items(value, items, where)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return in_range(value, RANGES.get(where.rpartition(".")[2], FINITE), where)
+    return value
+
+
+def in_range(value: T, allowed: Range, where: str) -> T:
+    """`value`, if it is in the range. Raises `UserError`."""
+    if value not in allowed:
+        raise UserError(f"{where}={value!r} must be {allowed}")
     return value
 
 

@@ -49,12 +49,12 @@ def main(argv: list[str]) -> None:
 def evaluate() -> dict[str, Any]:
     import jax.numpy as jnp  # here, so that --help answers at once
 
-    from lm.core.component import from_dict
     from lm.core.ctx import Run
     from lm.data.build import build_cache
     from lm.data.open import Data, Part
     from lm.data.sources import STDLIB, open_source
     from lm.evaluate.perplexity import Evaluator
+    from lm.train.components import restored
     from lm.train.feed import held_out_of
     from lm.train.foreign import open_any
     from lm.train.setup import check_fit, memory_rows
@@ -79,7 +79,8 @@ def evaluate() -> dict[str, Any]:
         source = open_source(where, split, validation=(not DATA.value and c.validation) or None, **options)
     cache = build_cache(source, opened.tokenizer, Path(c.cache).expanduser() / "tokens")
 
-    objective = from_dict(opened.config.objective.to_dict(), "config.objective")
+    told = opened.config.objective.to_dict()
+    objective = restored(told, opened.defined, "config.objective", CHECKPOINT.value)
     batches = held_out_of(opened.config, Data(opened.tokenizer, (Part(where, 1.0, cache, cache),)), objective)
     dtype = jnp.dtype(opened.config.train.dtype)
     memory = memory_rows(opened.config, opened.model, objective)

@@ -19,14 +19,15 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from ml_collections.config_dict import ConfigDict
 
-from lm.core.component import from_dict, to_dict
+from lm.core.component import to_dict
 from lm.core.errors import UserError
 from lm.core.param import Tree, abstract, flatten
 from lm.data.batches import VERSIONS
 from lm.data.tokenizers import Tokenizer, from_saved
 from lm.hub.text import Text
 from lm.model.transformer import EncoderDecoder, Model
-from lm.train import components, manifest  # noqa: F401
+from lm.train import manifest
+from lm.train.components import Definitions, definitions, restored
 from lm.train.optimizer import Hyper
 from lm.train.record import plain
 from lm.train.step import State
@@ -42,6 +43,7 @@ class OpenedModel(NamedTuple):
     text: Text
     config: ConfigDict
     step: int | None  # None: of no run
+    defined: Definitions = {}  # where its components are that are not ours
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -53,9 +55,11 @@ def meta_of(
 ) -> dict:
     """What a checkpoint says about itself: enough to rebuild model and tokenizer, and `text`, the training tokens'
     digest, to know them again. `wording`: how a model from elsewhere has its text written (`Text.saved`)."""
+    tree = to_dict(model)
     return {
         "config": plain(config),
-        "model": to_dict(model),
+        "model": tree,
+        "components": definitions(tree, config.to_dict()),
         "tokenizer": tokenizer.saved(),
         "wording": wording,
         "text": text,
@@ -261,12 +265,13 @@ def open_model(path: str | Path, step: int | None = None) -> OpenedModel:
         have = ", ".join(map(str, checkpoints.steps)) or "none yet"
         raise UserError(f"{folder} has no checkpoint{'' if at is None else f' of step {at}'}; there are: {have}")
     meta = checkpoints.meta(at)
-    model = from_dict(meta["model"])
+    defined = meta.get("components", {})
+    model = restored(meta["model"], defined, "model", folder)
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), abstract(model.spec()))
     params = checkpoints.params(at, like, average=checkpoints.has_average(at))
     checkpoints.close()
-    return OpenedModel(model, params, text_of(meta, model), ConfigDict(meta["config"]), at)
+    return OpenedModel(model, params, text_of(meta, model), ConfigDict(meta["config"]), at, defined)
 
 
 def text_of(meta: dict, model: Model) -> Text:

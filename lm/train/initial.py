@@ -6,13 +6,13 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from lm.core.component import from_dict
 from lm.core.errors import UserError
 from lm.core.param import Tree, abstract, flatten
 from lm.hub.folder import is_hf_folder, read_folder
 from lm.hub.open import is_gguf, open_folder
 from lm.model.transformer import Model
 from lm.train.checkpoint import Checkpoints
+from lm.train.components import restored
 
 
 def initial_params(path: str | Path, model: Model, like: Tree | None = None) -> Tree:
@@ -56,7 +56,8 @@ def _from_run(folder: Path, model: Model, like: Tree) -> Tree:
         step = checkpoints.latest
         if step is None:
             raise UserError(f"{folder} has no finished checkpoint yet: wait for its first, or give another folder")
-        there = from_dict(checkpoints.meta(step)["model"])
+        meta = checkpoints.meta(step)
+        there = restored(meta["model"], meta.get("components", {}), "model", folder)
         _check_same(f"checkpoint {checkpoints.path / str(step)}", there, model)
         return checkpoints.params(step, like, average=checkpoints.has_average(step))
 

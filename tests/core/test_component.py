@@ -22,21 +22,22 @@ from lm.model.sources import Cross, Own, Recurrence
 from lm.model.stack import Stack
 from tests import toy_towers, toys
 
-sizes, rates = st.integers(1, 9), st.floats(0, 1)
+sizes, rates, shares = st.integers(1, 9), st.floats(0, 1), st.floats(0, 1, exclude_max=True)
+factors = st.floats(0.5, 9)
 inits = st.one_of(st.builds(Normal, rates, sizes), st.builds(FanIn, rates))
 norms = st.one_of(st.builds(RMSNorm, rates), st.builds(LayerNorm, rates, st.booleans()))
 feed_forwards = st.one_of(
     st.builds(MLP, sizes, st.sampled_from(["relu", "gelu"]), st.booleans(), init=inits), st.builds(GatedMLP, sizes)
 )
 routers = st.one_of(st.builds(SoftmaxRouter, st.just(1), st.booleans()), st.builds(BalancedRouter, st.just(2), rates))
-experts = st.builds(MoE, st.integers(2, 5), feed_forwards, routers, rates, st.none() | sizes)
+experts = st.builds(MoE, st.integers(2, 5), feed_forwards, routers, factors, st.none() | sizes)
 attentions = st.builds(
     Attention,
     heads=st.just(4),
     head_dim=sizes,
     kv_heads=st.sampled_from([None, 1, 2]),
     mask=st.one_of(st.just(Causal()), st.just(Bidirectional()), st.builds(Window, sizes)),
-    rotary=st.none() | st.builds(Rotary, rates, scaling=st.none() | st.builds(LinearScaling, rates)),
+    rotary=st.none() | st.builds(Rotary, factors, scaling=st.none() | st.builds(LinearScaling, factors)),
     terms=st.lists(st.builds(BucketedBias) | st.builds(ContentToPosition, st.builds(Distances, sizes)), max_size=2).map(
         tuple
     ),
@@ -51,7 +52,7 @@ sublayers = st.recursive(
     lambda inner: st.builds(Parallel, st.lists(inner, min_size=1, max_size=2).map(named), norms),
     max_leaves=3,
 )
-single = st.one_of(st.just(Plain()), st.builds(PreNorm, norms), st.builds(Sandwich, norms, norms, rates))
+single = st.one_of(st.just(Plain()), st.builds(PreNorm, norms), st.builds(Sandwich, norms, norms, shares))
 double = st.builds(ResiDual, norms)
 block = lambda wirings: st.builds(lambda part, wiring: Block((("part", part),), wiring), sublayers, wirings)  # noqa: E731
 blocks = st.one_of(*(st.lists(block(wirings), min_size=1, max_size=4) for wirings in (single, double)))
@@ -95,6 +96,11 @@ GOOD = to_dict(Attention(heads=4, head_dim=2))
         (GOOD | {"heads": "4"}, "model.heads='4' is a str; it must be int"),
         (GOOD | {"heads": 4.0}, "model.heads=4.0 is a float; it must be int"),
         (GOOD | {"heads": True}, "model.heads=True is a bool; it must be int"),
+        (GOOD | {"dropout": float("nan")}, "model.dropout=nan must be at least 0 and less than 1"),
+        (GOOD | {"dropout": 1.0}, "model.dropout=1.0 must be at least 0 and less than 1"),
+        (GOOD | {"scale": float("inf")}, "model.scale=inf must be a finite number"),
+        (GOOD | {"heads": 0}, "model.heads=0 must be at least 1"),
+        (GOOD | {"kv_heads": -1}, "model.kv_heads=-1 must be at least 1"),
         (GOOD | {"dropout": None}, "model.dropout=None is a NoneType; it must be float"),
         (GOOD | {"kv_heads": "all"}, "model.kv_heads='all' is a str; it must be int or None"),
         (GOOD | {"mask": to_dict(Own())}, "model.mask=Own() is a Own; it must be Bidirectional or Causal or Window or"),
@@ -123,7 +129,7 @@ def test_two_components_of_one_name_are_a_mistake():
     class Causal:
         pass
 
-    with pytest.raises(TypeError, match="two components are named Causal"):
+    with pytest.raises(UserError, match=r"two components are named Causal, one in \S+/masks.py, one in \S+: rename one"):
         component(Causal)
 
 
@@ -132,4 +138,4 @@ def test_command_lines_exit_with_one_line(capsys):
         from_dict({"type": "Atention"}, "config.model")
     assert exit.value.code == 2
     err = capsys.readouterr().err
-    assert err == "error: config.model.type='Atention' is no component; did you mean 'Attention'?\n"
+    assert err == "error: config.model.type='Atention' is no component; did you mean 'Attention'? (one of your own: name its file with --import)\n"
