@@ -18,29 +18,42 @@ Is the result good? Each budget's star must lie well between its sizes (else add
 seed (--config.sweep.seeds=0,1) should hardly move it.
 """
 
-import re
 import sys
 from pathlib import Path
 
 from absl import flags
-from ml_collections import config_flags
 
 from lm import cli
+from lm.core.errors import UserError
 
 DEFAULT = Path(__file__).resolve().parents[1] / "experiments" / "sweep.py"
 
-CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Sweep file, experiments/sweep.py if not given; --config.a.b=value changes a knob."
-)
+CONFIG = cli.Config("Sweep file, config.json of a sweep, or its folder; experiments/sweep.py if not given.")
 OUT = flags.DEFINE_string("out", None, "Folder of the sweep, made if absent: records, plot, config.")
+PRINT = flags.DEFINE_boolean("print_config", False, "Show every knob with its comment, and exit.")
+
+USAGE = "--out=DIR [--config=FILE] [--config.a.b=VALUE ...]"
 
 
 def main(argv: list[str]) -> None:
-    from .runner import sweep  # JAX starts here, not for --help
+    if OUT.value is None and not PRINT.value:
+        raise UserError(cli.lacking("out", usage=USAGE))
+    from lm.train.config_file import read_config  # JAX starts here, not for --help
+    from lm.train.override import override
+    from lm.train.show_config import shown, told_model
 
-    assert OUT.value is not None  # a required flag
+    from .plan import default
+    from .runner import sweep
+
+    config = read_config(CONFIG.file or DEFAULT, default)
+    told = override(config, CONFIG.knobs)
+    if PRINT.value:
+        print(*(f"# {line}" for line in told), shown(config, default), sep="\n")
+        return
+    for line in told + told_model(config):
+        print(line, file=sys.stderr)
     try:
-        runs = sweep(CONFIG.value, OUT.value)
+        runs = sweep(config, str(OUT.value))
     except KeyboardInterrupt:
         print("stopped; the same command goes on with the runs that are missing", file=sys.stderr)
         sys.exit(130)
@@ -73,8 +86,4 @@ def fit(runs: Path) -> None:
 
 
 if __name__ == "__main__":
-    if not any(re.match(r"--?config(=|$)", a) for a in sys.argv[1:]):
-        # As an argument, not as the flag's default: overrides are read together with the file they change.
-        sys.argv.insert(1, f"--config={DEFAULT}")
-    flags.mark_flag_as_required("out")
-    cli.run(main)
+    cli.run(main, usage=USAGE)

@@ -9,20 +9,18 @@ The report gives memory per chip, FLOPs per step, and the collectives by kind.""
 import collections
 import json
 import re
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from absl import flags
-from ml_collections import config_flags
 
 from lm import cli
 
-CONFIG = config_flags.DEFINE_config_file(
-    "config",
-    str(Path(__file__).parents[1] / "experiments" / "gpt2.py"),
-    "Experiment file; --config.a.b=value changes a knob.",
-)
+DEFAULT = Path(__file__).resolve().parents[1] / "experiments" / "gpt2.py"
+
+CONFIG = cli.Config("Experiment file, config.json of a run, or its folder; experiments/gpt2.py if not given.")
 TOPOLOGY = flags.DEFINE_string("topology", "v5e:4x4", "TPU generation and shape: v5e:4x4, v5p:4x4x4, v6e:16x16 ...")
 OUT = flags.DEFINE_string("out", None, "Also write the report to this JSON file.")
 
@@ -110,7 +108,15 @@ def told(r: dict[str, Any]) -> str:
 
 
 def main(argv: list[str]) -> None:
-    result = report(CONFIG.value, TOPOLOGY.value)
+    from tpu import topology  # noqa: F401  sets up this process before jax starts  # isort: skip
+    from lm.train.config_file import read_config
+    from lm.train.override import override
+    from lm.train.show_config import told_model
+
+    config = read_config(CONFIG.file or DEFAULT)
+    for line in override(config, CONFIG.knobs) + told_model(config):
+        print(line, file=sys.stderr)
+    result = report(config, TOPOLOGY.value)
     print(told(result))
     if OUT.value:
         with open(OUT.value, "w") as file:
@@ -118,4 +124,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, usage="[--topology=v5e:4x4] [--config=FILE] [--config.a.b=VALUE ...]")

@@ -6,6 +6,7 @@ key, type or value when something is off.
 """
 
 import dataclasses
+import math
 import sys
 import types
 import typing
@@ -132,7 +133,9 @@ def checked(value: Any, hint: Any, where: str) -> Any:
 def in_range(value: T, allowed: Range, where: str) -> T:
     """`value`, if it is in the range. Raises `UserError`."""
     if value not in allowed:
-        raise UserError(f"{where}={value!r} must be {allowed}")
+        also = f", {allowed}" if allowed != FINITE else ""
+        finite = not isinstance(value, float) or math.isfinite(value)
+        raise UserError(f"{where}={value!r} must be {allowed if finite else f'a finite number{also}'}")
     return value
 
 

@@ -19,11 +19,11 @@ class Range(NamedTuple):
         return low and (number < self.most if self.below else number <= self.most)
 
     def __str__(self) -> str:
-        low = f"greater than {self.least:g}" if self.above else f"at least {self.least:g}"
-        high = f"less than {self.most:g}" if self.below else f"at most {self.most:g}"
+        low = f"greater than {self.least}" if self.above else f"at least {self.least}"
+        high = f"less than {self.most}" if self.below else f"at most {self.most}"
         match math.isfinite(self.least), math.isfinite(self.most):
             case True, True if not (self.above or self.below):
-                return f"between {self.least:g} and {self.most:g}"
+                return f"between {self.least} and {self.most}"
             case True, True:
                 return f"{low} and {high}"
             case True, False:

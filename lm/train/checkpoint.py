@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -43,7 +44,7 @@ class OpenedModel(NamedTuple):
     text: Text
     config: ConfigDict
     step: int | None  # None: of no run
-    defined: Definitions = {}  # where its components are that are not ours
+    defined: Definitions = MappingProxyType({})  # where components of a user's own are
 
     @property
     def tokenizer(self) -> Tokenizer:

@@ -23,12 +23,12 @@ class Recovery:
     did (Chowdhery et al. 2022, arXiv 2204.02311, section 5.1: about 100 steps back, 200 to 500 batches). After `limit`
     such events the run ends."""
 
-    action: str = "stop"
-    spike: float = 0.0
+    action: str = "stop"  # or skip, rewind
+    spike: float = 0.0  # standard deviations; 0: only what is not finite counts
     window: int = 100  # steps that the running mean looks back; no spike is called before so many
-    back: int = 100
-    skip: int = 300
-    limit: int = 10
+    back: int = 100  # rewind: steps before the bad one from which on batches are passed over
+    skip: int = 300  # rewind: batches passed over
+    limit: int = 10  # such events in a run
 
 
 @jax.tree_util.register_dataclass

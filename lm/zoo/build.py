@@ -138,8 +138,14 @@ DIALECTS: dict[str, Dialect] = {
 
 def knobs(family: str, **given: Any) -> ConfigDict:
     """`config.model` for a family: every knob of its zoo function, so that each can be set from the command line. Those
-    not given keep their defaults; None means "not set": of those that some size sets, `size` decides."""
+    not given keep their defaults; None means "not set": of those that some size sets, `size` decides.
+
+    Raises `UserError` for an unknown family, size or knob."""
+    _known(family, given.get("size"))
     parameters = inspect.signature(FAMILIES[family].make).parameters
+    for name in given:
+        if name not in (*parameters, "size", "head"):
+            raise UserError(f"model.{name} is no knob of {family}{nearest(name, parameters)}")
     hints = typing.get_type_hints(_function(FAMILIES[family].make))
     config = ConfigDict({"family": family, "size": placeholder(str)})
     sized = {name for knobs_of_size in FAMILIES[family].sizes.values() for name in knobs_of_size}
@@ -154,6 +160,33 @@ def knobs(family: str, **given: Any) -> ConfigDict:
     for name, value in given.items():
         config[name] = value
     return config
+
+
+def _known(name: Any, size: Any) -> Family:
+    """The family of that name, which has the size. Raises `UserError`."""
+    if name not in FAMILIES:
+        raise UserError(f"model.family={name!r} is unknown{nearest(str(name), FAMILIES)}")
+    if size is not None and size not in FAMILIES[name].sizes:
+        raise UserError(f"model.size={size!r} is no size of {name}{nearest(str(size), FAMILIES[name].sizes)}")
+    return FAMILIES[name]
+
+
+def knobs_of_family(family: str) -> tuple[str, ...]:
+    """The names of the knobs of a family's zoo function, and `size`."""
+    return ("size", *inspect.signature(_known(family, None).make).parameters)
+
+
+def departures(knobs: Mapping[str, Any] | ConfigDict) -> dict[str, tuple[Any, Any]]:
+    """Where `config.model` names a published size and sets knobs to other values than that has: {knob: (value here,
+    published)}. A published value that is the zoo function's default counts as well."""
+    given = knobs.to_dict() if isinstance(knobs, ConfigDict) else dict(knobs)
+    if given.get("size") is None or given.get("family") not in FAMILIES:
+        return {}
+    family = _known(given["family"], given["size"])
+    defaults = {k: p.default for k, p in inspect.signature(family.make).parameters.items()}
+    published = {k: to_dict(v) for k, v in (defaults | dict(family.sizes[given["size"]])).items()}
+    own = {k: to_dict(v) for k, v in given.items() if v is not None and k in published}
+    return {k: (v, published[k]) for k, v in own.items() if v != published[k]}
 
 
 def _function(make: Callable) -> Callable:
@@ -171,11 +204,7 @@ def build(knobs: Mapping[str, Any] | ConfigDict) -> Model:
         return from_dict(given_knobs)
     rest = {k: v for k, v in given_knobs.items() if v is not None}
     name, size = rest.pop("family", None), rest.pop("size", None)
-    if name not in FAMILIES:
-        raise UserError(f"model.family={name!r} is unknown{nearest(str(name), FAMILIES)}")
-    family = FAMILIES[name]
-    if size is not None and size not in family.sizes:
-        raise UserError(f"model.size={size!r} is no size of {name}{nearest(str(size), family.sizes)}")
+    family = _known(name, size)
     head = rest.pop("head", None)
     given = {**(family.sizes[size] if size else {}), **rest}
     known = inspect.signature(family.make).parameters
