@@ -125,7 +125,8 @@ def help_text(main: Callable, usage: str = "", flag_values: flags.FlagValues = f
     module = sys.argv[0] if main.__module__ == "__main__" and flag_values is flags.FLAGS else main.__module__
     found = flag_values.flags_by_module_dict()
     own = found.get(module) or found.get(sys.argv[0]) or []
-    own = [flag_values["config"]] * ("config_knob" in flag_values) + list(own)
+    if "config_knob" in flag_values:
+        own = [flag_values["config"], *own]
     lines = [f"usage: {program(where)} {usage}".rstrip(), "", (where["__doc__"] or "").strip(), "", "flags:"]
     for flag in own:
         value = "" if flag.boolean else f"={_placeholder(flag, usage)}"

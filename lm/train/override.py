@@ -117,7 +117,7 @@ def _set_type(node: Any, name: str, where: str, told: list[str]) -> None:
     cls = registered(name)
     if cls is None or not dataclasses.is_dataclass(cls):
         raise UserError(f"{where}={name!r} is no component (one of your own: name its file with --import)")
-    hints, new = typing.get_type_hints(cls), {"type": name}
+    hints, new = typing.get_type_hints(cls), dict[str, Any](type=name)
     for f in dataclasses.fields(cls):
         if f.default is not dataclasses.MISSING:
             new[f.name] = to_dict(f.default)
