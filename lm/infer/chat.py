@@ -2,7 +2,6 @@
 
 Templates are Jinja, as tokenizer_config.json and chat_template.jinja have them, and run in a sandbox."""
 
-import dataclasses
 import datetime
 import json
 from collections.abc import Sequence
@@ -10,12 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lm.core.component import components
 from lm.core.errors import UserError
 from lm.hub.text import Text
 from lm.model.attention import Attention
 from lm.model.heads import Heads, RowScores, States, TokenScores
-from lm.model.masks import Bidirectional, Window
-from lm.model.sources import Own
+from lm.model.latent import LatentAttention
+from lm.model.sources import Cross
 from lm.model.transformer import EncoderDecoder, Model
 
 Message = dict[str, str]  # role (system, user, assistant) and content
@@ -34,16 +34,13 @@ def check_writes(model: Model) -> None:
     tower = model.decoder if isinstance(model, EncoderDecoder) else model.body
     if isinstance(model.head, (States, RowScores, TokenScores, Heads)):
         raise UserError(f"this model's head is {type(model.head).__name__}, which writes no text: open a generator")
-    if any(_sees_ahead(block) for block in tower.stack.blocks()):
+    reads_itself = (
+        part
+        for part in components(tower.stack)
+        if isinstance(part, LatentAttention) or (isinstance(part, Attention) and not isinstance(part.source, Cross))
+    )
+    if not all(part.mask.causal for part in reads_itself):
         raise UserError("this model's tokens see those that follow them, so it writes no text: open a generator")
-
-
-def _sees_ahead(part: Any) -> bool:
-    if isinstance(part, Attention) and isinstance(part.source, Own):
-        return isinstance(part.mask, Bidirectional) or (isinstance(part.mask, Window) and part.mask.right > 1)
-    if dataclasses.is_dataclass(part):
-        part = [getattr(part, field.name) for field in dataclasses.fields(part)]
-    return any(map(_sees_ahead, part)) if isinstance(part, (list, tuple)) else False
 
 
 def prompt_of(model: Model, text: Text, ids: np.ndarray) -> Prompt:

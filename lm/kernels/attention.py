@@ -42,6 +42,10 @@ class Tokens:
 class Mask(Protocol):
     """A description of which keys a query sees; never a [seq, seq] array made by the model."""
 
+    @property
+    def causal(self) -> bool:
+        """Whether no query sees a key behind it in the text."""
+
     def allowed(self, q: Tokens, k: Tokens) -> Array:
         """bool [B, S, T] (or with 1s), segments aside."""
 

@@ -1,7 +1,10 @@
 """Which keys a query may see, as descriptions that the attention kernel reads. Packed segments are always kept apart
-by the kernel; these say what holds within one."""
+by the kernel; these say what holds within one.
+
+`causal`: whether no query sees a key behind it in the text, so that a model may write token by token."""
 
 import functools
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +21,8 @@ Band = tuple[int | None, int | None]
 class Bidirectional:
     """Every key."""
 
+    causal: ClassVar[bool] = False
+
     def allowed(self, q: Tokens, k: Tokens) -> Array:
         return jnp.ones((1, 1, 1), bool)
 
@@ -28,6 +33,8 @@ class Bidirectional:
 @component
 class Causal:
     """Keys at or before the query."""
+
+    causal: ClassVar[bool] = True
 
     def allowed(self, q: Tokens, k: Tokens) -> Array:
         return k.positions[:, None, :] <= q.positions[:, :, None]
@@ -49,6 +56,10 @@ class Window:
         if self.left < 1 or self.right < 1:
             raise UserError(f"Window({self.left}, {self.right}) hides the query itself: both sides must be at least 1")
 
+    @property
+    def causal(self) -> bool:
+        return self.right == 1
+
     def allowed(self, q: Tokens, k: Tokens) -> Array:
         ahead = k.positions[:, None, :] - q.positions[:, :, None]
         return (ahead > -self.left) & (ahead < self.right)
@@ -59,7 +70,10 @@ class Window:
 
 @component
 class Prefix:
-    """Causal, but tokens marked in `ctx.rows["prefix"]` are seen by all (Raffel et al. 2020, arXiv 1910.10683)."""
+    """Causal, but tokens marked in `ctx.rows["prefix"]` are seen by all (Raffel et al. 2020, arXiv 1910.10683). They
+    are read at once, before anything is written."""
+
+    causal: ClassVar[bool] = True
 
     def allowed(self, q: Tokens, k: Tokens) -> Array:
         causal = k.positions[:, None, :] <= q.positions[:, :, None]
@@ -75,6 +89,7 @@ class Strided:
     arXiv 1904.10509; GPT-3 alternates such layers with dense ones)."""
 
     stride: int
+    causal: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.stride < 1:
@@ -155,6 +170,8 @@ class Permuted:
 class Anchors:
     """Keys marked in `ctx.rows["global"]`: none without such rows (Longformer, Beltagy et al. 2020, 2004.05150)."""
 
+    causal: ClassVar[bool] = False
+
     def allowed(self, q: Tokens, k: Tokens) -> Array:
         return jnp.zeros((1, 1, 1), bool) if k.anchors is None else (k.anchors > 0)[:, None, :]
 
@@ -172,6 +189,10 @@ class Either:
         if not self.parts:
             raise UserError("a mask of no parts hides everything: give at least one")
 
+    @property
+    def causal(self) -> bool:
+        return all(part.causal for part in self.parts)
+
     def allowed(self, q: Tokens, k: Tokens) -> Array:
         return functools.reduce(jnp.logical_or, (part.allowed(q, k) for part in self.parts))
 
@@ -186,6 +207,10 @@ class Except:
 
     mask: Mask
     hidden: Mask
+
+    @property
+    def causal(self) -> bool:
+        return self.mask.causal
 
     def allowed(self, q: Tokens, k: Tokens) -> Array:
         return self.mask.allowed(q, k) & ~self.hidden.allowed(q, k)

@@ -30,6 +30,11 @@ class Loss(NamedTuple):
     slots: Tree = None  # what the model remembers for the next batch, where it was given such
 
 
+def read_rows(batch: Batch) -> Batch:
+    """What a model reads of a batch: not what it is to predict, how many bytes that is, or which rows begin anew."""
+    return {k: v for k, v in batch.items() if k not in ("targets", "weights", "bytes", "fresh")}
+
+
 @component
 class TokenLoss:
     """Cross-entropy of `batch["targets"]` [B, S], or of the last tokens where they are fewer, under
@@ -50,7 +55,7 @@ class TokenLoss:
         self, model: Model, params: Tree, batch: Batch, ctx: Ctx, dtype: jax.typing.DTypeLike, slots: Tree = None
     ) -> Loss:
         """With `slots` rows go on from those of the batch before, but for those that are `fresh`, which forget."""
-        rows = {k: v for k, v in batch.items() if k not in ("targets", "weights", "bytes", "fresh")}
+        rows = read_rows(batch)
         head = model.head
         if not isinstance(head, (LMHead, AdaptiveHead, TransformHead, StreamHead)):
             raise UserError(f"model.head is {type(head).__name__}: this objective needs logits over a vocabulary")

@@ -12,7 +12,7 @@ from lm.core.param import Tree
 from lm.kernels.cross_entropy import Terms, chunked_loss
 from lm.model.heads import MultiTokenHead
 from lm.model.transformer import Batch, Model, rows_of
-from lm.objectives.causal import Example, Loss, NextToken, TokenLoss
+from lm.objectives.causal import Example, Loss, NextToken, TokenLoss, read_rows
 from lm.objectives.router import balance_and_z, load_metrics
 
 
@@ -33,7 +33,7 @@ class MultiToken:
         head = model.head
         if not isinstance(head, MultiTokenHead):
             raise UserError(f"model.head is {type(head).__name__}: this objective needs a MultiTokenHead, or NextToken")
-        rows = {k: v for k, v in batch.items() if k not in ("targets", "weights", "bytes")}
+        rows = read_rows(batch)
         x, _, out = model.hidden(params, rows, ctx, None, dtype)
         p = model.head_params(params)
         inner = ctx.replace(rows=ctx.rows | rows_of(rows) | {"tokens": rows["tokens"]}).at("head")

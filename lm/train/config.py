@@ -57,8 +57,9 @@ def default() -> ConfigDict:
             "eps": 1e-8,  # beside the square root of those
             "weight_decay": 0.1,  # times the learning rate
             "clip": 1.0,  # global norm of the gradient; 0: off
-            # (pattern of the parameter's path, share of weight_decay); the first match counts
-            "decay": ((r"norm|/b$|embed/position", 0.0), (r".*", 1.0)),
+            # (pattern of a parameter's path, share of weight_decay); the first match counts. What none matches goes by
+            # its kind: 1 for weights, 0 for gains and biases
+            "decay": (("embed/position", 0.0),),
             # (pattern, share of the learning rate); 0 freezes: neither gradient nor optimizer state
             "rates": ((r".*", 1.0),),
             "embed_gradient": 1.0,  # share of the gradient that reaches the token table from the input (GLM-130B: 0.1)

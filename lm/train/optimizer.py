@@ -2,6 +2,7 @@
 shape can be vmapped, and with per-tensor rules mapped over the batch axes that a spec declares."""
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from lm.core.errors import UserError, nearest
-from lm.core.param import Param, Tree, flatten
+from lm.core.param import Param, Tree, abstract, flatten
 from lm.train.schedule import Span, multiplier
 
 Array = jax.Array
@@ -99,20 +100,30 @@ def _lion(h: Hyper, spec: Tree) -> optax.GradientTransformation:
 TRANSFORMS = {"adamw": _adamw, "adafactor": _adafactor, "lion": _lion, "muon": _muon, "sgd": _sgd}
 
 
-def by_pattern(rules: Sequence[tuple[str, float]], spec: Tree, name: str) -> Tree:
-    """The value of the first rule (pattern, value) whose pattern is found in each parameter's path.
+def decays(p: Param) -> float:
+    """1.0 for what weight decay shrinks: weights, not gains or biases."""
+    return float(p.kind == "weight")
 
-    Raises `UserError` for a parameter that no rule covers and for a broken pattern."""
+
+def by_pattern(
+    rules: Sequence[tuple[str, float]], spec: Tree, name: str, otherwise: Callable[[Param], float] | None = None
+) -> Tree:
+    """The value of the first rule (pattern, value) whose pattern is found in each parameter's path; of a parameter
+    that no rule covers, what `otherwise` says of it.
+
+    Raises `UserError` for a broken pattern, and without `otherwise` for a parameter that no rule covers."""
     try:
         compiled = [(re.compile(pattern), float(value)) for pattern, value in rules]
     except (re.error, TypeError, ValueError) as e:
         raise UserError(f"config.optimizer.{name}={rules!r} is no list of (pattern, number): {e}") from e
 
-    def value(path: Any, _: Param) -> float:
+    def value(path: Any, p: Param) -> float:
         text = jax.tree_util.keystr(path, simple=True, separator="/")
         for pattern, v in compiled:
             if pattern.search(text):
                 return v
+        if otherwise is not None:
+            return otherwise(p)
         raise UserError(f"no rule of config.optimizer.{name} covers {text}: add ('.*', value) at the end")
 
     return jax.tree_util.tree_map_with_path(value, spec)
@@ -151,7 +162,7 @@ class Optimizer:
         return cls(
             c.name,
             spec,
-            by_pattern(c.decay, spec, "decay"),
+            by_pattern(c.decay, spec, "decay", decays),
             by_pattern(c.rates, spec, "rates"),
             c.clip,
             lambda step: multiplier(schedule, step, span),
@@ -168,6 +179,30 @@ class Optimizer:
     def init(self, params: Tree, hyper: Hyper) -> Tree:
         return TRANSFORMS[self.name](hyper, self.spec).init(params)
 
+    def state_spec(self, hyper: Hyper) -> Tree:
+        """A `Param` for each tensor of the state, with the logical axes of the parameter it belongs to, less those that
+        it sums over (Adafactor's factors).
+
+        Which parameter: optax holds what goes with the parameters in trees like theirs, in a field of a tuple. Which
+        axes: by their sizes, in a state of parameters whose sizes all differ, as those of a square matrix do not."""
+
+        def state(spec: Tree) -> Tree:
+            return jax.eval_shape(TRANSFORMS[self.name](hyper, spec).init, abstract(spec))
+
+        uneven = jax.tree.map(_uneven, self.spec)
+        owners = dict(flatten(uneven))
+
+        def param(path: Any, leaf: jax.ShapeDtypeStruct, told_apart: jax.ShapeDtypeStruct) -> Param:
+            owner = owners.get(_below_field(path))
+            if owner is None:
+                return Param(leaf.shape, (None,) * leaf.ndim, kind="buffer")
+            n = owner.batch_dims
+            names = dict(zip(owner.shape[n:], owner.axes[n:], strict=True))
+            axes = owner.axes[:n] + tuple(names.get(size) for size in told_apart.shape[n:])
+            return Param(leaf.shape, axes, kind="buffer")
+
+        return jax.tree_util.tree_map_with_path(param, state(self.spec), state(uneven))
+
     def update(self, grads: Tree, state: Tree, params: Tree, hyper: Hyper, step: Array) -> tuple[Tree, Tree, dict]:
         """New parameters and state, with the learning rate used and the gradient's norm before clipping."""
         norm = optax.tree.norm(grads)
@@ -181,6 +216,21 @@ class Optimizer:
 
         moved = jax.tree.map(move, params, updates, self.decay, self.rates)
         return moved, state, {"learning_rate": rate, "grad_norm": norm}
+
+
+def _uneven(p: Param) -> Param:
+    """`p` with sizes that differ from each other, batch axes aside, in the order that they had: of two that were equal
+    the later one is greater, as a stable sort has them."""
+    sizes, n, last = list(p.shape), p.batch_dims, 1  # 1 is what an optimizer keeps of a tensor it does not factor
+    for i in sorted(range(n, len(sizes)), key=lambda i: sizes[i]):
+        sizes[i] = last = max(sizes[i], last + 1)
+    return dataclasses.replace(p, shape=tuple(sizes))
+
+
+def _below_field(path: tuple[Any, ...]) -> str:
+    """The names at the end of a path, which lead through dicts, as one."""
+    names = itertools.takewhile(lambda key: isinstance(key, jax.tree_util.DictKey), reversed(path))
+    return "/".join(reversed([str(key.key) for key in names]))
 
 
 def hyper_of(c: Any) -> Hyper:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from lm.core.ctx import Ctx, Run
 from lm.core.mesh import Sharding
-from lm.core.param import Tree, flatten, initialize
+from lm.core.param import Tree, initialize
 from lm.model.sources import Room
 from lm.model.transformer import Batch, Model
 from lm.train import watch
@@ -81,27 +81,18 @@ class Trainer:
         return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings)
 
     def state_shardings(self, state: State) -> Any:
-        """A `State` of NamedShardings, or None without a mesh: each parameter's layout by the rules; an optimizer
-        tensor lies as the parameter whose path ends its own."""
+        """A `State` of NamedShardings, or None without a mesh: parameters and optimizer state by the rules for their
+        axes."""
         if self.sharding is None:
             return None
         params = self.sharding.tree(self.model.spec())
-        shapes = {path: (p.shape, s) for (path, p), (_, s) in zip(flatten(state.params), flatten(params), strict=True)}
         everywhere, by_rows = self.sharding.named(()), self.sharding.named(("batch",))
-
-        def opt(path: Any, leaf: Array) -> Any:
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
-            for own, (shape, sharding) in shapes.items():
-                if name.endswith(own) and shape == leaf.shape:
-                    return sharding
-            return everywhere
-
         return dataclasses.replace(
             jax.tree.map(lambda _: everywhere, state),
             params=params,
             ema=None if state.ema is None else params,
             memory=jax.tree.map(lambda _: by_rows, state.memory),
-            opt=jax.tree_util.tree_map_with_path(opt, state.opt),
+            opt=self.sharding.tree(self.optimizer.state_spec(state.hyper)),
         )
 
     def jitted(self, state: State) -> jax.stages.Wrapped:

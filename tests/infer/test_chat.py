@@ -1,5 +1,7 @@
 """What models are given to read: the tokens around a text, chats by their template, an encoder's input."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from lm.data.tokenizers import ByteTokenizer
 from lm.hub.text import Text
 from lm.infer.chat import chat_ids, check_writes, prompt_of, render
 from lm.model.heads import RowScores, States, TokenScores
+from lm.model.masks import Bidirectional, Chunked, Dilated, Permuted, Window
 from lm.zoo.build import build
 from tests import toy_towers
 
@@ -93,12 +96,17 @@ def test_models_that_write_no_text():
     shape = {"layers": 1, "d_model": 8, "heads": 2, "d_ff": 8, "vocab": 9}
     check_writes(build({"family": "llama", **shape}))
     check_writes(toy_towers.encoder_decoder())
-    for mask in ("Bidirectional", "Window"):
-        model = to_dict(build({"family": "llama", **shape}))
-        attention = dict(model["body"]["stack"]["segments"][0]["pattern"][0]["parts"])["attention"]
-        attention["mask"] = {"type": mask} | ({"left": 2, "right": 2} if mask == "Window" else {})
-        with pytest.raises(UserError, match="tokens see those that follow them, so it writes no text"):
-            check_writes(from_dict(model))
+    for family in ("llama", "deepseek_v3"):  # plain attention, latent attention
+        narrow = {"nope_dim": 4, "rope_dim": 2, "value_dim": 4, "kv_rank": 4} if family != "llama" else {}
+        causal = json.dumps(to_dict(build({"family": family, **shape, **narrow})))
+        check_writes(from_dict(json.loads(causal)))
+        for mask in (Bidirectional(), Window(2, 2), Dilated(1, 1, False), Chunked(2, False), Permuted()):
+            model = causal.replace('{"type": "Causal"}', json.dumps(to_dict(mask)))
+            with pytest.raises(UserError, match="tokens see those that follow them, so it writes no text"):
+                check_writes(from_dict(json.loads(model)))
+    with pytest.raises(UserError, match="tokens see those that follow them"):
+        check_writes(build({"family": "xlnet", **shape}))
+    check_writes(build({"family": "xlnet", "causal": True, **shape}))
     for head in (States(), RowScores(2), TokenScores(2)):
         with pytest.raises(UserError, match=f"head is {type(head).__name__}, which writes no text: open a generator"):
             check_writes(build({"family": "llama", **shape, "head": to_dict(head)}))

@@ -12,7 +12,19 @@ from hypothesis import strategies as st
 from lm.core.errors import UserError
 from lm.kernels.attention import Tokens, blocked, reference, visible
 from lm.model.cost import flops
-from lm.model.masks import Anchors, Bidirectional, Causal, Chunked, Dilated, Either, Prefix, Strided, Window
+from lm.model.masks import (
+    Anchors,
+    Bidirectional,
+    Causal,
+    Chunked,
+    Dilated,
+    Either,
+    Except,
+    Permuted,
+    Prefix,
+    Strided,
+    Window,
+)
 
 windows = st.builds(Window, st.integers(1, 9), st.integers(1, 5))
 masks = st.one_of(
@@ -50,6 +62,17 @@ def sees(mask, q: dict, k: dict) -> bool:
         first = q["position"] - q["position"] % mask.size
         return k["position"] in range(first, q["position"] + 1 if mask.causal else first + mask.size)
     return k["position"] <= q["position"] or (isinstance(mask, Prefix) and k["prefix"])
+
+
+@given(masks | st.builds(Permuted, st.booleans()) | st.builds(Except, masks, st.just(Anchors())))
+def test_causal_masks_show_nothing_ahead(mask):
+    index = jnp.arange(12)[None]
+    tokens = Tokens(index, anchors=jnp.ones_like(index))
+    allowed = jnp.broadcast_to(mask.allowed(tokens, tokens), (1, 12, 12))[0]
+    if mask.causal:
+        assert not jnp.triu(allowed, 1).any()
+    elif not isinstance(mask, Except) and mask != Chunked(1, False):
+        assert jnp.triu(allowed, 1).any()
 
 
 @st.composite

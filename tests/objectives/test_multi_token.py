@@ -64,6 +64,16 @@ def test_a_packed_row_costs_what_its_documents_cost_alone(model, params):
     np.testing.assert_allclose(loss(batch_of(PACKED)), loss(batch_of(first, second)), rtol=1e-5)
 
 
+def test_the_model_reads_no_targets_and_no_bookkeeping(model, params, monkeypatch):
+    read, hidden = [], type(model).hidden
+    monkeypatch.setattr(
+        type(model), "hidden", lambda self, p, rows, *rest: (read.append(rows), hidden(self, p, rows, *rest))[1]
+    )
+    batch = batch_of(PACKED) | {"bytes": np.ones((1, 8), np.int32), "fresh": np.ones(1, np.int32)}
+    assert MultiToken()(model, params, batch, Ctx()).stats["bytes"] == 8
+    assert [set(rows) for rows in read] == [{"tokens", "segments", "positions"}]
+
+
 def test_all_parameters_learn(model, params):
     batch = batch_of((PACKED[0], [1] * 9))
     gradient = jax.jit(jax.grad(lambda p: MultiToken()(model, p, batch, Ctx()).total))(params)

@@ -4,6 +4,7 @@ import functools
 
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 
 from lm.core.errors import UserError
 from lm.core.mesh import Sharding, make_mesh
@@ -13,6 +14,7 @@ from lm.model.transformer import LanguageModel
 from lm.train.config import default
 from lm.train.feed import put
 from lm.train.setup import sharding_of
+from lm.zoo.gpt2 import gpt2
 from tests.train import tiny
 
 STEPS = 3
@@ -62,6 +64,27 @@ def test_a_mesh_computes_what_one_device_does(kind, sizes, sharded):
         assert leaf.addressable_shards[0].data.size * pieces == leaf.size or "/b" in name, name
         moments = [x for path, x in flatten(state.opt) if path.endswith(name)]
         assert [m.sharding for m in moments] == [leaf.sharding] * 2, "Adam's moments lie as the weight does"
+
+
+def test_factors_lie_as_their_matrix_does():
+    """Adafactor's, of matrices large enough to be factored, on a mesh: the same steps as on one device."""
+    large = gpt2(layers=1, d_model=128, heads=4, vocab=tiny.VOCAB, context=tiny.LENGTH)
+    ends = []
+    for sharding in (None, Sharding(make_mesh({"fsdp": 4, "tensor": 2}))):
+        trainer, hyper = tiny.trainer(large, sharding, name="adafactor", learning_rate=1e-2)
+        state = trainer.init(hyper)
+        step = trainer.jitted(state)
+        for k in range(2):
+            state, _ = step(state, put(tiny.batch(k), np.arange(tiny.ROWS), tiny.ROWS, sharding))
+        assert step._cache_size() == 1
+        ends.append(state)
+    for (path, leaf), (_, right) in zip(flatten(ends[1].params), flatten(ends[0].params), strict=True):
+        if not path.endswith("k/b"):  # which has no gradient: what it is scaled up from is rounding
+            np.testing.assert_allclose(leaf, right, atol=2e-4, err_msg=path)
+    for path, leaf in flatten(ends[1].opt):
+        if "mlp/up/w" in path or "mlp/down/w" in path:  # `v_row` is summed over the larger axis, the hidden one of both
+            axis = {"v_row": "fsdp", "v_col": "tensor", "v": None}[path.split("/")[2]]
+            assert leaf.sharding.spec == PartitionSpec(None, axis), path
 
 
 def check_mesh(rows: int = 8, accumulate: int = 1, **sizes: int) -> Sharding | None:

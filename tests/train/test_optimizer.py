@@ -1,5 +1,6 @@
 """What each optimizer does to a stack of layers is what it does to each layer alone."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -9,10 +10,11 @@ import optax
 import pytest
 
 from lm.core.errors import UserError
-from lm.core.param import Param, abstract, flatten
+from lm.core.param import Param, abstract, flatten, initialize
 from lm.model.moe import BalancedRouter
 from lm.train.config import default
 from lm.train.optimizer import TRANSFORMS, Optimizer, by_pattern, hyper_of
+from lm.zoo.build import FAMILIES, build
 from tests.train import tiny
 
 STEPS = 2
@@ -101,19 +103,62 @@ def test_the_first_matching_rule_counts():
 
 def test_rules_must_cover_every_parameter():
     spec = abstract(spec_of(4, 6))
-    with pytest.raises(UserError, match=r"no rule of config\.optimizer\.decay covers alone: add"):
-        by_pattern((("norm|tall|token|wide|experts", 0.0),), spec, "decay")
+    with pytest.raises(UserError, match=r"no rule of config\.optimizer\.rates covers alone: add"):
+        by_pattern((("norm|tall|token|wide|experts", 0.0),), spec, "rates")
     for broken in ((("(", 1.0),), (("a", "b"),), (("a",),), (1,)):
         with pytest.raises(UserError, match=r"is no list of \(pattern, number\)"):
-            by_pattern(broken, spec, "decay")
+            by_pattern(broken, spec, "rates")
 
 
-def test_default_decay_spares_norms_biases_and_positions():
-    optimizer = Optimizer.of(default().optimizer, tiny.dense().spec(), 10)
-    spared = {path for path, v in flatten(optimizer.decay) if v == 0}
-    assert spared and spared != {path for path, _ in flatten(optimizer.decay)}
+@pytest.mark.parametrize("family", sorted(name for name, family in FAMILIES.items() if family.sizes))
+def test_default_decay_follows_what_a_parameter_is(family):
+    """Of every family: weights decay, gains and biases (of attention scores, too) do not, nor does a table of
+    positions."""
+    model = build({"family": family, "size": next(iter(FAMILIES[family].sizes))})
+    optimizer = Optimizer.of(default().optimizer, model.spec(), 10)
+    decay = dict(flatten(optimizer.decay))
     for path, p in flatten(optimizer.spec):
-        assert (path in spared) == (p.kind in ("norm", "bias") or "position" in path), path
+        assert decay[path] == (p.kind == "weight" and "embed/position" not in path), path
+
+
+def test_decay_by_pattern_comes_before_the_kind():
+    c = default().optimizer
+    c.decay = (("norm", 0.5), ("attention", 0.0))
+    optimizer = Optimizer.of(c, tiny.dense().spec(), 10)
+    for path, p in flatten(optimizer.spec):
+        share = dict(flatten(optimizer.decay))[path]
+        assert share == (0.5 if "norm" in path else 0.0 if "attention" in path else p.kind == "weight"), path
+
+
+SHAPES = {"square": (160, 160), "wide": (130, 192), "tall": (192, 130), "small": (96, 96), "vector": (256,)}
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("name", sorted(TRANSFORMS))
+def test_state_has_the_axes_along_which_it_varies(name, shape):
+    """A gradient that varies along one axis leaves a state that varies along the axis of that name, and no other."""
+    names = ("heads", "embed")[: len(shape)]
+    spec = {"a": {"w": Param((2, *shape), ("layers", *names))}, "w": Param(shape, names)}
+    optimizer = dataclasses.replace(tiny.trainer(tiny.dense(), name=name)[0].optimizer, spec=spec)
+    hyper = hyper_of(default().optimizer)
+    state_spec = optimizer.state_spec(hyper)
+    params = jax.tree.map(jnp.ones_like, initialize(spec, jax.random.key(0)))
+    state = optimizer.init(params, hyper)
+    assert jax.tree.map(lambda p: p.shape, state_spec) == jax.tree.map(lambda x: x.shape, state)
+    for axis in names:
+
+        def slope(x, p, axis=axis):  # of few values: nothing is lost where they are summed
+            at = p.axes.index(axis)
+            return jnp.broadcast_to(jnp.arange(x.shape[at]).reshape(-1, *[1] * (x.ndim - at - 1)) % 3 + 1.0, x.shape)
+
+        grads = jax.tree.map(slope, params, spec)
+        _, after = TRANSFORMS[name](hyper, spec).update(grads, state, params)
+        varies = [(x, p) for x, p in zip(jax.tree.leaves(after), jax.tree.leaves(state_spec), strict=True) if x.ndim]
+        for x, p in varies:
+            for at, size in enumerate(x.shape):
+                if size > 2 and p.axes[at] is not None:
+                    assert bool((jnp.ptp(x, axis=at) > 1e-6).any()) == (p.axes[at] == axis), (p, axis)
+        assert any(axis in p.axes for _, p in varies)
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])

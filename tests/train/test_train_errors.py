@@ -55,7 +55,7 @@ WRONG_KNOBS = {
     "optimizer.cooldown=1.5": r"config\.optimizer\.cooldown=1\.5 must be between 0 and 1",
     "optimizer.rates=(('heads', 0.0), ('.*', 1.0))": r"config\.optimizer\.rates: 'heads' is in no parameter's path; .*",
     "optimizer.rates=(('.*', 0.0),)": r"config\.optimizer\.rates freezes every parameter",
-    "optimizer.decay=(('norm', 0.0),)": r"no rule of config\.optimizer\.decay covers body/\S+: add \('\.\*', value\)",
+    "optimizer.rates=(('norm', 0.0),)": r"no rule of config\.optimizer\.rates covers body/\S+: add \('\.\*', value\)",
     "train.dtype=float64": r"config\.train\.dtype='float64' must be one of float32, bfloat16, float16",
     "train.steps=0": r"config\.train\.steps=0 must be at least 1",
     "train.accumulate=3": r"config\.data\.batch_size=8 is no multiple of config\.train\.accumulate=3: change",
