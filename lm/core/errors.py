@@ -3,18 +3,37 @@
 import contextlib
 import difflib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 
 
 class UserError(ValueError):
     """Bad input (a path, a knob, a mesh, a checkpoint ...). The message is one line and ends in the remedy."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the known name closest to `name`, else the list of known names."""
+NEAR = 0.7  # share of letters in common, in order; "jamba" and "mbart" have 0.6
+
+
+def nearest(name: str, known: Iterable[str], others: Container[str] = ()) -> str:
+    """`; did you mean 'x'?` for the known name closest to `name`, where one is near enough to be what was meant; else
+    the list of known names. `others` are names of other things, which are no slips however near they are."""
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known) or 'none'}"
+    close = "" if name in others else max(known, key=lambda k: (_alike(k, name), k), default="")
+    if close and (_alike(close, name) >= NEAR or _slip(name, close)):
+        return f"; did you mean {close!r}?"
+    return f"; known: {', '.join(known) or 'none'}"
+
+
+def _alike(a: str, b: str) -> float:
+    return difflib.SequenceMatcher(None, a, b).ratio()
+
+
+def _slip(a: str, b: str) -> bool:
+    """Whether one name begins the other, or they differ by one letter changed or two swapped."""
+    a, b = sorted((a, b), key=len)
+    differing = [i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y]
+    if len(a) < len(b):
+        return len(a) > 2 and b.startswith(a)
+    return len(differing) < 2 or (len(differing) == 2 and sorted(a) == sorted(b))
 
 
 @contextlib.contextmanager

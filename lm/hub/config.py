@@ -12,6 +12,7 @@ from lm.model.heads import Head
 from lm.model.mlp import MLP, GatedMLP
 from lm.zoo.build import DIALECTS, FAMILIES, build
 from lm.zoo.dialect import Class, Dialect
+from lm.zoo.elsewhere import ELSEWHERE
 from lm.zoo.names import Table
 
 
@@ -67,16 +68,18 @@ def spelling(config: Mapping[str, Any]) -> Spelling:
 def _check_whole(config: Mapping[str, Any]) -> None:
     """Raise `UserError` for a model of text and more, whose text model is described within."""
     kind, inner = config.get("model_type"), config.get("text_config")
-    if kind not in DIALECTS and isinstance(inner, Mapping):
+    if str(kind) not in DIALECTS and isinstance(inner, Mapping):
+        what = inner.get("model_type")
+        remedy = "neither is its text model" if str(what) not in DIALECTS else "save its text model"
         raise UserError(
-            f"model_type={kind!r} is a model of more than text, which is not supported: save its text model "
-            f"(text_config, model_type={inner.get('model_type')!r}) in a folder of its own"
+            f"model_type={kind!r} is a model of more than text, which is not supported: {remedy} (text_config, "
+            f"model_type={what!r})" + (" in a folder of its own" if str(what) in DIALECTS else "")
         )
 
 
 def _dialect(model_type: Any) -> Dialect:
     if not isinstance(model_type, str) or model_type not in DIALECTS:
-        raise UserError(f"model_type={model_type!r} is not supported{nearest(str(model_type), DIALECTS)}")
+        raise UserError(f"model_type={model_type!r} is not supported{nearest(str(model_type), DIALECTS, ELSEWHERE)}")
     return DIALECTS[model_type]
 
 

@@ -18,6 +18,7 @@ from lm.core.errors import UserError, main_errors, nearest
 from lm.core.param import count
 from lm.zoo import show
 from lm.zoo.build import FAMILIES, build
+from lm.zoo.elsewhere import ELSEWHERE
 
 
 def main(argv: list[str]) -> None:
@@ -30,7 +31,7 @@ def main(argv: list[str]) -> None:
     if len(names) > 2 or (flags and len(names) < 2):
         raise UserError("give a family and one of its sizes: python -m lm.zoo FAMILY SIZE [--json]")
     if names and names[0] not in FAMILIES:
-        raise UserError(f"family {names[0]!r} is unknown{nearest(names[0], FAMILIES)}")
+        raise UserError(f"family {names[0]!r} is unknown{nearest(names[0], FAMILIES, ELSEWHERE)}")
     if flags:
         print(json.dumps(to_dict(build(chosen(*names))), indent=2))
         return
@@ -54,7 +55,7 @@ def chosen(name: str, size: str) -> dict[str, str]:
         print(f"{name} {size}: taken for {versions[0]}{also}", file=sys.stderr)
         size = versions[0]
     if size not in known:
-        close = [s for s in known if size.lower() in s] or difflib.get_close_matches(size, known, n=3, cutoff=0.4)
+        close = [s for s in known if size.lower() in s] or difflib.get_close_matches(size, known, n=3, cutoff=0.6)
         hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else f"; there are {', '.join(known)}"
         raise UserError(f"{name} has no size {size!r}{hint}")
     return {"family": name, "size": size}

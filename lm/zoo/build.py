@@ -69,6 +69,7 @@ from lm.zoo import (
     yalm,
 )
 from lm.zoo.dialect import Dialect
+from lm.zoo.elsewhere import ELSEWHERE
 from lm.zoo.family import Family
 
 MODULES = (
@@ -165,7 +166,7 @@ def knobs(family: str, **given: Any) -> ConfigDict:
 def _known(name: Any, size: Any) -> Family:
     """The family of that name, which has the size. Raises `UserError`."""
     if name not in FAMILIES:
-        raise UserError(f"model.family={name!r} is unknown{nearest(str(name), FAMILIES)}")
+        raise UserError(f"model.family={name!r} is unknown{nearest(str(name), FAMILIES, ELSEWHERE)}")
     if size is not None and size not in FAMILIES[name].sizes:
         raise UserError(f"model.size={size!r} is no size of {name}{nearest(str(size), FAMILIES[name].sizes)}")
     return FAMILIES[name]
