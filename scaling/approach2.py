@@ -108,13 +108,19 @@ def fit(
     return Fit(tuple(curves), used, params, tokens, loss_law, keep_edges)
 
 
-def bootstrap(fitted: Fit, *, resamples: int = 100, seed: int = 0) -> tuple[PowerLaw, PowerLaw]:
+NOTHING_FREE = "no intervals: three runs fix a parabola; more sizes or seeds show how far to trust it"
+
+
+def bootstrap(fitted: Fit, *, resamples: int = 100, seed: int = 0) -> tuple[PowerLaw, PowerLaw] | None:
     """N_opt(C) and D_opt(C) refitted to runs drawn with replacement within each used budget, as power laws of
-    arrays [resamples]; fewer where a draw leaves fewer than two minima.
+    arrays [resamples]; fewer where a draw leaves fewer than two minima. None where some budget's parabola is fixed by
+    its runs, of which every draw that has a parabola has the same one (see `NOTHING_FREE`).
 
     A budget's runs are drawn again while they have fewer than three sizes. Each draw leaves budgets out by
     the fit's own rule: a minimum extrapolated from a lopsided draw can be off by orders of magnitude.
     """
+    if any(len(np.unique(np.stack([c.N, c.D, c.loss], axis=1), axis=0)) <= 3 for c in fitted.used):
+        return None
     rng = np.random.default_rng(seed)
     laws = []
     for _ in range(resamples):

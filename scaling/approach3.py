@@ -15,13 +15,17 @@ float64 solves carries every start, or every bootstrap resample, at once.
 from dataclasses import astuple, dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from lm.core.errors import UserError
 
 from .laws import Array, Chinchilla
 
 FAR_STARTS = 2  # of each bootstrap resample, besides the fit itself
+POINTS = 6  # distinct (N, D) at least: one more than the law has constants
+APART = (
+    0.03  # share of their spread in log N, log D that runs must have off a line: else a term can stand for the other
+)
 MAX_STEPS = 500
 CHUNK = 1 << 15  # problems x runs carried at once: about what stays in cache
 
@@ -45,6 +49,25 @@ def huber(r: ArrayLike, delta: float) -> Array:
     return np.where(r <= delta, 0.5 * r**2, delta * (r - 0.5 * delta))
 
 
+@dataclass(frozen=True)
+class Line:
+    """The straight line through runs in log N and log D, D ~ N^slope: within what `factor` of it they all lie in D (or
+    in N, where it is steep), and what `share` of their spread along it that is."""
+
+    slope: float
+    factor: float
+    share: float
+
+
+def line_of(N: ArrayLike, D: ArrayLike) -> Line:
+    xy = np.log(np.stack([N, D], axis=1).astype(np.float64))
+    xy -= xy.mean(axis=0)
+    _, _, ((along, up), across) = np.linalg.svd(xy, full_matrices=False)
+    off, spread = np.ptp(xy @ across), np.ptp(xy @ [along, up])
+    slope = float(up / along) if along else np.inf
+    return Line(slope, float(np.exp(off / np.abs(across).max())), float(off / spread) if spread else 0.0)
+
+
 def objective(law: Chinchilla, N: ArrayLike, D: ArrayLike, loss: ArrayLike, delta: float = 1e-3) -> float:
     """The sum over runs of Huber_delta of the error in log loss: what `fit` minimises, for comparing any two
     laws."""
@@ -54,7 +77,8 @@ def objective(law: Chinchilla, N: ArrayLike, D: ArrayLike, loss: ArrayLike, delt
 def fit(N: ArrayLike, D: ArrayLike, loss: ArrayLike, *, delta: float = 1e-3, starts: int = 128, seed: int = 0) -> Fit:
     """The best law found from `starts` random starts; N, D, loss are [runs], positive.
 
-    Raises `UserError` for too few runs to determine five constants.
+    Raises `UserError` for runs that cannot determine five constants: too few, or with N and D that cannot be told
+    apart.
     """
     data = _Centred(N, D, loss)
     data.check_identified()
@@ -77,18 +101,26 @@ def bootstrap(
     resamples: int = 100,
     groups: ArrayLike | None = None,
     seed: int = 0,
-) -> Chinchilla:
+) -> Chinchilla | None:
     """Refit runs drawn with replacement; returns the laws as one `Chinchilla` of arrays [resamples].
 
     Each resample starts from the fit and from `FAR_STARTS` random points. `groups` [runs] names the training
     run that a row belongs to when several rows are checkpoints of one: those are drawn together, since alone
-    they would make the intervals far too narrow.
+    they would make the intervals far too narrow. A draw that lacks the points to determine the law is drawn again;
+    None where no other draw than the runs themselves has them (see `NOTHING_FREE`).
     """
     data = _Centred(N, D, loss)
     rng = np.random.default_rng(seed)
     _, group = np.unique(np.arange(data.runs) if groups is None else np.asarray(groups), return_inverse=True)
     count = int(group.max()) + 1
-    weights = rng.multinomial(count, np.full(count, 1 / count), size=resamples)[:, group].astype(np.float64)
+    if max(data.points(group != g) for g in range(count)) < POINTS:
+        return None
+    weights = np.empty((resamples, data.runs))
+    for i in range(resamples):
+        while True:
+            weights[i] = rng.multinomial(count, np.full(count, 1 / count))[group]
+            if data.points(weights[i] > 0) >= POINTS:
+                break
     p0 = np.concatenate(
         [
             np.tile(data.parameters(fitted.law), (resamples, 1)),
@@ -100,6 +132,12 @@ def bootstrap(
     return data.law(p.reshape(-1, resamples, 5)[best, np.arange(resamples)].T)
 
 
+NOTHING_FREE = (
+    f"no intervals: without any one of its runs the law has fewer than {POINTS} pairs of params and tokens, so that "
+    "nothing is free to vary; more runs show how far to trust it"
+)
+
+
 class _Centred:
     """The runs in logs, with log N and log D measured from their means, which decorrelates A from alpha and B
     from beta: x, y, z [runs] are log N - mean, log D - mean, log loss."""
@@ -109,6 +147,7 @@ class _Centred:
         self.x_mean, self.y_mean = x.mean(), y.mean()
         self.x, self.y = x - self.x_mean, y - self.y_mean
         self.runs = len(self.z)
+        _, self.places = np.unique(np.stack([x, y], axis=1), axis=0, return_inverse=True)
 
     def law(self, p: Array) -> Chinchilla:
         """The law of centred parameters [5] or [5, ...]."""
@@ -126,12 +165,32 @@ class _Centred:
         terms = self.z.min() + rng.uniform(-4, 0, (count, 3))
         return np.concatenate([terms, rng.uniform(0.05, 1.5, (count, 2))], axis=1)
 
+    def points(self, some: NDArray[np.bool_]) -> int:
+        """How many distinct pairs of N and D these runs have."""
+        return len(np.unique(self.places[some]))
+
     def check_identified(self) -> None:
-        if self.runs < 6:
+        if self.runs < POINTS:
             raise UserError(f"{self.runs} runs cannot determine E, A, B, alpha and beta; approach 3 needs six or more")
         for name, v in (("params", self.x), ("tokens", self.y)):
             if (distinct := len(np.unique(v))) < 3:
                 raise UserError(f"the runs have {distinct} distinct {name}; an exponent and E need three or more")
+        line = line_of(np.exp(self.x), np.exp(self.y))
+        if line.share < APART:
+            raise UserError(
+                f"N and D cannot be told apart: all runs lie within a factor of {line.factor:.3g} of D ~ "
+                f"N^{line.slope:.2f}{self._like(line.slope)}; add runs with other D at the same N"
+            )
+        if (points := len(np.unique(self.places))) < POINTS:
+            raise UserError(
+                f"the runs have {points} distinct pairs of params and tokens, which cannot determine E, A, B, alpha "
+                "and beta; approach 3 needs six or more"
+            )
+
+    def _like(self, slope: float) -> str:
+        if abs(slope - 1) < 0.02:
+            return f" (one ratio D/N = {np.exp(self.y_mean - self.x_mean):.3g})"
+        return " (one compute budget)" if abs(slope + 1) < 0.02 else ""
 
     def evaluate(self, p: Array, weights: Array, delta: float) -> tuple[Array, Array, Array]:
         """For p [P, 5] and weights [P, runs]: the objective [P], residuals [P, runs], and what share of the

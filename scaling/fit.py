@@ -4,12 +4,12 @@ compute.
   python -m scaling.fit RUNS.csv                       parametric fit (approach 3), with a bootstrap
   python -m scaling.fit RUNS.csv --approach=2          isoFLOP parabolas (approach 2)
   python -m scaling.fit runs.jsonl --compute=1e21,1e22 --bootstrap=1000
-  python -m scaling.fit RUNS.csv --columns=loss=c4_loss,budget=flop_budget --where=dataset=c4,seed=0
+  python -m scaling.fit RUNS.csv --columns=loss=c4_loss,budget=flop_budget --where=dataset=c4,finished=true
 
-RUNS is a CSV with a header, or JSON lines as a sweep writes them: one finished training run a row, with
-columns `params`, `loss` (nats per token) and `tokens` or `flops` (either is made from the other by C = 6 N
-D); approach 2 also reads `budget`. Other columns are ignored. Prints the fit, and writes fit.json and fit.png
-into --out.
+RUNS is a table: CSV with a header (commas, semicolons or tabs), JSON lines as a sweep writes them, a JSON array,
+or Parquet; compressed or not. One finished training run a row, with columns `params`, `loss` (nats per token) and
+`tokens` or `flops` (either is made from the other by C = 6 N D); approach 2 also reads `budget`. Other columns are
+ignored. Prints the fit, and writes fit.json and fit.png into --out.
 
 Which approach? Approach 3 takes runs of any shape, and gives the floor E and losses off the optimum. Approach
 2 takes groups of runs that share a compute budget, and assumes less. Where both apply, disagreement measures
@@ -31,7 +31,9 @@ from lm.core.errors import UserError, main_errors, nearest
 from . import approach2, approach3, plots, report
 from .records import Runs, read_runs
 
-USAGE = "usage: python -m scaling.fit RUNS.csv|RUNS.jsonl [flags]"
+USAGE = "usage: python -m scaling.fit RUNS.csv|RUNS.jsonl|RUNS.parquet [flags]"
+
+FEWEST = 10  # resamples of which percentiles are taken
 
 
 def define_flags() -> flags.FlagValues:
@@ -45,10 +47,10 @@ def define_flags() -> flags.FlagValues:
     )
     one_of("approach", "3", ["2", "3"], "2: isoFLOP parabolas; 3: parametric law.", flag_values=f)
     names("columns", [], "Our names for the file's columns: loss=c4_loss,budget=flop_budget.", flag_values=f)
-    conditions = "NAME (neither empty nor zero), NAME=VALUE, NAME!=VALUE"
+    conditions = "NAME (neither empty, zero nor false), NAME=VALUE, NAME!=VALUE (true, false; null: empty)"
     names("where", [], f"Keep rows that pass every condition: {conditions}.", flag_values=f)
     names("compute", [], "FLOPs to plan for (default: those of the largest run, 10x, 100x).", flag_values=f)
-    integer("bootstrap", 100, "Resamples of the runs for the intervals; 0: none.", 0, flag_values=f)
+    integer("bootstrap", 100, "Resamples of the runs for the intervals, 10 or more; 0: none.", 0, flag_values=f)
     number("interval", 95.0, "Percent of the resamples that an interval holds.", 1.0, 99.9, flag_values=f)
     grouped = "Approach 3: column that names a row's run, when runs have several rows; resampled together."
     flags.DEFINE_string("run", "", grouped, flag_values=f)
@@ -78,9 +80,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             return
         if len(paths) != 1:
             raise UserError(f"give one file of runs, not {len(paths)}; {USAGE}")
-        path = Path(paths[0])
-        runs = read_runs(path, columns=dict(_renaming(pair) for pair in args.columns), where=args.where)
+        if 0 < args.bootstrap < FEWEST:
+            raise UserError(f"--bootstrap={args.bootstrap} resamples give no intervals: give 0, or {FEWEST} or more")
+        path = Path(paths[0]).expanduser()
+        odd: list[str] = []
+        columns = dict(_renaming(pair) for pair in args.columns)
+        runs = read_runs(path, columns=columns, where=args.where, tell=odd.append)
         found, figure = (_parametric if args.approach == "3" else _isoflop)(runs, path.name, args)
+        found["notes"][:0] = odd
         print(report.text(found))
         if args.out:
             _write(found, figure, Path(args.out))
@@ -98,6 +105,9 @@ def _parametric(runs: Runs, name: str, args: flags.FlagValues) -> tuple[report.R
         groups = runs[args.run] if args.run else None
         resampled = approach3.bootstrap(*data, fitted, resamples=args.bootstrap, groups=groups, seed=args.seed)
     found = report.parametric(fitted, resampled, compute, level=args.interval, source=name)
+    found["notes"] += report.doubts_of_law(fitted.law, *data)
+    if args.bootstrap and resampled is None:
+        found["notes"].append(approach3.NOTHING_FREE)
     counted = float(np.median(runs["flops"] / nominal))
     if abs(counted - 1) > 0.05:
         found["notes"].append(f"the median run's flops are {counted:.3g} x 6 N D; sizes below are for C = 6 N D")
@@ -129,6 +139,10 @@ def _isoflop(runs: Runs, name: str, args: flags.FlagValues) -> tuple[report.Repo
     fitted = approach2.fit(*data, nearest=args.nearest, keep_edges=args.keep_edges)
     resampled = approach2.bootstrap(fitted, resamples=args.bootstrap, seed=args.seed) if args.bootstrap else None
     found = report.isoflop(fitted, resampled, compute, level=args.interval, source=name)
+    if args.bootstrap and resampled is None:
+        found["notes"].append(approach2.NOTHING_FREE)
+    elif resampled is not None and (lost := args.bootstrap - np.size(resampled[0].exponent)):
+        found["notes"].append(f"{lost} of {args.bootstrap} resamples have fewer than two minima and are left out")
     if not kept.all():
         found["notes"].append(f"{(~kept).sum()} runs have no budget and are left out")
     title = f"{name}: isoFLOP profiles"

@@ -1,15 +1,14 @@
 """Run records: what a sweep writes (one JSON object a line, `runs.jsonl`) and what a fit reads (that, or any
-CSV).
+table).
 
 A record is a flat object. `RECORD` lists the keys every record has; a sweep adds its own (budget, seed, shape
 and optimizer knobs ...), and readers ignore what they do not use.
 """
 
-import csv
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import numpy as np
 from lm.core.errors import UserError, nearest
 
 from .laws import FLOPS_PER_PARAM_TOKEN
+from .tables import BOOLEANS, Row, number_of, read_rows
 
 RECORD = {
     "params": "parameters, of which one token meets all (mixture of experts: the active ones)",
@@ -31,7 +31,7 @@ POSITIVE = ("params", "tokens", "flops", "loss")
 UNIFORM = ("loss_unit", "flops_convention")  # values that cannot be mixed in one fit
 
 Runs = dict[str, np.ndarray]
-Row = tuple[int, dict[str, Any]]  # (line number in the file, cells)
+Tell = Callable[[str], None]
 
 
 def append_run(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
@@ -49,21 +49,31 @@ def append_run(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
         f.write(json.dumps(dict(record)) + "\n")
 
 
+def unsaid(note: str) -> None:
+    """Nobody is told."""
+
+
 def read_runs(
-    path: str | os.PathLike[str], *, columns: Mapping[str, str] | None = None, where: Sequence[str] = ()
+    path: str | os.PathLike[str],
+    *,
+    columns: Mapping[str, str] | None = None,
+    where: Sequence[str] = (),
+    tell: Tell = unsaid,
 ) -> Runs:
-    """Read runs from .csv or .jsonl into columns of one length: float64, or str where a cell is not a number.
+    """Read the runs of a table (see `scaling.tables`) into columns of one length: float64, or str where a cell is
+    neither a number nor a boolean.
 
     `columns` maps our names to the file's ({"loss": "loss_c4_val"}); `where` keeps the rows that pass every
-    condition: "name" (neither empty nor zero), "name=value" or "name!=value". Of `tokens` and `flops` one may
-    be absent and is then made from C = 6 N D. An empty number is nan, and an error in `params`, `tokens`,
-    `flops` or `loss`.
+    condition: "name" (neither empty, zero nor false), "name=value" or "name!=value", where a value may be a text, a
+    number, true, false, or null for an empty cell. Of `tokens` and `flops` one may be absent and is then made from C =
+    6 N D. An empty number is nan, and an error in `params`, `tokens`, `flops` or `loss`. `tell` gets lines about what
+    is odd, but no error.
 
     Raises `UserError` for a missing file, a malformed line, a missing column, a value that is not a positive
     number, runs whose loss units or FLOP conventions differ, or no rows left.
     """
     path = Path(path)
-    rows = _read_rows(path)
+    rows = read_rows(path)
     if not rows:
         raise UserError(f"{path} has no runs; it needs one row for each training run")
     names = list(dict.fromkeys(name for _, cells in rows for name in cells))
@@ -74,7 +84,7 @@ def read_runs(
             cells[ours] = cells.get(theirs)
     names = list(dict.fromkeys([*names, *(columns or {})]))
     for condition in where:
-        rows = _filter(rows, condition, names, path)
+        rows = _filter(rows, condition, names, path, tell)
     for need in ("params", "loss"):
         if need not in names:
             remedy = f"rename one with --columns={need}=NAME{nearest(need, names)}"
@@ -96,85 +106,78 @@ def read_runs(
         runs["tokens"] = runs["flops"] / (FLOPS_PER_PARAM_TOKEN * runs["params"])
     if "flops" not in runs:
         runs["flops"] = FLOPS_PER_PARAM_TOKEN * runs["params"] * runs["tokens"]
+    _tell_copies(runs, [where for where, _ in rows], tell)
     return runs
 
 
-def _read_rows(path: Path) -> list[Row]:
-    readers = {".csv": _read_csv, ".jsonl": _read_jsonl}
-    if path.suffix not in readers:
-        raise UserError(f"{path} is neither .csv nor .jsonl; runs are read from those two formats")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"no file {path}; give the CSV or JSON-lines file of the runs") from None
-    except (OSError, UnicodeDecodeError) as e:
-        raise UserError(f"cannot read {path} as text: {e}") from e
-    return readers[path.suffix](text, path)
-
-
-def _read_csv(text: str, path: Path) -> list[Row]:
-    reader = csv.reader(text.splitlines())
-    header = [name.strip() for name in next(reader, [])]
-    rows: list[Row] = []
-    for cells in reader:
-        if not cells:
-            continue
-        if len(cells) != len(header):
-            raise UserError(
-                f"{path} line {reader.line_num} has {len(cells)} cells where the header has {len(header)}; "
-                "mend or remove the line"
-            )
-        rows.append((reader.line_num, dict(zip(header, map(_cell, cells), strict=True))))
-    return rows
-
-
-def _cell(text: str) -> float | str | None:
-    text = text.strip()
-    try:
-        return float(text) if text else None
-    except ValueError:
-        return text
-
-
-def _read_jsonl(text: str, path: Path) -> list[Row]:
-    rows: list[Row] = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as e:
-            raise UserError(f"{path} line {number} is not JSON ({e.msg}); mend or remove the line") from e
-        if not isinstance(record, dict):
-            raise UserError(f"{path} line {number} is a JSON {type(record).__name__}; each line must be one object")
-        rows.append((number, {k: json.dumps(v) if isinstance(v, dict | list) else v for k, v in record.items()}))
-    return rows
-
-
-def _filter(rows: list[Row], condition: str, names: list[str], path: Path) -> list[Row]:
+def _filter(rows: list[Row], condition: str, names: list[str], path: Path, tell: Tell) -> list[Row]:
     name, _, wanted = condition.partition("=")
     negate, name = name.endswith("!"), name.removesuffix("!")
     if name not in names:
         raise UserError(f"--where={condition}: {path} has no column {name!r}{nearest(name, names)}")
+    values = [cells.get(name) for _, cells in rows]
     if "=" in condition:
-        kept = [row for row in rows if (row[1].get(name) == _cell(wanted)) != negate]
+        hits = [_is(value, wanted) for value in values]
+        if not any(hits):
+            said = f"--where={condition} {'leaves out' if negate else 'keeps'} no run; {name} is one of {_seen(values)}"
+            if not negate or not _could_be(wanted, values):
+                raise UserError(said)
+            tell(said)
+        kept = [row for row, hit in zip(rows, hits, strict=True) if hit != negate]
     else:
-        kept = [row for row in rows if row[1].get(name)]  # neither empty nor zero
+        kept = [row for row, value in zip(rows, values, strict=True) if value and value == value]  # nan is empty too
     if not kept:
-        seen = sorted({str(cells.get(name)) for _, cells in rows})
-        shown = ", ".join(seen[:8]) + (" ..." if len(seen) > 8 else "")
-        raise UserError(f"--where={condition} keeps no run; {name} is one of {shown}")
+        raise UserError(f"--where={condition} keeps no run; {name} is one of {_seen(values)}")
     return kept
 
 
+def _is(value: Any, wanted: str) -> bool:
+    """Whether a cell is what a condition's text says, as a value of its own kind."""
+    if value is None:
+        return wanted in ("", "null")
+    if isinstance(value, bool):
+        return BOOLEANS.get(wanted.lower()) is value
+    if isinstance(value, int | float):
+        number = number_of(wanted)
+        return number is not None and (value == number or (value != value and number != number))
+    return str(value) == wanted
+
+
+def _could_be(wanted: str, values: list[Any]) -> bool:
+    """Whether a column might hold what a condition's text says, by the kind of its values."""
+    if wanted in ("", "null") or any(isinstance(v, str) for v in values):
+        return True
+    kinds = {isinstance(v, bool) for v in values if v is not None}
+    return (True in kinds and wanted.lower() in BOOLEANS) or (False in kinds and number_of(wanted) is not None)
+
+
+def _seen(values: list[Any]) -> str:
+    """Some of the values of a column, as a condition would say them."""
+    seen = sorted({json.dumps(v) if isinstance(v, bool | None) else str(v) for v in values})
+    return ", ".join(seen[:8]) + (" ..." if len(seen) > 8 else "")
+
+
+def _tell_copies(runs: Runs, where: list[str], tell: Tell) -> None:
+    """Rows with the same params, tokens and loss, to the last digit, are one run that stands there twice."""
+    first: dict[tuple[float, ...], str] = {}
+    copies = []
+    for i, key in enumerate(zip(runs["params"], runs["tokens"], runs["loss"], strict=True)):
+        if first.setdefault(key, where[i]) != where[i]:
+            copies.append(f"{where[i]} that of {first[key]}")
+    if copies:
+        tell(
+            f"rows that repeat the params, tokens and loss of another: {len(copies)} ({copies[0]}); they count twice, "
+            "and make intervals too narrow"
+        )
+
+
 def _check_positive(rows: list[Row], name: str, path: Path) -> None:
-    for line, cells in rows:
+    for where, cells in rows:
         value = cells.get(name)
-        if not isinstance(value, int | float) or not (0 < value < math.inf):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not (0 < value < math.inf):
             shown = "empty" if value is None else repr(value)
             raise UserError(
-                f"{path} line {line}: {name} is {shown}, not a positive number; "
-                "mend the row or leave it out with --where"
+                f"{path} {where}: {name} is {shown}, not a positive number; mend the row or leave it out with --where"
             )
 
 

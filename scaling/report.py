@@ -7,9 +7,15 @@ from typing import Any
 import numpy as np
 
 from . import approach2, approach3
-from .laws import Chinchilla, Value
+from .laws import Array, Chinchilla, Value
 
 Report = dict[str, Any]
+
+# Below these spans (largest over smallest) an exponent hardly shows; published fits have a hundred times and more.
+NARROW = 4.0  # of params, of tokens, of budgets
+NARROW_PROFILE = 1.5  # of params at one budget
+HARDLY_APART = 0.15  # share of their spread that runs have off a line in log N and log D
+NO_FLOOR = 0.01  # share of the least loss, below which a term of the law is as good as zero
 
 
 def parametric(
@@ -24,6 +30,7 @@ def parametric(
     of the resampled laws. Resamples without a frontier (see `with_frontier`) count in no interval, but are
     counted."""
     kept = None if resampled is None else with_frontier(resampled)
+    kept = None if kept is None or np.size(kept.alpha) < 2 else kept  # one draw spans no interval
     a, b = fitted.law.exponents
     report: Report = {
         "approach": 3,
@@ -56,11 +63,11 @@ def isoflop(
     source: str,
 ) -> Report:
     """Each budget's minimum, the power laws through them and the compute-optimal sizes at `compute`."""
-    draws = None if resampled is None or not np.size(resampled[0].exponent) else resampled
+    draws = None if resampled is None or np.size(resampled[0].exponent) < 2 else resampled  # one spans no interval
     report: Report = {
         "approach": 2,
         "source": source,
-        "notes": [],
+        "notes": _doubts_of_profiles(fitted),
         "runs": sum(len(c.N) for c in fitted.curves),
         "budgets": [
             {
@@ -87,6 +94,34 @@ def isoflop(
         report["intervals"] = {key: _interval(law.exponent, level) for key, law in zip("ab", draws, strict=True)}
     report["optimal"] = [_isoflop_plan(fitted, draws, C, level) for C in compute]
     return report
+
+
+def doubts_of_law(law: Chinchilla, N: Array, D: Array, loss: Array) -> list[str]:
+    """What the runs hardly show: exponents over narrow ranges, N and D apart from one another, terms of the law."""
+    notes = [
+        f"{name} span only {span:.3g}x (100x is usual): {exponent} is hardly determined"
+        for name, v, exponent in (("params", N, "alpha"), ("tokens", D, "beta"))
+        if (span := float(v.max() / v.min())) < NARROW
+    ]
+    line = approach3.line_of(N, D)
+    if line.share < HARDLY_APART:
+        near = f"within a factor of {line.factor:.3g} of D ~ N^{line.slope:.2f}"
+        notes.append(f"N and D are hardly told apart: all runs lie {near}")
+    terms = {"E": law.E, "A / N^alpha": (law.A / N**law.alpha).max(), "B / D^beta": (law.B / D**law.beta).max()}
+    gone = [name for name, term in terms.items() if term < NO_FLOOR * loss.min()]
+    return notes + [f"{name} is next to nothing: these runs do not show that term" for name in gone]
+
+
+def _doubts_of_profiles(fitted: approach2.Fit) -> list[str]:
+    budgets = [c.budget for c in fitted.used]
+    notes = []
+    if (span := max(budgets) / min(budgets)) < NARROW:
+        notes.append(f"budgets span only {span:.3g}x (100x is usual): the exponents are hardly determined")
+    narrow = [c for c in fitted.used if c.N.max() / c.N.min() < NARROW_PROFILE]
+    if narrow:
+        shown = ", ".join(f"{c.budget:.4g} ({c.N.max() / c.N.min():.3g}x)" for c in narrow[:4])
+        notes.append(f"params span too little to trust a minimum at budget {shown}; 4x or more is usual")
+    return notes
 
 
 def with_frontier(laws: Chinchilla) -> Chinchilla | None:

@@ -69,12 +69,11 @@ def fit(runs: Path) -> None:
 
     columns = read_runs(runs, where=["loss"])
     fitted = approach2.fit(*(columns[key] for key in ("params", "tokens", "loss", "budget")))
-    # Of three runs every resample that has a parabola has the same one: no interval could be drawn from them.
-    resampled = approach2.bootstrap(fitted) if all(len(c.N) > 3 for c in fitted.used) else None
+    resampled = approach2.bootstrap(fitted)
     largest = float(columns["budget"].max())
     found = report.isoflop(fitted, resampled, [largest, 10 * largest], level=95, source=str(runs))
     if resampled is None:
-        found["notes"].append("no intervals: three runs fix a parabola; more sizes or seeds show how far to trust it")
+        found["notes"].append(approach2.NOTHING_FREE)
     if len(np.unique(columns["budget"])) < 4:
         found["notes"].append("few budgets: the exponents are rough")
     print(report.text(found))

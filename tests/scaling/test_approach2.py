@@ -72,6 +72,17 @@ def test_profiles_that_determine_nothing():
         approach2.fit(N, D, -loss + 10, C)
 
 
+def test_no_interval_where_runs_fix_the_parabola():
+    three = profiles(EPOCH, offsets=np.linspace(-0.7, 0.7, 3))
+    assert approach2.bootstrap(approach2.fit(*three)) is None
+    assert approach2.bootstrap(approach2.fit(*(np.tile(v, 2) for v in three))) is None  # the same ones twice
+    assert approach2.bootstrap(approach2.fit(*profiles(EPOCH, offsets=np.linspace(-0.7, 0.7, 4)))) is not None
+    seeds = [np.tile(v, 2) for v in three]
+    seeds[2] = seeds[2] * (1 + 1e-3 * np.sin(np.arange(len(seeds[2]))))
+    drawn, _ = approach2.bootstrap(approach2.fit(*seeds), resamples=20)
+    assert np.ptp(drawn.exponent) > 0
+
+
 def test_loss_against_compute():
     C = np.geomspace(1e18, 1e22, 6)
     law = approach2.fit_loss(C, 1.8 + 900 * C**-0.155)

@@ -99,6 +99,40 @@ def test_runs_that_cannot_determine_the_constants():
         approach3.fit(N[:6], D[:6], loss[:6])
 
 
+@pytest.mark.parametrize(
+    ("slope", "ratio", "jitter", "named"),
+    [
+        (1.0, 20.0, 0.0, r"one ratio D/N = 20\)"),
+        (1.0, 20.0, 0.05, r"within a factor of 1\.\d+ of D ~ N\^1\.0"),
+        (0.5, 1e6, 0.0, r"D ~ N\^0\.50;"),
+        (-1.0, 1e20, 0.0, "one compute budget"),
+    ],
+)
+def test_n_and_d_that_cannot_be_told_apart(slope, ratio, jitter, named):
+    N = np.geomspace(1e7, 1e10, 12)
+    D = ratio * N**slope * (1 + jitter * np.random.default_rng(0).uniform(-1, 1, 12))
+    with pytest.raises(UserError, match=f"N and D cannot be told apart: .*{named}"):
+        approach3.fit(N, D, HOFFMANN.loss(N, D))
+
+
+def test_the_same_points_over_and_over_determine_nothing():
+    N, D = grid(1e8, 1e10, 1e9, 1e12)
+    N, D = (np.tile(v[[0, 8, 19, 30, 41]], 3) for v in (N, D))
+    with pytest.raises(UserError, match="5 distinct pairs of params and tokens"):
+        approach3.fit(N, D, HOFFMANN.loss(N, D))
+
+
+def test_no_interval_where_nothing_is_free():
+    """Runs without any of which five constants are not determined: every draw that has them is the same one."""
+    N, D = (v[[0, 3, 8, 19, 30, 41, 12]] for v in grid(1e8, 1e10, 1e9, 1e12))
+    loss = HOFFMANN.loss(N, D) * (1 + 0.01 * np.sin(np.arange(7)))
+    fitted = approach3.fit(N[:6], D[:6], loss[:6], starts=16)
+    assert approach3.bootstrap(N[:6], D[:6], loss[:6], fitted) is None
+    drawn = approach3.bootstrap(N, D, loss, fitted, resamples=10)
+    assert drawn is not None and len(np.unique(drawn.alpha)) > 1
+    assert approach3.bootstrap(N, D, loss, fitted, groups=np.zeros(7)) is None
+
+
 def test_published_constants_score_as_the_replication_found(chinchilla):
     assert approach3.objective(HOFFMANN, *chinchilla) == pytest.approx(1.23116e-3, abs=5e-9)
     assert approach3.objective(HOFFMANN_PRINTED, *chinchilla) == pytest.approx(4.12101e-3, abs=5e-9)

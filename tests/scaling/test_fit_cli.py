@@ -56,6 +56,44 @@ def test_isoflop(runs, tmp_path, capsys):
     assert (tmp_path / "fit.png").exists()
 
 
+def law_file(path, N, D, noise=0.0):
+    loss = EPOCH.loss(N, D) * (1 + noise * np.sin(np.arange(len(N))))
+    rows = zip(N, D, loss, np.round(6 * N * D, -15), strict=True)
+    path.write_text("\n".join(["params,tokens,loss,budget", *(",".join(map(repr, map(float, r))) for r in rows)]))
+    return str(path)
+
+
+def test_narrow_ranges_are_flagged(tmp_path, capsys):
+    N, D = (v.ravel() for v in np.meshgrid(np.geomspace(1e9, 1.2e9, 4), np.geomspace(1e10, 1.2e10, 4)))
+    run(law_file(tmp_path / "narrow.csv", N, D), "--bootstrap=0", "--starts=16", f"--out={tmp_path}")
+    printed = capsys.readouterr().out
+    assert "params span only 1.2x" in printed and "tokens span only 1.2x" in printed
+    assert len(json.loads((tmp_path / "fit.json").read_text())["notes"]) >= 2
+    N = np.geomspace(1e7, 1e10, 12)
+    D = 20 * N * np.tile([0.8, 1.25], 6)
+    run(law_file(tmp_path / "near.csv", N, D, 1e-3), "--bootstrap=0", "--starts=16", "--out=")
+    assert "N and D are hardly told apart: all runs lie within a factor of" in capsys.readouterr().out
+
+
+def test_narrow_profiles_are_flagged(tmp_path, capsys):
+    N = np.concatenate([EPOCH.optimal(C)[0] * np.linspace(0.9, 1.1, 5) for C in (1e20, 2e20)])
+    D = np.repeat([1e20, 2e20], 5) / (6 * N)
+    run(law_file(tmp_path / "narrow.csv", N, D), "--approach=2", "--bootstrap=0", "--out=")
+    printed = capsys.readouterr().out
+    assert "budgets span only 2x" in printed and "budget 1e+20 (1.22x), 2e+20 (1.22x)" in printed
+
+
+def test_no_interval_where_runs_fix_the_parabola(tmp_path, capsys):
+    N = np.concatenate([EPOCH.optimal(C)[0] * np.array([0.5, 1.1, 2]) for C in (1e20, 1e21)])
+    path = law_file(tmp_path / "runs.csv", N, np.repeat([1e20, 1e21], 3) / (6 * N))
+    run(path, "--approach=2", f"--out={tmp_path}")
+    printed = capsys.readouterr().out
+    assert "no intervals: three runs fix a parabola" in printed and "..." not in printed
+    assert json.loads((tmp_path / "fit.json").read_text())["intervals"] == {}
+    run(path, "--starts=16", "--out=")
+    assert "no intervals: without any one of its runs" in capsys.readouterr().out
+
+
 def test_nothing_is_written_without_out(runs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run(runs, "--columns=loss=c4", "--bootstrap=0", "--starts=16", "--out=")
@@ -77,6 +115,7 @@ def test_help_teaches(capsys):
         (["--columns=loss=c4", "--approach=2"], "did you mean 'flop_budget'"),
         (["--columns=loss=c4", "--compute=1e21,lots"], "--compute=lots"),
         (["--columns=loss=c4", "--where=params=1"], "keeps no run"),
+        (["--columns=loss=c4", "--bootstrap=1"], "give 0, or 10 or more"),
         (["--columns=loss=c4", "--run=name"], "--run=name"),
         (["--aproach=2"], "approach"),
         (["--approach=1"], "should be one of"),

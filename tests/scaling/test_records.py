@@ -1,5 +1,8 @@
 """Reading and writing run records, and what a bad file is told."""
 
+import gzip
+import json
+
 import numpy as np
 import pytest
 
@@ -64,6 +67,80 @@ def test_columns_and_conditions(tmp_path):
         read_runs(path, columns=columns, where=["kind=c"])
 
 
+ROWS = [{"params": 1.0 + i, "tokens": 2.0, "loss": 3.5, "done": i != 1, "seed": i % 2, "note": None} for i in range(4)]
+ROWS[2]["note"] = 'a, b;\u2028\n"c"'
+
+
+def written(path, suffix):
+    """The same runs in each format, as spreadsheets, pandas and databases write them."""
+    path = path / f"runs{suffix}"
+    name = suffix.removesuffix(".gz")
+    if name == ".parquet":
+        pq = pytest.importorskip("pyarrow.parquet")
+        pq.write_table(pytest.importorskip("pyarrow").Table.from_pylist(ROWS), path)
+        return path
+    if name in (".json", ".jsonl"):
+        text = (
+            json.dumps(ROWS, indent=1)
+            if name == ".json"
+            else "\n".join(json.dumps(r, ensure_ascii=False) for r in ROWS)
+        )
+    else:
+        divider = {".csv": ",", ".tsv": "\t", ".txt": ";"}[name]
+        quoted = {
+            key: "" if key is None else f'"{key.replace(chr(34), chr(34) * 2)}"' for key in (None, ROWS[2]["note"])
+        }
+        text = "\ufeff" + divider.join(ROWS[0]) + "\r\n"
+        for r in ROWS:
+            cells = [str(r[k]) for k in ("params", "tokens", "loss", "done", "seed")] + [quoted[r["note"]]]
+            cells = [c.replace(".", ",") for c in cells[:3]] + cells[3:] if divider == ";" else cells
+            text += divider.join(cells) + "\r\n"
+        text += divider * 5 + "\r\n"  # an empty line of a spreadsheet
+    data = text.encode()
+    path.write_bytes(gzip.compress(data) if suffix.endswith(".gz") else data)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".txt", ".json", ".jsonl", ".parquet", ".csv.gz", ".json.gz"])
+def test_formats(tmp_path, suffix):
+    path = written(tmp_path, suffix)
+    runs = read_runs(path)
+    np.testing.assert_array_equal(runs["params"], [1, 2, 3, 4])
+    np.testing.assert_array_equal(runs["loss"], [3.5] * 4)
+    np.testing.assert_array_equal(runs["done"], [1, 0, 1, 1])
+    assert runs["note"][2] == ROWS[2]["note"] and runs["note"][0] == ""
+    cases = {
+        "done=true": [1, 3, 4], "done!=True": [2], "done": [1, 3, 4], "done=false": [2], "seed=1": [2, 4],
+        "seed!=1.0": [1, 3], "seed": [2, 4], "note=null": [1, 2, 4], "note!=null": [3], "note": [3],
+    }  # fmt: skip
+    for where, kept in cases.items():
+        np.testing.assert_array_equal(read_runs(path, where=[where])["params"], kept, where)
+
+
+def test_a_value_that_no_run_has_is_told(tmp_path):
+    path = written(tmp_path, ".jsonl")
+    for where in ("done!=yes", "done!=1", "seed!=one", "done=1", "seed=true"):
+        with pytest.raises(UserError, match=rf"--where={where} (leaves out|keeps) no run; (done|seed) is one of "):
+            read_runs(path, where=[where])
+    told = []
+    for where in ("seed!=7", "done!=null", "note!=x"):
+        assert len(read_runs(path, where=[where], tell=told.append)["loss"]) == 4
+    said = [f"--where={where} leaves out no run" for where in ("seed!=7", "done!=null", "note!=x")]
+    assert [line.split(";")[0] for line in told] == said
+
+
+def test_runs_that_stand_there_twice_are_told(tmp_path):
+    told = []
+    read_runs(csv(tmp_path, "params,tokens,loss\n1,2,3\n2,2,3\n1,2,3\n"), tell=told.append)
+    assert len(told) == 1 and "of another: 1 (" in told[0] and "line 4 that of line 2" in told[0]
+
+
+def test_an_empty_number_is_neither_zero_nor_anything(tmp_path):
+    path = csv(tmp_path, "params,tokens,loss,x\n1,2,3,nan\n1,2,4,\n1,2,5,0\n1,2,6,7\n")
+    np.testing.assert_array_equal(read_runs(path, where=["x"])["loss"], [6])
+    np.testing.assert_array_equal(read_runs(path, where=["x!=nan"])["loss"], [4, 5, 6])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -76,6 +153,9 @@ def test_columns_and_conditions(tmp_path):
         ("params,tokens,loss\n1,2,3\n\n1,2,-1\n", "line 4: loss is -1.0, not a positive"),
         ("params,tokens,loss\n1,,3\n", "line 2: tokens is empty"),
         ("params,tokens,loss\n1,2,high\n", "line 2: loss is 'high'"),
+        ("params,loss,loss\n1,2,3\n", "two columns 'loss'"),
+        ('params,tokens,loss\n1,2,"3\n', "line 2 is not CSV"),
+        ("params,tokens,loss\n1,2,true\n", "line 2: loss is True"),
         ("params,tokens,loss,loss_unit\n1,2,3,nats/token\n1,2,3,nats/byte\n", "mixes loss_unit"),
     ],
 )
@@ -87,14 +167,23 @@ def test_bad_csv(tmp_path, text, message):
 def test_other_bad_files(tmp_path):
     with pytest.raises(UserError, match="no file"):
         read_runs(tmp_path / "absent.csv")
-    with pytest.raises(UserError, match=r"neither \.csv nor \.jsonl"):
-        read_runs(tmp_path / "runs.parquet")
+    with pytest.raises(UserError, match="is a folder"):
+        read_runs(tmp_path)
     broken = tmp_path / "runs.jsonl"
     broken.write_text('{"params": 1}\n{"params": \n')
     with pytest.raises(UserError, match="line 2 is not JSON"):
         read_runs(broken)
     broken.write_text("[1, 2]\n")
-    with pytest.raises(UserError, match="line 1 is a JSON list"):
+    with pytest.raises(UserError, match="record 1 is a JSON int; each run must be one object"):
+        read_runs(broken)
+    broken.write_text('[{"params": 1},\n{"params"]\n')
+    with pytest.raises(UserError, match="line 2 is not JSON"):
+        read_runs(broken)
+    broken.write_bytes(b"PAR1 and no more")
+    with pytest.raises(UserError, match=r"no whole Parquet file|needs the package pyarrow"):
+        read_runs(broken)
+    broken.write_bytes("params,tokens,loss\n1,2,3\n".encode("utf-16"))
+    with pytest.raises(UserError, match="is UTF-16 text: convert it"):
         read_runs(broken)
     with pytest.raises(UserError, match=r"no column 'losss'.*did you mean 'loss'"):
         read_runs(csv(tmp_path, "params,tokens,loss\n1,2,3\n"), where=["losss=3"])
