@@ -48,10 +48,15 @@ def restored(saved: Any, defined: Definitions, where: str, source: str | Path) -
     """The component tree that `to_dict` wrote, from `source`, where components of a user's own are `defined` thus.
 
     Raises `UserError` for one that is not imported and cannot be by its module's name; and as `from_dict` does."""
+    find(saved, defined, source)
+    return from_dict(saved, where)
+
+
+def find(saved: Any, defined: Definitions, source: str | Path) -> None:
+    """Import what of the components in `saved` is not yet, where that is allowed; else `UserError`, as `restored`."""
     for name in sorted(set(types_in(saved))):
         if registered(name) is None and name in defined:
             _find(name, Definition(**defined[name]), source)
-    return from_dict(saved, where)
 
 
 def _find(name: str, place: Definition, source: str | Path) -> None:

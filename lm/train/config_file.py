@@ -2,6 +2,7 @@
 it."""
 
 import ast
+import contextlib
 import json
 import re
 import traceback
@@ -12,8 +13,9 @@ from typing import Any
 from ml_collections.config_dict import ConfigDict
 
 from lm.core import imports
+from lm.core.component import registered
 from lm.core.errors import UserError, nearest
-from lm.train import components, config  # noqa: F401  the former: every component has its name from here on
+from lm.train import components, config
 from lm.train.config import nearest_knob, tuples
 from lm.zoo.build import knobs
 
@@ -100,6 +102,7 @@ def _from_json(file: Path, text: str, default: Callable[[], ConfigDict]) -> Conf
         given = given["config"]
     if not isinstance(given, dict):
         raise UserError(f"config file {file} holds {_a(given)}; it must hold the knobs of a config")
+    _find_own(given, file.parent)
     made = default()
     try:
         with made.unlocked():
@@ -107,6 +110,16 @@ def _from_json(file: Path, text: str, default: Callable[[], ConfigDict]) -> Conf
     except UserError as e:
         raise UserError(f"config file {file}: {e}") from e
     return made.lock()
+
+
+def _find_own(given: Any, folder: Path) -> None:
+    """Components of a user's own in a config.json: the checkpoints beside it know where they are defined."""
+    if (folder / "checkpoints").is_dir() and not all(map(registered, components.types_in(given))):
+        from lm.train.checkpoint import Checkpoints  # here, since it takes seconds to import
+
+        with contextlib.closing(Checkpoints(folder, read_only=True)) as checkpoints:
+            meta = {} if checkpoints.latest is None else checkpoints.meta(checkpoints.latest)
+        components.find(given, meta.get("components", {}), folder)
 
 
 def _lay_over(onto: ConfigDict, given: Mapping[str, Any], where: str) -> None:

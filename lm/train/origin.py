@@ -7,13 +7,14 @@ from typing import NamedTuple
 
 from ml_collections.config_dict import ConfigDict
 
-from lm.core.component import from_dict, to_dict
+from lm.core.component import to_dict
 from lm.core.errors import UserError
 from lm.data.open import Data
 from lm.hub.open import context_of, inspect, open_text
 from lm.hub.text import Text
 from lm.model.transformer import EncoderDecoder, Model
 from lm.train.checkpoint import Checkpoints, text_of
+from lm.train.components import restored
 from lm.train.foreign import config_of
 from lm.train.setup import difference
 
@@ -71,7 +72,7 @@ def _of_run(folder: Path) -> Origin | None:
         if (step := checkpoints.latest) is None:
             return None
         meta = checkpoints.meta(step)
-    model = from_dict(meta["model"])
+    model = restored(meta["model"], meta.get("components", {}), "model", folder)
     return Origin(str(folder), model, ConfigDict(meta["config"]["model"]), text_of(meta, model))
 
 
