@@ -1,6 +1,7 @@
 """What the command lines share: flags, help, quiet logs, and one line instead of a traceback for a wrong flag or
 knob."""
 
+import contextlib
 import importlib.metadata
 import logging
 import os
@@ -8,7 +9,7 @@ import platform
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from absl import flags
@@ -78,6 +79,20 @@ def run(
             main(rest)
         except BrokenPipeError:  # whoever read our output (head, less) has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextlib.contextmanager
+def doing(what: str) -> Iterator[None]:
+    """Tell on standard error what takes a while: a line that turns on a terminal, a plain one elsewhere."""
+    from rich.console import Console  # here, so that --help answers at once
+
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with console.status(what):
+            yield
+    else:
+        print(what, file=sys.stderr, flush=True)
+        yield
 
 
 def parse(argv: Sequence[str], flag_values: flags.FlagValues = flags.FLAGS, usage: str = "") -> list[str]:

@@ -10,7 +10,6 @@ A checkpoint is a run's folder, a Hugging Face folder or a GGUF file. Prompt and
 speed to standard error. An encoder-decoder reads the prompt and writes its output. The same flags give the same text.
 """
 
-import contextlib
 import io
 import itertools
 import sys
@@ -51,7 +50,7 @@ def main(argv: list[str]) -> None:
     given = "" if CHAT.value and PROMPT.value is None else _check("--prompt", PROMPT.value)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that is not UTF-8 shows ? for what it lacks
-    with doing(f"opening {CHECKPOINT.value}"):
+    with cli.doing(f"opening {CHECKPOINT.value}"):
         from lm.infer.chat import chat_ids, check_writes, prompt_of  # here, so that --help answers at once
         from lm.train.foreign import open_any
 
@@ -105,7 +104,7 @@ class Writer:
         )
         streams = [TextStream(self.text.tokenizer) for _ in range(NUM.value)]
         texts = [stream.push(*map(int, shown)) for stream in streams]
-        with doing("compiling for texts of this length, reading the prompt" if compiles else "reading the prompt"):
+        with cli.doing("compiling for texts of this length, reading the prompt" if compiles else "reading the prompt"):
             head = list(itertools.islice(steps, 1))
         first, count = time.perf_counter(), 0
         _show(texts[0] if STREAM.value else "")
@@ -136,20 +135,6 @@ class Writer:
         new = program not in self.made
         self.made.add(program)
         return new
-
-
-@contextlib.contextmanager
-def doing(what: str) -> Iterator[None]:
-    """Tell on standard error what takes a while: a line that turns on a terminal, a plain one elsewhere."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if console.is_terminal:
-        with console.status(what):
-            yield
-    else:
-        print(what, file=sys.stderr, flush=True)
-        yield
 
 
 def _typed() -> Iterator[str]:

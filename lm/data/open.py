@@ -104,9 +104,11 @@ def begin_of(tokenizer: Tokenizer) -> tuple[int, ...]:
     """What stands before a text that a model reads: what a tokenizer.json puts there, else the begin-of-text. Raises
     `UserError` for a tokenizer without one."""
     before = tokenizer.around[0] if isinstance(tokenizer, HFTokenizer) else ()
-    if not before and tokenizer.bos_id is None:
+    if before:
+        return before
+    if tokenizer.bos_id is None:
         raise UserError("data.bos=on, but this tokenizer has no begin-of-text: set data.bos=off")
-    return before or (tokenizer.bos_id,)
+    return (tokenizer.bos_id,)
 
 
 class Weighted(NamedTuple):

@@ -3,15 +3,20 @@
     python -m lm.evaluate --checkpoint=runs/quickstart                      # the run's own validation data
     python -m lm.evaluate --checkpoint=runs/quickstart --data=notes.txt     # another text, all of it
     python -m lm.evaluate --checkpoint=runs/quickstart --data=src/ --pattern="*.py,*.md" --out=result.json
-    python -m lm.evaluate --checkpoint=SmolLM2-135M --data=notes.txt --length=1024   # a Hugging Face folder
+    python -m lm.evaluate --checkpoint=SmolLM2-135M --data=docs.jsonl --field=body      # a Hugging Face folder
+    python -m lm.evaluate --checkpoint=t5-small --data=pairs.jsonl --field=source,target    # an encoder-decoder
+    python -m lm.evaluate --checkpoint=bert-base --data=notes.txt           # a masked model: pseudo-perplexity
+
+A run's own data is read in rows as in training. Any other is read document by document, each worded as generation words
+a prompt: behind the begin-of-text, where the model has one, and with an end-of-text. The begin-of-text is given, not
+scored; every token behind it is (with --nofirst not the first of a text); a first token that nothing stands before is
+not scored. A document longer than --length is read in windows that overlap by a token, or that begin --stride apart.
 
 Bits per byte do not depend on the tokenizer, so they compare models with different ones; perplexities do not.
 """
 
-import json
-import math
+import functools
 import time
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -32,101 +37,93 @@ SPLIT = flags.DEFINE_enum(
     "Which part of the data; if not given all of --data=PATH, or the run's validation part.",
 )
 PATTERN = flags.DEFINE_string("pattern", None, "Files of a folder, as *.py,*.md; if not given as in the run.")
-LENGTH = flags.DEFINE_integer("length", None, "Tokens per row; if not given as in the run, or the model's context.")
+FIELD = flags.DEFINE_string(
+    "field",
+    None,
+    "Field of JSON lines, column of Parquet; if not given as in the run. Two of them, as source,target, are the pairs "
+    "of an encoder-decoder.",
+)
+LENGTH = flags.DEFINE_integer(
+    "length", None, "Tokens per row; if not given as in the run, or the model's context, at most 2048."
+)
+STRIDE = flags.DEFINE_integer(
+    "stride",
+    None,
+    "Windows of a long document begin so many tokens apart, and each token is scored once, with at least length - "
+    "stride before it; if not given windows overlap by one token.",
+)
+FIRST = flags.DEFINE_boolean(
+    "first", True, "Score the first token of a text too, where a begin-of-text stands before it."
+)
+BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Rows per batch; if not given as many as fit 1 GiB.")
 BATCHES = flags.DEFINE_integer("batches", None, "Only so many batches; all if not given.")
 OUT = flags.DEFINE_string("out", None, "JSON file to write the result to as well.")
 
 
 def main(argv: list[str]) -> None:
-    for flag in (BATCHES, LENGTH):
+    for flag in (BATCHES, LENGTH, STRIDE, BATCH_SIZE):
         if flag.value is not None and flag.value < 1:
             raise UserError(f"--{flag.name}={flag.value} must be at least 1")
     if OUT.value is not None and not Path(OUT.value).expanduser().parent.is_dir():
         raise UserError(f"--out={OUT.value}: that folder does not exist; create it first")
-    show(evaluate())
+    with cli.doing(f"opening {CHECKPOINT.value}"):
+        from lm.evaluate.plan import Asked  # here, so that --help answers at once
+        from lm.evaluate.report import show, write
+        from lm.train.foreign import open_any
+
+        opened = open_any(CHECKPOINT.value, STEP.value)
+    asked: dict[str, Any] = {name: flags.FLAGS[name].value for name in Asked._fields}
+    result = scored(opened, Asked(**asked), CHECKPOINT.value)
+    show(result)
+    if OUT.value is not None:
+        write(result, OUT.value)
 
 
-def evaluate() -> dict[str, Any]:
-    import jax.numpy as jnp  # here, so that --help answers at once
+def scored(opened: Any, asked: Any, name: str) -> dict[str, Any]:
+    """The figures of an opened model for what is `asked` (`lm.evaluate.plan`), announced before they are computed.
+    `name`: of the checkpoint. Raises `UserError` where they cannot be."""
+    import jax.numpy as jnp
 
     from lm.core.ctx import Run
-    from lm.data.build import build_cache
-    from lm.data.open import Data, Part
-    from lm.data.sources import STDLIB, open_source
-    from lm.evaluate.perplexity import Evaluator
+    from lm.evaluate.perplexity import Evaluator, pooled
+    from lm.evaluate.plan import LONGEST, Setting, plan
+    from lm.evaluate.progress import watched
+    from lm.evaluate.report import announce, figures
     from lm.train.components import restored
     from lm.train.feed import held_out_of
-    from lm.train.foreign import open_any
     from lm.train.setup import check_fit, memory_rows
 
-    opened = open_any(CHECKPOINT.value, STEP.value)
-    c = opened.config.data
-    c.length = LENGTH.value or c.length
-    check_fit(opened.config, opened.model, opened.tokenizer)
-    if DATA.value is None and c.mixture:
-        names = ", ".join(str(source[0]) for source in c.mixture)
-        raise UserError(f"this run's data is a mixture of {names}: choose one of them with --data")
-    where = DATA.value or c.source
-    if not where:
-        raise UserError(f"{CHECKPOINT.value} is an imported model, which has no data of its own: give --data")
-    split = SPLIT.value or ("validation" if DATA.value in (None, STDLIB) else "all")
-    options = {"pattern": PATTERN.value or c.pattern, "field": c.field, "holdout": c.holdout}
-    if split == "all":  # files that are the validation split
-        if where == STDLIB:
-            raise UserError(f"--split=all is for files: {STDLIB} has the splits validation and train")
-        source = open_source(where, "validation", validation=where, **options)
-    else:
-        source = open_source(where, split, validation=(not DATA.value and c.validation) or None, **options)
-    cache = build_cache(source, opened.tokenizer, Path(c.cache).expanduser() / "tokens")
-
-    told = opened.config.objective.to_dict()
-    objective = restored(told, opened.defined, "config.objective", CHECKPOINT.value)
-    batches = held_out_of(opened.config, Data(opened.tokenizer, (Part(where, 1.0, cache, cache),)), objective)
-    dtype = jnp.dtype(opened.config.train.dtype)
-    memory = memory_rows(opened.config, opened.model, objective)
-    evaluator = Evaluator(opened.model, objective, dtype, run=Run(unroll=opened.config.train.unroll), memory=memory)
+    model, config, c = opened.model, opened.config, opened.config.data
+    of_run = bool(c.source or c.mixture) and opened.step != 0  # at 0 a model was imported, whatever its config says
+    if asked.data is None and not of_run:
+        raise UserError(f"{name} has no data of its own: give --data=FILE, a folder or python-stdlib")
+    c.length = asked.length or (c.length if of_run else min(c.length, LONGEST))
+    c.batch_size = asked.batch_size or c.batch_size
+    check_fit(config, model, opened.tokenizer)
+    objective = restored(config.objective.to_dict(), opened.defined, "config.objective", name)
+    memory, dtype = memory_rows(config, model, objective), jnp.dtype(config.train.dtype)
+    held_out = functools.partial(held_out_of, config, objective=objective)
+    made = plan(Setting(model, opened.text, c, objective, memory, dtype, held_out), asked)
+    evaluator = Evaluator(model, made.objective, dtype, run=Run(unroll=config.train.unroll), memory=made.memory)
+    announce(name, opened.step, made)
+    results, parts = [], []
     begun = time.perf_counter()
-    result = evaluator(opened.params, islice(batches, BATCHES.value))
+    for piece in made.pieces:
+        results.append(evaluator(opened.params, watched(piece.batches, piece.scored)))
+        parts.append({"name": piece.name, "documents": piece.documents, **figures(results[-1], made.measure)})
+    seconds = time.perf_counter() - begun
+    together = figures(pooled(results), made.measure)
     return {
-        "checkpoint": CHECKPOINT.value,
+        "checkpoint": name,
         "step": opened.step,
-        "data": where,
-        "split": split,
-        "documents": cache.documents,
-        "batches": min(len(batches), BATCHES.value or len(batches)),
-        "batches_in_all": len(batches),
-        **result,
-        "perplexity": math.exp(result["loss"]) if result["loss"] < 700 else math.inf,
-        "seconds": time.perf_counter() - begun,
+        "split": made.split,
+        "rows": made.wording,
+        "parts": parts,
+        "documents": sum(piece.documents for piece in made.pieces),
+        **together,
+        "seconds": seconds,
+        "tokens_per_second": together["scored_tokens"] / seconds,
     }
-
-
-def show(result: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    r = result
-    part = "" if r["batches"] == r["batches_in_all"] else f", {r['batches']} of {r['batches_in_all']} batches"
-    table = Table("measure")
-    table.add_column("value", justify="right")
-    rows = [("nats per token", f"{r['loss']:.4f}"), ("perplexity per token", f"{r['perplexity']:.3f}")]
-    if "bits_per_byte" in r:
-        rows.append(("bits per byte", f"{r['bits_per_byte']:.4f}"))
-    rows += [("accuracy", f"{r['accuracy']:.2%}"), ("tokens predicted", f"{r['tokens']:,.0f}")]
-    if "bytes" in r:
-        rows.append(("bytes predicted", f"{r['bytes']:,.0f}"))
-    rows.append(("documents", f"{r['documents']:,}"))
-    rows.append(("tokens per second", f"{r['tokens'] / r['seconds']:,.0f}"))
-    for row in rows:
-        table.add_row(*row)
-    at = "" if r["step"] is None else f", step {r['step']}"
-    print(f"{r['checkpoint']}{at}, on {r['data']} ({r['split']}{part})")
-    Console().print(table)
-    if OUT.value is not None:
-        try:
-            Path(OUT.value).expanduser().write_text(json.dumps(result, indent=2) + "\n")
-        except OSError as e:
-            raise UserError(f"cannot write --out={OUT.value}: {e.strerror}") from e
 
 
 if __name__ == "__main__":

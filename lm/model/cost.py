@@ -43,6 +43,19 @@ def _count(jaxpr: Any) -> int:
     return total
 
 
+def largest(function: Callable, *args: Any) -> int:
+    """Bytes of the largest array that one call makes, before anything is fused; arguments may be abstract."""
+    return _largest(jax.make_jaxpr(function)(*args).jaxpr)
+
+
+def _largest(jaxpr: Any) -> int:
+    most = 0
+    for eqn in jaxpr.eqns:
+        sizes = (math.prod(v.aval.shape) * v.aval.dtype.itemsize for v in eqn.outvars if hasattr(v.aval, "dtype"))
+        most = max([most, *sizes, *map(_largest, _inner(eqn.params))])
+    return most
+
+
 def _inner(params: dict) -> list:
     """The jaxprs among an equation's parameters."""
     found = []

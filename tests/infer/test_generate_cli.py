@@ -52,7 +52,7 @@ def test_evaluate_tells_bits_per_byte(run, tmp_path):
     result = json.loads(out.read_text())
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     last = next(r for r in reversed(records) if "validation_loss" in r)
-    assert result["loss"] == pytest.approx(last["validation_loss"], rel=1e-5)
+    assert result["nats_per_token"] == pytest.approx(last["validation_loss"], rel=1e-5)
     assert result["bits_per_byte"] == pytest.approx(last["validation_bits_per_byte"], rel=1e-5)
     assert result["step"] == 2
 
