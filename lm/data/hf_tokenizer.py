@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,51 +15,49 @@ from lm.core.errors import UserError, nearest
 from lm.data.covered import Sized, sized
 
 SPACE = "\u2581"  # what SentencePiece-like vocabularies write for a space
-ROLES = ("eos", "bos", "pad", "unk")
+ROLES = ("eos", "sep", "pad", "unk", "bos")  # the first but bos that is there stands at the end of a text
 # Where no config names them: what published vocabularies call them.
 USUAL = {
     "eos": ("<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "<|im_end|>", "[SEP]"),
     "bos": ("<s>", "<|begin_of_text|>", "<bos>", "[CLS]"),
     "pad": ("<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>"),
     "unk": ("<unk>", "[UNK]"),
+    "sep": (),
 }
 
 
 class HFTokenizer:
-    """The tokenizer of a tokenizer.json with this content, and its special tokens by role (eos, bos, pad, unk).
+    """The tokenizer of a tokenizer.json with this content, and its special tokens by role (eos, bos, pad, unk, ...), of
+    which None says that there is none.
 
     No text becomes a special token, however it is spelled, nor are any added around it. Raises UserError for a content
-    that is no tokenizer and for one without an end-of-text token."""
+    that is no tokenizer and for one without a token that could stand at the end of a text."""
 
-    def __init__(self, content: str, special: dict[str, str], name: str = "the saved tokenizer"):
-        try:
-            from tokenizers import Tokenizer
-        except ImportError as e:
-            raise UserError(f"{name} needs the package tokenizers: pip install -e '.[hf]'") from e
-        try:
-            self._tokenizer = Tokenizer.from_str(content)
-            parsed = json.loads(content)
-        except Exception as e:  # the library raises this type and no other
-            raise UserError(f"{name} is no tokenizer.json ({' '.join(str(e).split())[:120]}); copy it anew") from e
+    def __init__(self, content: str, special: Mapping[str, str | None], name: str = "the saved tokenizer"):
+        self._tokenizer = rules_of(content, name)
+        parsed = json.loads(content)
         self._tokenizer.encode_special_tokens = True  # as text, when they are spelled in one
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self.content, self.name = content, name
         self._pieces: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
         self._added = {t["id"]: t for t in parsed.get("added_tokens", [])}
-        self.special = {role: found for role in ROLES if (found := self._find(role, special)) is not None}
-        if "eos" not in self.special:
+        self.roles = dict(special)
+        found = {role: self._find(role) for role in ROLES}
+        eos = next((found[role] for role in ROLES if role != "bos" and found[role] is not None), None)
+        if eos is None:
             raise UserError(f"{name} names no end-of-text token; put eos_token into tokenizer_config.json beside it")
         self.vocab_size: int = max(self._pieces.values()) + 1
-        self.eos_id: int = self._pieces[self.special["eos"]]
-        self.bos_id = self._id_of("bos", None)
-        self.unk_id: int = self._id_of("unk", self.eos_id) or 0
-        self.pad_id: int = self._id_of("pad", self.eos_id) or 0
+        self.eos_id: int = eos
+        self.end = () if found["eos"] is None else (eos,)  # another stands in for it in `eos_id`
+        self.bos_id = found["bos"]
+        self.unk_id: int = eos if found["unk"] is None else found["unk"]
+        self.pad_id: int = eos if found["pad"] is None else found["pad"]
         sentinels = (f"<extra_id_{i}>" for i in range(self.vocab_size))
         self._sentinels = [self._pieces[s] for s in sentinels if s in self._pieces]
         text = json.dumps(parsed)
         self._byte_level = '"type": "ByteLevel"' in text
-        digest = hashlib.blake2b((content + repr(sorted(self.special.items()))).encode(), digest_size=16)
+        digest = hashlib.blake2b((content + repr(sorted(found.items()))).encode(), digest_size=16)
         self.fingerprint = f"hf-{digest.hexdigest()}"
 
     @classmethod
@@ -67,29 +65,25 @@ class HFTokenizer:
         """Of a tokenizer.json, or a folder with one; tokenizer_config.json beside it names the special tokens."""
         path = Path(path).expanduser()
         file = path / "tokenizer.json" if path.is_dir() else path
-        try:
-            content = file.read_text(encoding="utf-8")
-        except OSError as e:
-            raise UserError(f"cannot read tokenizer {file}: {e.strerror}") from e
-        except UnicodeDecodeError as e:
-            raise UserError(f"{file} is no tokenizer.json (not UTF-8 at byte {e.start}); copy it anew") from e
-        special: dict[str, str] = {}
+        special: dict[str, str | None] = {}
         for beside in ("special_tokens_map.json", "tokenizer_config.json"):  # the latter counts for more
             special |= _named(file.with_name(beside))
-        return cls(content, special, str(file))
+        return cls(tokenizer_json(file), special, str(file))
 
     def __reduce__(self):
-        return HFTokenizer, (self.content, self.special, self.name)
+        return HFTokenizer, (self.content, self.roles, self.name)
 
-    def _find(self, role: str, special: dict[str, str]) -> str | None:
-        if role in special:
-            if special[role] not in self._pieces:
-                raise UserError(f"{self.name}: its {role} token {special[role]!r} is not in the vocabulary")
-            return special[role]
-        return next((piece for piece in USUAL[role] if piece in self._pieces), None)
+    def _find(self, role: str) -> int | None:
+        if role not in self.roles:
+            return next((self._pieces[piece] for piece in USUAL[role] if piece in self._pieces), None)
+        piece = self.roles[role]
+        if piece is not None and piece not in self._pieces:
+            raise UserError(f"{self.name}: its {role} token {piece!r} is not in the vocabulary")
+        return None if piece is None else self._pieces[piece]
 
-    def _id_of(self, role: str, otherwise: int | None) -> int | None:
-        return self._pieces[self.special[role]] if role in self.special else otherwise
+    @property
+    def special(self) -> dict[str, str]:
+        return {role: piece for role, piece in self.roles.items() if piece is not None}
 
     @property
     def sentinels(self) -> int:
@@ -154,10 +148,32 @@ class HFTokenizer:
         return self._pieces[name]
 
     def saved(self) -> dict[str, Any]:
-        return {"kind": "hf", "content": self.content, "special": self.special}
+        return {"kind": "hf", "content": self.content, "special": self.roles}
 
 
-def _named(path: Path) -> dict[str, str]:
+def tokenizer_json(file: Path) -> str:
+    """Its content."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as e:
+        raise UserError(f"cannot read tokenizer {file}: {e.strerror}") from e
+    except UnicodeDecodeError as e:
+        raise UserError(f"{file} is no tokenizer.json (not UTF-8 at byte {e.start}); copy it anew") from e
+
+
+def rules_of(content: str, name: str) -> Any:
+    """The `tokenizers.Tokenizer` of a tokenizer.json with this content."""
+    try:
+        from tokenizers import Tokenizer
+    except ImportError as e:
+        raise UserError(f"{name} needs the package tokenizers: pip install -e '.[hf]'") from e
+    try:
+        return Tokenizer.from_str(content)
+    except Exception as e:  # the library raises this type and no other
+        raise UserError(f"{name} is no tokenizer.json ({' '.join(str(e).split())[:120]}); copy it anew") from e
+
+
+def _named(path: Path) -> dict[str, str | None]:
     """The special tokens by role that a config names, each as a string or as {"content": string}."""
     if not path.is_file():
         return {}
@@ -165,10 +181,9 @@ def _named(path: Path) -> dict[str, str]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:
         raise UserError(f"{path} is not JSON ({e}); copy it anew") from e
-    found = {}
-    for role in ROLES:
-        token = config.get(f"{role}_token")
+    found: dict[str, str | None] = {}
+    for key, token in config.items():
         token = token.get("content") if isinstance(token, dict) else token
-        if isinstance(token, str):
-            found[role] = token
+        if key.endswith("_token") and (token is None or isinstance(token, str)):
+            found[key.removesuffix("_token")] = token
     return found

@@ -90,6 +90,8 @@ def open_data(
         tokens = open_tokenizer(tokenizer, chain.from_iterable(train), path, reserved=reserved)
     else:
         tokens = tokenizer
+        for piece in reserved:
+            tokens.piece_id(piece)
     before = begin_of(tokens) if bos else ()
     caches = root / "tokens"
     held_out = [open_source(s.where, "validation", field=s.field, **options) for s in sources]

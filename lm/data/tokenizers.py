@@ -15,23 +15,18 @@ The first two share their special ids (pad 0, end of text 1, unknown 2), all of 
     piece_id(name) -> int                  a special token, or any other, by name
     saved()        -> dict                 all that `from_saved` needs to make it again, ready for JSON
 
-A lossless tokenizer (bytes, and anything `train_sentencepiece` makes) keeps decode(encode(text)) == text and
+A lossless tokenizer (bytes, and anything `lm.data.learn` makes) keeps decode(encode(text)) == text and
 token_bytes()[encode(text)].sum() == len(text.encode()). Others may lower, add or drop characters: of them the bytes of
 `encode_sized` alone add up to those of the text. By these bits per byte are exact for all.
 """
 
 import base64
 import hashlib
-import heapq
-import io
 import os
 import re
-import uuid
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -86,7 +81,8 @@ class ByteTokenizer:
     unk_id = 2
     bos_id = None
     first_byte = 3
-    markers: ClassVar[list[str]] = []
+    end = (eos_id,)
+    around = ((), end)
     special: ClassVar[dict[str, str]] = {}
 
     @property
@@ -104,7 +100,12 @@ class ByteTokenizer:
     def encode(self, text: str) -> np.ndarray:
         return np.frombuffer(text.encode(), np.uint8).astype(np.int32) + self.first_byte
 
-    encode_marked = encode
+    def encode_marked(self, text: str) -> np.ndarray:
+        return marked(text, self.markers, self.encode, self.piece_id)
+
+    @property
+    def markers(self) -> list[str]:
+        return ["<pad>", "</s>", "<unk>", *(f"<extra_id_{i}>" for i in range(self.extra_ids))]
 
     def encode_sized(self, text: str) -> Sized:
         ids = self.encode(text)
@@ -126,6 +127,8 @@ class ByteTokenizer:
     def piece_id(self, name: str) -> int:
         if sentinel := re.fullmatch(r"<extra_id_(\d+)>", name):
             return self.sentinel(int(sentinel[1]))
+        if name in (named := self.markers[: self.first_byte]):
+            return named.index(name)
         if len(name.encode()) != 1:
             raise UserError(f"the byte tokenizer has no token {name!r}; it has single bytes and <extra_id_0> ...")
         return self.first_byte + name.encode()[0]
@@ -135,7 +138,7 @@ class ByteTokenizer:
 
 
 class SentencePieceTokenizer:
-    """A SentencePiece .model file, from `train_sentencepiece` or published (T5, LLaMA, Mistral ...).
+    """A SentencePiece .model file, from `lm.data.learn` or published (T5, LLaMA, Mistral ...).
 
     `model` is the file's content, from which `from_bytes` makes the tokenizer again."""
 
@@ -216,9 +219,7 @@ class SentencePieceTokenizer:
         return ends
 
     def encode_marked(self, text: str) -> np.ndarray:
-        parts = re.split(f"({'|'.join(map(re.escape, self.markers))})", text) if self.markers else [text]
-        ids = ([self._pieces[part]] if i % 2 else self.encode(part) for i, part in enumerate(parts) if part)
-        return np.concatenate([np.zeros(0, np.int32), *ids]).astype(np.int32)
+        return marked(text, self.markers, self.encode, self.piece_id)
 
     @property
     def markers(self) -> list[str]:
@@ -264,72 +265,14 @@ class SentencePieceTokenizer:
         return {"kind": "sentencepiece", "model": base64.b64encode(self.model).decode()}
 
 
-def train_sentencepiece(
-    documents: Documents,
-    vocab_size: int,
-    path: str | os.PathLike,
-    *,
-    model_type: str = "bpe",
-    sentinels: int = 100,
-    reserved: Sequence[str] = (),
-    max_bytes: int = 1_000_000,
-) -> SentencePieceTokenizer:
-    """Trains a lossless "bpe" or "unigram" vocabulary on an even sample of the text and writes it to `path`.
-
-    The same documents give the same file. vocab_size counts everything: 3 special ids, the sentinels, the `reserved`
-    special tokens (as "<|user|>"; no text encodes to them), 256 bytes, characters, pieces. The default sample takes
-    half a second with BPE, five seconds with unigram.
-    """
-    if model_type not in ("bpe", "unigram"):
-        raise UserError(f"unknown tokenizer model {model_type!r}{nearest(model_type, ('bpe', 'unigram'))}")
-    if not 260 <= vocab_size <= 1_000_000:
-        raise UserError(f"vocabulary of {vocab_size}; give 260 (special ids, bytes, a character) to 1000000")
-    control = [f"<extra_id_{i}>" for i in range(sentinels)] + list(reserved)
-    for name in reserved:
-        if not name or control.count(name) > 1 or name in ("<pad>", "<s>", "</s>", "<unk>"):
-            raise UserError(f"reserved token {name!r} is empty or there already; give each another name")
-    sample = _sample(documents, max_bytes)
-    if not sample:
-        raise UserError("no text to train a tokenizer on; give documents that are not empty")
-    model = io.BytesIO()
-    try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(sample),
-            model_writer=model,
-            model_type=model_type,
-            vocab_size=vocab_size,
-            pad_id=ByteTokenizer.pad_id,
-            eos_id=ByteTokenizer.eos_id,
-            unk_id=ByteTokenizer.unk_id,
-            bos_id=-1,
-            control_symbols=control,
-            # lossless: text goes in as it is, and what has no piece is spelled in bytes
-            normalization_rule_name="identity",
-            add_dummy_prefix=False,
-            remove_extra_whitespaces=False,
-            byte_fallback=True,
-            character_coverage=_coverage(sample, vocab_size - 264 - len(control)),
-            required_chars=SPACE,  # of a text with few spaces, these too
-            # runs of spaces may become pieces: a third fewer tokens for indented code
-            allow_whitespace_only_pieces=True,
-            # unigram: fewer candidates and sub-iterations give as short a code in a third of the time
-            seed_sentencepiece_size=max(20_000, 4 * vocab_size),
-            num_sub_iterations=1,
-            num_threads=2,  # part of the result, so not the machine's number of cores
-            max_sentence_length=4 * CHUNK,
-            minloglevel=2,
-        )
-    except RuntimeError as e:
-        raise UserError(f"cannot train a vocabulary of {vocab_size}: {_reason(str(e))}") from e
-    path = Path(path).expanduser()
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_bytes(model.getvalue())
-        os.replace(unfinished, path)
-    except OSError as e:
-        raise UserError(f"cannot write tokenizer {path}: {e.strerror}; choose another folder") from e
-    return SentencePieceTokenizer(path)
+def marked(
+    text: str, markers: Sequence[str], encode: Callable[[str], np.ndarray], piece_id: Callable[[str], int]
+) -> np.ndarray:
+    """The ids of a text in which special tokens are spelled, the longest first."""
+    either = "|".join(map(re.escape, sorted(markers, key=len, reverse=True)))
+    parts = re.split(f"({either})", text) if markers else [text]
+    ids = ([piece_id(part)] if i % 2 else encode(part) for i, part in enumerate(parts) if part)
+    return np.concatenate([np.zeros(0, np.int32), *ids]).astype(np.int32)
 
 
 def open_tokenizer(
@@ -363,6 +306,8 @@ def _open(
             raise UserError(f"tokenizer {name} has nothing to be trained on here; give byte or a .model file")
         kept = SentencePieceTokenizer(path) if Path(path).exists() else None
         if kept is None or not kept.has(SPACE):  # as was made once of texts with few spaces
+            from lm.data.learn import train_sentencepiece  # whose result is a tokenizer
+
             return train_sentencepiece(documents, int(trained[2]), path, model_type=trained[1], reserved=reserved)
         return kept
     if name.endswith(".json") or os.path.isdir(name):
@@ -384,57 +329,3 @@ KINDS: dict[str, Callable[..., Tokenizer]] = {
 def from_saved(saved: dict[str, Any]) -> Tokenizer:
     """The tokenizer that `saved()` told of."""
     return KINDS[saved["kind"]](**{key: value for key, value in saved.items() if key != "kind"})
-
-
-CHUNK = 4000  # characters
-
-
-def _sample(documents: Documents, max_bytes: int) -> list[str]:
-    """An even sample, in order, of at most max_bytes: the chunks with the smallest hashes of their places."""
-    heap: list[tuple[int, int, str]] = []  # (minus hash, order, chunk): the largest hash on top
-    size = 0
-    order = 0
-    for document in documents:
-        for chunk in _chunks(document.text):
-            place = hashlib.blake2b(order.to_bytes(8, "big"), digest_size=8).digest()
-            heapq.heappush(heap, (-int.from_bytes(place, "big"), order, chunk))
-            order += 1
-            size += len(chunk.encode())
-            while size > max_bytes and len(heap) > 1:
-                size -= len(heapq.heappop(heap)[2].encode())
-    return [chunk for _, _, chunk in sorted(heap, key=lambda entry: entry[1])]
-
-
-def _coverage(sample: list[str], room: int) -> float:
-    """The share of the text that gets characters of its own, at most `room` different ones; SentencePiece's default
-    where that suffices, and no less than it allows. The rest is spelled in bytes: else a small vocabulary could hardly
-    be trained on Chinese."""
-    counts = Counter(chain.from_iterable(sample))
-    common = sum(count for _, count in counts.most_common(max(room, 1)))
-    return min(0.9995, max(0.98, common / counts.total() - 1e-9))
-
-
-def _chunks(text: str) -> Iterator[str]:
-    """Text in pieces of whole lines, at most CHUNK characters each."""
-    chunk = ""
-    for line in text.splitlines(keepends=True):
-        if len(chunk) + len(line) > CHUNK and chunk:
-            yield chunk
-            chunk = ""
-        while len(line) > CHUNK:
-            yield line[:CHUNK]
-            line = line[CHUNK:]
-        chunk += line
-    if chunk:
-        yield chunk
-
-
-def _reason(message: str) -> str:
-    """SentencePiece's reason, without its source file and the C++ condition."""
-    if "smaller than required_chars" in message:
-        needed = re.search(r"\d+ vs (\d+)", message)
-        atoms = needed[1] if needed else "more"
-        return f"special ids, bytes and characters alone are {atoms}; give a larger vocabulary"
-    if limit := re.search(r"<= (\d+)\.$", message):
-        return f"the text yields at most {limit[1]} pieces; give a smaller vocabulary or more text"
-    return message

@@ -1,13 +1,15 @@
 """How the text of a model from elsewhere is written: its tokenizer, the tokens around a text, and its chat template."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import NoneType
 from typing import Any, NamedTuple
 
 from lm.core.errors import UserError
 from lm.data.hf_tokenizer import HFTokenizer
-from lm.data.tokenizers import SentencePieceTokenizer, Tokenizer
+from lm.data.tokenizers import ByteTokenizer, Tokenizer
 from lm.hub.folder import CONFIG
-from lm.hub.tensors import read_json, reason
+from lm.hub.tensors import package, read_json, reason
 
 Ids = tuple[int, ...]
 
@@ -15,7 +17,8 @@ Ids = tuple[int, ...]
 class Text(NamedTuple):
     """before, after: ids that stand around every text that the model reads; ends: ids any of which ends what it writes;
     start: the first id that a decoder is given; template: of a chat, in Jinja; context: the most tokens that the model
-    is made to read at a time, where that is known; generation: what else generation_config.json says of decoding."""
+    is made to read at a time, where that is known; generation: what else generation_config.json says of decoding;
+    templates: those of a chat that have a name, as `tool_use`."""
 
     tokenizer: Tokenizer
     ends: Ids
@@ -25,6 +28,7 @@ class Text(NamedTuple):
     template: str | None = None
     context: int | None = None
     generation: dict[str, Any] | None = None
+    templates: dict[str, str] | None = None
 
     def saved(self) -> dict[str, Any]:
         """All but the tokenizer, ready for JSON."""
@@ -42,50 +46,72 @@ class Text(NamedTuple):
 
 
 def read_text(folder: str | Path) -> Text:
-    """Of a Hugging Face folder: tokenizer.json or a SentencePiece tokenizer.model (spiece.model), beside it
-    tokenizer_config.json, chat_template.jinja, generation_config.json.
+    """Of a Hugging Face folder: its tokenizer by its own files (`lm.hub.read_tokenizer`), its chat templates, and what
+    config.json and generation_config.json say of the tokens at the beginning and end.
 
     Raises `UserError` for a folder without tokenizer, or with a damaged one."""
     folder = Path(folder).expanduser()
     config, told = read_json(folder / CONFIG), _read(folder / "tokenizer_config.json")
     generation = config | _read(folder / "generation_config.json")
-    tokenizer = _tokenizer(folder)
-    ends = generation.get("eos_token_id", tokenizer.eos_id)
-    ends = tuple(ends) if isinstance(ends, list) else (tokenizer.eos_id if ends is None else ends,)
-    if isinstance(tokenizer, HFTokenizer):
-        before, after = tokenizer.around
-    else:
-        bos, reads = tokenizer.bos_id, bool(config.get("is_encoder_decoder"))
-        before = (bos,) if bos is not None and told.get("add_bos_token", not reads) else ()
-        after = (tokenizer.eos_id,) if told.get("add_eos_token", reads) else ()
-    return Text(tokenizer, ends, before, after, generation.get("decoder_start_token_id"), _template(folder, told))
+    tokenizer = read_tokenizer(folder)
+    ends = generation.get("eos_token_id")
+    ends = tuple(ends) if isinstance(ends, list) else tokenizer.end if ends is None else (ends,)
+    template, others = read_templates(folder, told)
+    start = generation.get("decoder_start_token_id")
+    return Text(tokenizer, ends, *tokenizer.around, start, template, templates=others or None)
 
 
-def _tokenizer(folder: Path) -> Tokenizer:
-    if (folder / "tokenizer.json").is_file():
-        return HFTokenizer.open(folder)
-    for name in ("tokenizer.model", "spiece.model"):
-        if (folder / name).is_file():
-            return SentencePieceTokenizer(folder / name)
-    raise UserError(
-        f"{folder} has no tokenizer.json and no tokenizer.model: download one of them, or save_pretrained of a "
-        "transformers tokenizer to that folder"
-    )
+def read_tokenizer(folder: str | Path) -> HFTokenizer | ByteTokenizer:
+    """The tokenizer of a Hugging Face folder, by its own files."""
+    package("tokenizers", folder)
+    from lm.hub import read_tokenizer  # needs that package
+
+    return read_tokenizer.read_tokenizer(Path(folder).expanduser())
 
 
-def _template(folder: Path, told: dict[str, Any]) -> str | None:
-    """Of several, the one called `default`."""
-    path = folder / "chat_template.jinja"
-    if path.is_file():
-        try:
-            return path.read_text(encoding="utf-8")
-        except (OSError, ValueError) as e:
-            raise UserError(f"cannot read {path} ({reason(e)}): download it again") from e
-    found = told.get("chat_template")
+def read_templates(folder: Path, told: Mapping[str, Any]) -> tuple[str | None, dict[str, str]]:
+    """The chat template, and those that have a name of their own. Where there are files of them, tokenizer_config.json
+    counts for nothing."""
+    files = {path.stem: path for path in sorted((folder / "additional_chat_templates").glob("*.jinja"))}
+    if (folder / "chat_template.jinja").is_file():
+        files["default"] = folder / "chat_template.jinja"
+    named: dict[str, Any] = {name: _content(path) for name, path in files.items()}
+    found = named or told.get("chat_template") or _read(folder / "chat_template.json").get("chat_template")
     if isinstance(found, list):
-        named = {entry.get("name"): entry.get("template") for entry in found}
-        return named.get("default", next(iter(named.values()), None))
-    return found
+        found = {entry.get("name"): entry.get("template") for entry in found if isinstance(entry, dict)}
+    if not isinstance(found, dict):
+        found = {"default": found}
+    for name, template in found.items():
+        if not isinstance(template, (str, NoneType)):
+            raise UserError(
+                f"{folder}: chat template {name!r} is {type(template).__name__}, not a text: mend chat_template"
+            )
+    default = found.get("default", next(iter(found.values()), None))
+    return default, {name: template for name, template in found.items() if name != "default"}
+
+
+def _content(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as e:
+        raise UserError(f"cannot read {path} ({reason(e)}): download it again") from e
+
+
+def size_note(tokenizer: Tokenizer, rows: int) -> str | None:
+    """What is to be told of a tokenizer beside a model with `rows` token rows, if anything: tokens without a row, or
+    more rows than padding explains."""
+    size = tokenizer.vocab_size
+    if size > rows:
+        return (
+            f"the tokenizer has {size} tokens and the model rows for {rows}: ids from {rows} on cannot be read; it is "
+            "of another model, or the model lacks rows for added tokens"
+        )
+    if rows > size and (rows % 8 or rows - size >= 1024):
+        return (
+            f"the model has rows for {rows} tokens and the tokenizer {size}: rows from {size} on are of no token; is "
+            "added_tokens.json or another file of the tokenizer missing?"
+        )
+    return None
 
 
 def _read(path: Path) -> dict[str, Any]:

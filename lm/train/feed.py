@@ -4,6 +4,7 @@ Each process makes only the rows that its devices hold, and the batch is one glo
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ from lm.core.errors import UserError
 from lm.core.mesh import Sharding
 from lm.data.batches import Batch, Batches, EvalBatches, Example
 from lm.data.open import Data, open_data
-from lm.hub.text import Text
+from lm.hub.text import Text, read_tokenizer
 
 DeviceBatch = dict[str, jax.Array]
 LOOK_STEPS, LOOK_ROWS, LOOK_MOST = 8, 256, 10_000  # how far it is looked for a row that predicts something
@@ -24,10 +25,12 @@ def open_data_of(config: ConfigDict, text: Text | None = None) -> Data:
     """The data of a config. `text`: the format of the model that the run goes on from, which decides what the config
     leaves open, its tokenizer and the begin-of-text."""
     c = config.data
-    own = text.tokenizer if text is not None else "byte"
+    tokenizer = c.tokenizer or (text.tokenizer if text is not None else "byte")
+    if isinstance(tokenizer, str) and (folder := Path(tokenizer).expanduser()).is_dir():
+        tokenizer = read_tokenizer(folder)
     return open_data(
         c.source,
-        c.tokenizer or own,
+        tokenizer,
         mixture=c.mixture,
         validation=c.validation or None,
         pattern=c.pattern,

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from lm.core.errors import UserError
+from lm.data.learn import train_sentencepiece
 from lm.data.sources import Document
-from lm.data.tokenizers import ByteTokenizer, SentencePieceTokenizer, train_sentencepiece
+from lm.data.tokenizers import ByteTokenizer, SentencePieceTokenizer
 from lm.model.moe import BalancedRouter
 from lm.train.checkpoint import Checkpoints, meta_of, open_model
 from lm.train.step import State

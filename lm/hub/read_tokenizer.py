@@ -1,0 +1,249 @@
+"""A Hugging Face folder's tokenizer by its own files: tokenizer.json, or the vocabulary files of its class, and beside
+them tokenizer_config.json, special_tokens_map.json and added_tokens.json, which add tokens and name those of a role."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer, processors
+
+from lm.core.errors import UserError, nearest
+from lm.data.hf_tokenizer import HFTokenizer, rules_of, tokenizer_json
+from lm.data.tokenizers import ByteTokenizer
+from lm.hub.folder import CONFIG
+from lm.hub.tensors import read_json
+from lm.hub.tokenizer_classes import ALIASES, ANY, BEFORE, BY_MODEL, BYTES, FORCED, KINDS, Kind
+from lm.hub.vocabulary import CONTROL, DEFINED, MODELS, Folder, as_it_says, is_ranks, ranks, sentencepiece_model
+
+ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")  # in the order in which new ones get their ids
+FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
+VOCABULARIES = ("*.model", "*.spm", "*vocab*.json", "*.txt", "*.tiktoken", "tekken.json", "*.codes")
+Roles = dict[str, AddedToken | None]  # None: the folder says that there is none
+Added = dict[int, AddedToken]
+
+
+def read_tokenizer(folder: Path) -> HFTokenizer | ByteTokenizer:
+    """Raises `UserError` for a folder without a tokenizer, with a damaged one, or with one of a class that is not
+    supported."""
+    config, told = _read(folder / CONFIG), _read(folder / "tokenizer_config.json")
+    if "added_tokens_decoder" not in told:  # else the older files beside it are not read
+        told |= _read(folder / "special_tokens_map.json")
+        told["added_tokens"] = _read(folder / "added_tokens.json")
+    _check(folder, told)
+    whole, name = folder / "tokenizer.json", class_name(folder, config, told)
+    kind = KINDS.get(name)
+    if whole.is_file():
+        return _of_json(folder, told, kind)
+    if name == BYTES:
+        return ByteTokenizer(told.get("extra_ids", 125))
+    if kind is None or (name == ANY and not _has(folder, MODELS)):
+        raise UserError(_unsupported(folder, name))
+    if any(is_ranks(folder / file) for file in MODELS if (folder / file).is_file()):
+        kind = _of_ranks(folder, config, told)
+    roles, added = _told_tokens(told, kind)
+    pieces = dict(kind.roles) | {role: token.content for role, token in roles.items() if token is not None}
+    source = Folder(folder, told, pieces)
+    try:
+        made = kind.make(source)
+    except UserError:
+        raise
+    except Exception as e:  # the library raises this type and no other
+        raise UserError(f"{folder}: no {name} can be made of its files ({' '.join(str(e).split())[:120]})") from e
+    _add(made, folder, added, [*_in_order(roles), *_extra(source, kind, told)])
+    language = told.get("src_lang") or kind.language
+    if around := _around(kind, told):
+        special = {role: token.content for role, token in roles.items() if token is not None}
+        _surround(made, folder, around, special | ({"language": language} if language else {}))
+    return HFTokenizer(made.to_str(), _contents(roles), str(folder))
+
+
+def _check(folder: Path, told: Mapping[str, Any]) -> None:
+    """Raise `UserError` for configs that tell of tokens in no way that is known."""
+    added = {} if told.get("added_tokens_decoder") is None else told["added_tokens_decoder"]
+    if not isinstance(added, dict):
+        raise UserError(
+            f"{folder}: added_tokens_decoder is {type(added).__name__}: make it an object of ids and tokens"
+        )
+    for i, value in added.items():
+        if not str(i).isdigit() or not _is_token(value):
+            raise UserError(
+                f"{folder}: added_tokens_decoder has {i!r}: {value!r}: give an id and a token, with content"
+            )
+    for piece, i in told.get("added_tokens", {}).items():
+        if not isinstance(i, int) or i < 0:
+            raise UserError(f"{folder}: added_tokens.json has {piece!r}: {i!r}: give each token an id")
+    for role in ROLES:
+        if (value := told.get(f"{role}_token")) is not None and not _is_token(value):
+            raise UserError(f"{folder}: {role}_token is {type(value).__name__} {value!r}: give a token or null")
+    for value in _listed(told):
+        if not _is_token(value):
+            raise UserError(f"{folder}: {value!r} is among its special tokens: give texts")
+
+
+def _is_token(value: Any) -> bool:
+    flags = value.items() if isinstance(value, dict) else ()
+    return isinstance(_text(value), str) and all(isinstance(flag, bool) for key, flag in flags if key in FLAGS)
+
+
+def class_name(folder: Path, config: Mapping[str, Any], told: Mapping[str, Any]) -> str:
+    """Of the folder's tokenizer, as `transformers` chooses it: what the folder names, else what belongs to the model
+    type. Of some model types the former is known to be wrong."""
+    named = told.get("tokenizer_class") or config.get("tokenizer_class")
+    if isinstance(named, str):
+        named = named.removesuffix("Fast")
+        named = ALIASES.get(named, named)
+    model_type = config.get("model_type")
+    registered = BY_MODEL.get(model_type) if isinstance(model_type, str) else None
+    if not named or (registered is not None and model_type in FORCED):
+        chosen = registered or ANY
+    else:
+        chosen = named if registered != ANY or named not in KINDS else ANY
+    if chosen == ANY and not (folder / MODELS[0]).is_file():
+        return (named if named in KINDS else None) or BEFORE.get(str(model_type)) or named or ANY
+    return chosen
+
+
+def _unsupported(folder: Path, name: str) -> str:
+    there = [file.name for pattern in VOCABULARIES for file in sorted(folder.glob(pattern))]
+    if not there:
+        return f"{folder} has no tokenizer.json, tokenizer.model, vocab.json or vocab.txt: copy the tokenizer's files"
+    if name == ANY:
+        return (
+            f"{folder} has no tokenizer.json, and nothing tells which class of tokenizer its {', '.join(there)} is of: "
+            "put tokenizer_class into tokenizer_config.json"
+        )
+    return f"{folder} has no tokenizer.json, and a {name} is not supported without one{nearest(name, KINDS)}"
+
+
+def _of_ranks(folder: Path, config: Mapping[str, Any], told: Mapping[str, Any]) -> Kind:
+    if config.get("model_type") != "llama" or not told.get("added_tokens_decoder") or not told.get("eos_token"):
+        raise UserError(
+            f"{folder / MODELS[0]} is a tiktoken file, which tells neither special tokens nor how to split text: copy "
+            "the tokenizer.json of this model, or tell added_tokens_decoder and eos_token of a LLaMA 3 in its config"
+        )
+    return Kind(ranks)
+
+
+def _has(folder: Path, names: Iterable[str]) -> bool:
+    return any((folder / name).is_file() for name in names)
+
+
+def _of_json(folder: Path, told: Mapping[str, Any], kind: Kind | None) -> HFTokenizer:
+    """tokenizer.json as it is, and what tokenizer_config.json adds to it."""
+    path = folder / "tokenizer.json"
+    content = tokenizer_json(path)
+    made = rules_of(content, str(path))
+    roles, added = _told_tokens(told, None)
+    before = made.to_str()
+    _add(made, folder, added, [*_in_order(roles), *map(_token, _listed(told))], strict=False)
+    usual = {role: piece for role, piece in (kind.roles if kind else {}).items() if made.token_to_id(piece) is not None}
+    after = made.to_str()
+    return HFTokenizer(content if after == before else after, usual | _contents(roles), str(path))
+
+
+def _in_order(roles: Roles) -> list[AddedToken]:
+    order = [*ROLES, *(role for role in roles if role not in ROLES)]
+    return [token for role in order if (token := roles.get(role)) is not None]
+
+
+def _contents(roles: Roles) -> dict[str, str | None]:
+    return {role: None if token is None else token.content for role, token in roles.items()}
+
+
+def _told_tokens(told: Mapping[str, Any], kind: Kind | None) -> tuple[Roles, Added]:
+    """The tokens of a role, and the added ones by id."""
+    named = {key.removesuffix("_token"): value for key, value in told.items() if key.endswith("_token")}
+    if isinstance(told.get("extra_special_tokens"), dict):
+        named |= {key.removesuffix("_token"): value for key, value in told["extra_special_tokens"].items()}
+    added: Added = {int(i): _token(value) for i, value in (told.get("added_tokens_decoder") or {}).items()}
+    special = {_text(value) for value in [*named.values(), *_listed(told)]}
+    for piece, i in told.get("added_tokens", {}).items():
+        added[i] = AddedToken(piece, special=piece in special, normalized=piece not in special)
+    flags = {token.content: token for token in added.values()}
+    roles: Roles = {role: _marked(kind, role, piece) for role, piece in kind.roles.items()} if kind else {}
+    for role, value in named.items():
+        if value is None:
+            roles[role] = None
+        elif isinstance(value, (str, dict)):
+            token = flags.get(_text(value)) or (_marked(kind, role, value) if isinstance(value, str) else _token(value))
+            roles[role] = token
+    of_a_role = {token.content for token in roles.values() if token is not None}
+    for token in filter(None, [*roles.values(), *added.values()]):
+        token.special = token.special or token.content in of_a_role
+    return roles, added
+
+
+def _marked(kind: Kind | None, role: str, piece: str) -> AddedToken:
+    return AddedToken(
+        piece, **({"special": True, "normalized": False} | dict(kind.marks.get(role, {}) if kind else {}))
+    )
+
+
+def _token(value: Any) -> AddedToken:
+    if isinstance(value, str):
+        return AddedToken(value, special=True, normalized=False)
+    flags = {key: flag for key, flag in value.items() if key in FLAGS}
+    return AddedToken(value["content"], **flags)
+
+
+def _text(value: Any) -> Any:
+    return value.get("content") if isinstance(value, dict) else value
+
+
+def _listed(told: Mapping[str, Any]) -> list[Any]:
+    """Special tokens without a role."""
+    lists = (told.get(key) for key in ("extra_special_tokens", "additional_special_tokens"))
+    return next((found for found in lists if isinstance(found, list) and found), [])
+
+
+def _extra(source: Folder, kind: Kind, told: Mapping[str, Any]) -> list[AddedToken]:
+    """Special tokens without a role: those of the class, of a SentencePiece model, and of the config."""
+    found = [AddedToken(piece, special=True, normalized=False) for piece in kind.extra(source)]
+    if _has(source.path, MODELS) and kind.make is not ranks:
+        own = (CONTROL,) if kind.make is as_it_says else (CONTROL, DEFINED)
+        for piece in sentencepiece_model(source).pieces:
+            if piece.type in own:
+                special = piece.type == CONTROL or piece.piece in source.roles.values()
+                found.append(AddedToken(piece.piece, special=special, normalized=False))
+    return found + [_token(value) for value in _listed(told)]
+
+
+def _add(made: Tokenizer, folder: Path, added: Added, more: Iterable[AddedToken], strict: bool = True) -> None:
+    """Add tokens: those that have an id to it, then those that are not there yet."""
+    for i, token in sorted(added.items()):
+        at, size = made.token_to_id(token.content), made.get_vocab_size(with_added_tokens=True)
+        if at is None and i > size:  # ids that nothing is said of
+            made.add_tokens([AddedToken(f"<|unused_{j}|>", normalized=False) for j in range(size, i)])
+        elif strict and (at if at is not None else size) != i:
+            is_ = f"the vocabulary has it as {at}" if at is not None else f"the next that is free is {size}"
+            raise UserError(f"{folder}: added token {token.content!r} has the id {i}, but {is_}: mend its config files")
+        made.add_tokens([token])
+    known = {token.content for token in made.get_added_tokens_decoder().values()}
+    made.add_tokens([token for token in more if token.content not in known])
+
+
+def _around(kind: Kind, told: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    if kind.around is not None:
+        return kind.around
+    return (("bos",) if told.get("add_bos_token") else ()), (("eos",) if told.get("add_eos_token") else ())
+
+
+def _surround(
+    made: Tokenizer, folder: Path, around: tuple[tuple[str, ...], tuple[str, ...]], pieces: Mapping[str, str]
+) -> None:
+    before, after = ([pieces[role] for role in side if role in pieces] for side in around)
+    ids = {piece: made.token_to_id(piece) for piece in {*before, *after}}
+    for piece, i in ids.items():
+        if i is None:
+            raise UserError(
+                f"{folder}: {piece!r} stands around each text and is not in the vocabulary: put it into "
+                "additional_special_tokens of tokenizer_config.json"
+            )
+    if ids:
+        made.post_processor = processors.TemplateProcessing(
+            single=[*before, "$A", *after], special_tokens=list(ids.items())
+        )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.is_file() else {}
