@@ -1,8 +1,9 @@
 """Writing a token cache: documents are read here, in order, and tokenised shard by shard in processes.
 
-What is in a shard depends on the source alone, so any number of processes makes the same cache. Each shard is complete
-when its record is there: a build that was killed goes on with the first shard that is missing. The folder gets its
-name when all are done.
+What is in a shard depends on source and tokenizer alone, so any number of processes makes the same cache. A long
+document is read and tokenised in parts (`lm.data.cuts`): it may take several shards, and no more memory than others.
+Each shard is complete when its record is there: a build that was killed goes on with the first shard that is missing.
+The folder gets its name when all are done.
 """
 
 import contextlib
@@ -12,7 +13,6 @@ import json
 import multiprocessing
 import os
 import threading
-import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -23,16 +23,18 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lm.core.errors import UserError
 from lm.data.cache import TokenCache, shard_digest, write_covered
+from lm.data.cuts import Part, encode_part, parts_of
+from lm.data.progress import Progress
 from lm.data.sources import Document, LongDocument
 from lm.data.tokenizers import Tokenizer
 
-FORMAT = 3
-SHARD = 16 << 20  # bytes of text, to the end of a document: seconds of work, and of what a kill can cost
+FORMAT = 4
+SHARD = (
+    16 << 20
+)  # bytes of text, to the end of a document or of a part of a long one: seconds of work, and of what a kill can cost
 Record = dict[str, Any]
 Ids = tuple[int, ...]
 
@@ -42,8 +44,9 @@ class Documents(Protocol):
 
     @property
     def fingerprint(self) -> str: ...
+    @property
+    def done(self) -> float: ...  # the share that has been read
     def __iter__(self) -> Iterator[Document | LongDocument]: ...
-    def __len__(self) -> int: ...
 
 
 def build_cache(
@@ -96,12 +99,12 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _write(source: Documents, tokenizer: Tokenizer, folder: Path, workers: int, shard: int, before: Ids) -> None:
-    counts = {"dropped": 0}
-    with _Progress(source) as progress:
+    counts = {"dropped": 0, "read": 0, "bytes": 0}  # bytes of text, read and tokenised
+    with Progress("tokenising", lambda: (source.done * counts["bytes"] / max(1, counts["read"]), counts["bytes"])):
         records = []
-        for record in _shards(_groups(source, shard, counts), tokenizer, folder, workers, before):
+        for record in _shards(_groups(source, tokenizer, shard, counts), tokenizer, folder, workers, before):
             records.append(record)
-            progress.show(record)
+            counts["bytes"] += record["bytes"]
     if not records:
         raise UserError("the corpus has no text: every document is empty; check the source and its field")
     firsts = np.cumsum([0] + [record["tokens"] for record in records])
@@ -111,7 +114,7 @@ def _write(source: Documents, tokenizer: Tokenizer, folder: Path, workers: int, 
     shards = [{key: record[key] for key in ("name", "tokens", "bytes", "covered", "digest")} for record in records]
     meta = {
         **{key: sum(record[key] for record in records) for key in ("documents", "tokens", "bytes")},
-        **counts,
+        "dropped": counts["dropped"],
         "dtype": _dtype(tokenizer).str,
         "digest": hashlib.blake2b(repr([s["digest"] for s in shards]).encode(), digest_size=16).hexdigest(),
         "source": source.fingerprint,
@@ -122,39 +125,43 @@ def _write(source: Documents, tokenizer: Tokenizer, folder: Path, workers: int, 
     (folder / "meta.json").write_text(json.dumps(meta, indent=1) + "\n")
 
 
-def _groups(source: Documents, size: int, counts: dict[str, int]) -> Iterator[list[str]]:
-    """The texts of each shard; how many documents had none is added to `counts`."""
-    group: list[str] = []
+def _groups(source: Documents, tokenizer: Tokenizer, size: int, counts: dict[str, int]) -> Iterator[list[Part]]:
+    """The texts of each shard: whole documents, of a long one parts. Adds to `counts` how many documents had no text,
+    and how much is read."""
+    group: list[Part] = []
     room = size
     for document in source:
-        if not document.text:
-            counts["dropped"] += 1
-            continue
-        group.append(document.text)
-        room -= len(document.text.encode())
-        if room <= 0:
-            yield group
-            group, room = [], size
+        for part in parts_of(document.name, document.pieces(), tokenizer):
+            if not part.text and part.begins:
+                counts["dropped"] += 1
+                continue
+            group.append(part)
+            taken = len(part.text.encode())
+            room -= taken
+            counts["read"] += taken
+            if room <= 0:
+                yield group
+                group, room = [], size
     if group:
         yield group
 
 
 def _shards(
-    groups: Iterator[list[str]], tokenizer: Tokenizer, folder: Path, workers: int, before: Ids
+    groups: Iterator[list[Part]], tokenizer: Tokenizer, folder: Path, workers: int, before: Ids
 ) -> Iterator[Record]:
     """Every shard's record, in order, once its files are written."""
     first = list(islice(groups, 2))
     numbered = enumerate(chain(first, groups))
     if workers == 1 or len(first) < 2:
-        for i, texts in numbered:
-            yield _finished(folder, i) or write_shard(texts, tokenizer, folder, i, before)
+        for i, parts in numbered:
+            yield _finished(folder, i) or write_shard(parts, tokenizer, folder, i, before)
         return
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_end_with_parent)
     pending: deque[Future | Record] = deque()
     try:
-        for i, texts in numbered:
-            pending.append(_finished(folder, i) or pool.submit(write_shard, texts, tokenizer, folder, i, before))
-            if len(pending) > 2 * workers:  # bounds the text in memory
+        for i, parts in numbered:
+            pending.append(_finished(folder, i) or pool.submit(write_shard, parts, tokenizer, folder, i, before))
+            if len(pending) > workers + 1:  # bounds the text in memory
                 yield _record(pending.popleft())
         while pending:
             yield _record(pending.popleft())
@@ -194,28 +201,32 @@ def _finished(folder: Path, i: int) -> Record | None:
     return told if sound else None
 
 
-def write_shard(texts: list[str], tokenizer: Tokenizer, folder: Path, i: int, before: Ids = ()) -> Record:
+def write_shard(parts: list[Part], tokenizer: Tokenizer, folder: Path, i: int, before: Ids = ()) -> Record:
     """Tokenise and write shard i, its record last. Runs in a worker process."""
-    dtype = _dtype(tokenizer)
-    encoded = [tokenizer.encode_sized(text) for text in texts]
-    ids = [np.concatenate([before, x.ids, [tokenizer.eos_id]]).astype(dtype) for x in encoded]
+    dtype, table = _dtype(tokenizer), tokenizer.token_bytes()
+    ids, sizes = [], []  # of each part, in narrow types
+    same = True  # as the table says
+    for part in parts:
+        of_part, covered = encode_part(tokenizer, part)
+        begin, end = (before if part.begins else ()), ([tokenizer.eos_id] if part.ends else [])
+        # of a text that is nothing to the tokenizer, the end of text covers all
+        rest = [len(part.text.encode()) - int(covered.sum())] * len(end)
+        covered = np.concatenate([np.zeros(len(begin)), covered, rest]).astype(np.int32)
+        ids.append(np.concatenate([begin, of_part, end]).astype(dtype))
+        same &= np.array_equal(table[ids[-1]], covered)
+        sizes.append(covered.astype(np.min_scalar_type(int(covered.max(initial=0)))))
     tokens = np.concatenate(ids)
-    starts = np.cumsum([0] + [len(x) for x in ids[:-1]])
+    lengths = np.cumsum([0] + [len(x) for x in ids])
+    starts = np.array([first for first, part in zip(lengths, parts, strict=False) if part.begins], np.int64)
     data, at, record = _paths(folder, i)
     tokens.tofile(data)
-    # of a text that is nothing to the tokenizer, the end of text covers all
-    rest = [len(text.encode()) - int(x.bytes.sum()) for text, x in zip(texts, encoded, strict=True)]
-    sizes = (len(before), 1)  # of what stands around a text
-    covered = np.concatenate(
-        [np.pad(x.bytes, sizes, constant_values=(0, more)) for x, more in zip(encoded, rest, strict=True)]
-    )
-    kept = write_covered(data.with_suffix(".bytes"), tokens, covered, tokenizer.token_bytes())
+    kept = None if same else write_covered(data.with_suffix(".bytes"), np.concatenate(sizes))
     np.save(at, starts)
     told = {
         "name": data.name,
-        "documents": len(texts),
+        "documents": len(starts),
         "tokens": len(tokens),
-        "bytes": int(covered.sum()),
+        "bytes": sum(int(x.sum(dtype=np.int64)) for x in sizes),
         "covered": kept,
         "dtype": dtype.str,
         "digest": shard_digest(tokens, starts),
@@ -236,30 +247,3 @@ def _end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-class _Progress:
-    """A bar on standard error, once tokenising has taken two seconds."""
-
-    def __init__(self, source: Documents) -> None:
-        self.source = source
-
-    def __enter__(self) -> "_Progress":
-        console = Console(stderr=True)
-        self.visible = console.is_terminal or console.is_jupyter
-        text = TextColumn("tokenising: {task.completed:,.0f} documents, {task.fields[megabytes]:,.0f} MB")
-        self.bar = Progress(text, BarColumn(), TimeRemainingColumn(), console=console, transient=True)
-        self.task = self.bar.add_task("", total=len(self.source) if self.visible else None, megabytes=0.0)
-        self.start, self.bytes, self.documents = time.monotonic(), 0, 0
-        return self
-
-    def show(self, record: Record) -> None:
-        self.bytes += record["bytes"]
-        self.documents += record["documents"]
-        if self.visible and time.monotonic() - self.start > 2:
-            self.bar.start()  # does nothing if started
-            self.bar.update(self.task, completed=self.documents, megabytes=self.bytes / 1e6)
-
-    def __exit__(self, *exc: object) -> None:
-        if self.bar.live.is_started:
-            self.bar.stop()

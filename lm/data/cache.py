@@ -3,8 +3,9 @@
 A cache is a folder named after the fingerprints of source, tokenizer and NumPy version: a changed source gets a new
 folder, and a running process never sees its map replaced. It holds
 
-    00000.bin ...  uint16 or uint32[tokens]   whole documents in order, each ending in the end-of-text id
-                                              and beginning with a begin-of-text where one was asked for
+    00000.bin ...  uint16 or uint32[tokens]   documents in order, each ending in the end-of-text id and
+                                              beginning with a begin-of-text where one was asked for; a long
+                                              one goes on in the next shard
     00000.bytes    unsigned[tokens]           how many bytes of the text each token covers, if not as table.npy says
     table.npy      int32[vocabulary]          how many bytes each token stands for by itself
     offsets.npy    int64[documents + 1]       where each document starts, and the number of tokens
@@ -118,12 +119,9 @@ class TokenCache:
         return cls(directory, shards, offsets, meta["bytes"], meta["dropped"], meta["digest"], table, covered)
 
 
-def write_covered(path: Path, tokens: np.ndarray, covered: np.ndarray, table: np.ndarray) -> str | None:
-    """Write how many bytes each token of a shard covers to `path`, in the narrowest type, which is returned; nothing,
-    and None, where that is what the tokenizer's table says."""
-    if np.array_equal(table[tokens], covered):
-        return None
-    narrow = np.dtype(np.min_scalar_type(int(covered.max()))).newbyteorder("<")
+def write_covered(path: Path, covered: np.ndarray) -> str:
+    """Write how many bytes each token of a shard covers to `path`, in a narrow type, which is returned."""
+    narrow = covered.dtype.newbyteorder("<")
     covered.astype(narrow).tofile(path)
     return narrow.str
 

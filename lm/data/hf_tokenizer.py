@@ -13,6 +13,7 @@ import numpy as np
 
 from lm.core.errors import UserError, nearest
 from lm.data.covered import Sized, sized
+from lm.data.joins import PretokenizedJoins
 
 SPACE = "\u2581"  # what SentencePiece-like vocabularies write for a space
 ROLES = ("eos", "sep", "pad", "unk", "bos")  # the first but bos that is there stands at the end of a text
@@ -95,6 +96,13 @@ class HFTokenizer:
     def encode_sized(self, text: str) -> Sized:
         encoded = self._tokenizer.encode(text, add_special_tokens=False)
         return sized(text, encoded.ids, self.token_bytes(), lambda: [end for _, end in encoded.offsets])
+
+    def joins(self, text: str, at: int) -> bool:
+        return self._joins(text, at)
+
+    @cached_property
+    def _joins(self) -> PretokenizedJoins:
+        return PretokenizedJoins(self._tokenizer, json.loads(self.content))
 
     def encode_marked(self, text: str) -> np.ndarray:
         self._tokenizer.encode_special_tokens = False

@@ -7,7 +7,7 @@ import os
 import re
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -94,7 +94,7 @@ def _sample(documents: Documents, max_bytes: int) -> list[str]:
     size = 0
     order = 0
     for document in documents:
-        for chunk in _chunks(document.text):
+        for chunk in _chunks(document.pieces()):
             place = hashlib.blake2b(order.to_bytes(8, "big"), digest_size=8).digest()
             heapq.heappush(heap, (-int.from_bytes(place, "big"), order, chunk))
             order += 1
@@ -113,19 +113,30 @@ def _coverage(sample: list[str], room: int) -> float:
     return min(0.9995, max(0.98, common / counts.total() - 1e-9))
 
 
-def _chunks(text: str) -> Iterator[str]:
-    """Text in pieces of whole lines, at most CHUNK characters each."""
+def _chunks(pieces: Iterable[str]) -> Iterator[str]:
+    """A text in chunks of whole lines, at most CHUNK characters each, whatever pieces it comes in."""
     chunk = ""
-    for line in text.splitlines(keepends=True):
+    for line in _lines(pieces):
         if len(chunk) + len(line) > CHUNK and chunk:
             yield chunk
             chunk = ""
-        while len(line) > CHUNK:
-            yield line[:CHUNK]
-            line = line[CHUNK:]
         chunk += line
     if chunk:
         yield chunk
+
+
+def _lines(pieces: Iterable[str]) -> Iterator[str]:
+    """The lines of a text, of which a longer one comes in parts of CHUNK characters."""
+    rest = ""  # of a line whose end has not been seen
+    for piece in pieces:
+        *lines, last = (rest + piece).splitlines(keepends=True) or [""]
+        for line in lines:
+            yield from (line[at : at + CHUNK] for at in range(0, len(line), CHUNK))
+        whole = max(0, len(last) - 1) // CHUNK * CHUNK
+        yield from (last[at : at + CHUNK] for at in range(0, whole, CHUNK))
+        rest = last[whole:]
+    if rest:
+        yield rest
 
 
 def _reason(message: str) -> str:

@@ -7,6 +7,7 @@ batches = Batches(data.training, length=512, batch_size=16, seed=0, example=...)
 import hashlib
 import os
 from collections.abc import Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,8 +17,8 @@ from lm.data.build import build_cache
 from lm.data.cache import TokenCache
 from lm.data.files import Where
 from lm.data.hf_tokenizer import HFTokenizer
-from lm.data.progress import tell
-from lm.data.sources import open_source
+from lm.data.progress import Progress, tell
+from lm.data.sources import Source, open_source
 from lm.data.tokenizers import Tokenizer, open_tokenizer
 
 CACHE = "~/.cache/pure-lm"
@@ -87,7 +88,8 @@ def open_data(
     text = hashlib.blake2b(repr([s.fingerprint for s in train] + list(reserved)).encode(), digest_size=16).hexdigest()
     if isinstance(tokenizer, (str, os.PathLike)):
         path = root / "tokenizers" / f"{text}-{Path(tokenizer).name}.model"
-        tokens = open_tokenizer(tokenizer, chain.from_iterable(train), path, reserved=reserved)
+        with Progress("reading text to learn a tokenizer from", partial(_read, train)):
+            tokens = open_tokenizer(tokenizer, chain.from_iterable(train), path, reserved=reserved)
     else:
         tokens = tokenizer
         for piece in reserved:
@@ -100,6 +102,12 @@ def open_data(
         for s, *splits in zip(sources, train, held_out, strict=True)
     ]
     return Data(tokens, tuple(parts), before)
+
+
+def _read(sources: Sequence[Source]) -> tuple[float, float]:
+    """(share, bytes) of these files that have been read."""
+    read = sum(source.meter.read for source in sources)
+    return read / sum(source.size for source in sources), read
 
 
 def begin_of(tokenizer: Tokenizer) -> tuple[int, ...]:

@@ -26,6 +26,7 @@ from lm.core.errors import UserError, nearest
 from lm.data.compressed import Meter
 from lm.data.files import Where, find_files, matches, walk
 from lm.data.formats import Read, doubt, entries
+from lm.data.plain import PIECE
 
 READING = 2  # raised where the same files are read as other documents than before
 STDLIB = "python-stdlib"
@@ -53,8 +54,9 @@ class Document:
     text: str
 
     def pieces(self) -> Iterator[str]:
-        """The text, in order, in pieces that fit into memory."""
-        yield self.text
+        """The text, in order, in pieces that are no burden."""
+        for start in range(0, max(1, len(self.text)), PIECE):
+            yield self.text[start : start + PIECE]
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,12 @@ class Source:
     @property
     def done(self) -> float:
         """The share of the files that the iteration under way has read."""
-        return self.meter.read / max(1, sum(path.stat().st_size for _, path in self.files))
+        return min(1.0, self.meter.read / self.size)
+
+    @cached_property
+    def size(self) -> int:
+        """Of the files, in bytes as they are stored."""
+        return max(1, sum(path.stat().st_size for _, path in self.files))
 
     def __iter__(self) -> Iterator[Document | LongDocument]:
         alone = self.split != "all" and len(self._held) == 1
@@ -223,7 +230,8 @@ def _stdlib_files() -> dict[Path, str]:
     return files
 
 
-NEAR = 1 << 20  # characters before the place that `holdout` asks for, in which a line or word must begin
+NEAR = 1 << 20  # characters before the place that `holdout` asks for, in which a line or word must begin, at most
+NEAR_LEAST = 2000
 SHORTEST = 100  # characters of a line that can be held out of it
 
 
@@ -232,10 +240,11 @@ def cut_of(name: str, read: Read, holdout: float) -> int:
     at the last word where a line is too long for that."""
     size = sum(map(len, read()))
     near = int(size * (1 - holdout))
+    reach = min(NEAR, max(NEAR_LEAST, size - near))
     before, at, after = "", 0, ""  # what comes before `near`, and after
     for piece in read():
         room = max(0, near - at)
-        before = (before + piece[:room])[-NEAR:]
+        before = (before + piece[:room])[-reach:]
         after = (after + piece[room:])[:NEAR]
         at += len(piece)
         if len(after) == NEAR:

@@ -8,6 +8,7 @@ The first two share their special ids (pad 0, end of text 1, unknown 2), all of 
     encode_sized(text)                     these ids, and how many bytes of the text each covers (`lm.data.covered`)
     encode_marked(text)                    with the special tokens that are spelled in it (`markers`), as chat templates
                                            write them, those for a role (eos, bos, pad, unk) by `special`
+    joins(text, at) -> bool                whether a token could reach over this place, whatever the rest of the text is
     decode(ids)    -> str                  parts of a character become U+FFFD; special ids are silent, as are
                                            those beyond vocab_size, which a padded embedding can produce
     token_bytes()  -> int32[vocab_size]    how many UTF-8 bytes each token stands for; 0 for special ids
@@ -36,6 +37,7 @@ import sentencepiece
 from lm.core.errors import UserError, nearest
 from lm.data.covered import Sized, sized
 from lm.data.hf_tokenizer import HFTokenizer
+from lm.data.joins import WINDOW, settles, spans
 from lm.data.sources import Documents
 
 SPACE = "\u2581"  # what SentencePiece writes for a space
@@ -63,6 +65,7 @@ class Tokenizer(Protocol):
     def encode(self, text: str) -> np.ndarray: ...
     def encode_sized(self, text: str) -> Sized: ...
     def encode_marked(self, text: str) -> np.ndarray: ...
+    def joins(self, text: str, at: int) -> bool: ...
     def decode(self, ids: Iterable[int]) -> str: ...
     def token_bytes(self) -> np.ndarray: ...
     def sentinel(self, i: int) -> int: ...
@@ -110,6 +113,9 @@ class ByteTokenizer:
     def encode_sized(self, text: str) -> Sized:
         ids = self.encode(text)
         return Sized(ids, np.ones(len(ids), np.int32))
+
+    def joins(self, text: str, at: int) -> bool:
+        return False
 
     def decode(self, ids: Iterable[int]) -> str:
         codes = np.asarray(ids, np.int64).reshape(-1) - self.first_byte
@@ -217,6 +223,26 @@ class SentencePieceTokenizer:
                 ends.append(first + origin[at])
             first += len(part) + 1
         return ends
+
+    def joins(self, text: str, at: int) -> bool:
+        pieces, longest = self._spelled
+        reach = max(WINDOW, longest)
+        left, right = text[max(0, at - reach) : at], text[at : at + reach]
+        whole, head = self._sp.normalize(left + right), self._sp.normalize(left)
+        if whole.startswith(head) and not spans(whole, len(head), pieces, longest):
+            return False
+        same = {text: text.replace(" ", SPACE) for text in (left + right, " a b ")}
+        if longest > WINDOW // 2 or any(self._sp.normalize(text) != as_it_is for text, as_it_is in same.items()):
+            return True
+        return not settles(lambda part: self.encode(part).tolist(), left + right, len(left), longest)
+
+    @cached_property
+    def _spelled(self) -> tuple[frozenset[str], int]:
+        """The pieces that text is spelled with, and the length of the longest."""
+        sp = self._sp
+        spelled = (i for i in range(self.vocab_size) if not (sp.is_control(i) or sp.is_unknown(i) or sp.is_byte(i)))
+        pieces = frozenset(map(sp.id_to_piece, spelled))
+        return pieces, max(map(len, pieces), default=1)
 
     def encode_marked(self, text: str) -> np.ndarray:
         return marked(text, self.markers, self.encode, self.piece_id)

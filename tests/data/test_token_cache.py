@@ -27,6 +27,7 @@ class Texts:
     texts: list
     fail_at: int | None = None
     read: int = field(default=0, compare=False)
+    done = 0.0
 
     @property
     def fingerprint(self):
