@@ -130,8 +130,6 @@ def export(run: str, out: str) -> None:
         progress=_tell_over,
     )
     print(f"{out}: {config['architectures'][0]}, {DTYPE.value}, of step {opened.step}")
-    if not any((Path(out).expanduser() / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
-        print("note: its tokenizer has no form that others read; text goes in as token ids")
 
 
 def size_of(text: str) -> int:

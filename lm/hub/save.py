@@ -1,5 +1,6 @@
 """A model written as a Hugging Face folder, which transformers opens: config.json, weights, tokenizer."""
 
+import fnmatch
 import functools
 import json
 from collections.abc import Mapping
@@ -11,16 +12,22 @@ import numpy as np
 
 from lm.core.component import from_dict
 from lm.core.errors import UserError, nearest
+from lm.core.files import replaced
 from lm.core.param import Tree
-from lm.data.hf_tokenizer import HFTokenizer
-from lm.data.tokenizers import SentencePieceTokenizer
 from lm.hub.config import spelling, write_config
 from lm.hub.folder import CONFIG, SHARD, write_folder
 from lm.hub.open import LENGTHS
+from lm.hub.save_text import special_ids, write_text
 from lm.hub.tensors import Progress, quiet, reason
 from lm.hub.text import Text
+from lm.model.transformer import EncoderDecoder
 from lm.zoo.build import DIALECTS, FAMILIES, build
 
+FILES = (  # those of a model, by whomever they were written, which are not to stay beside another one's
+    *("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "*chat_template*"),
+    *("tokenizer*.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt"),
+    *("spiece.model", "sentencepiece.bpe.model", "spm.model", "*.spm"),
+)
 DTYPES = {"float32": np.float32, "bfloat16": jnp.bfloat16, "float16": np.float16}
 
 
@@ -44,7 +51,7 @@ def save_folder(
     where nothing can be written."""
     if dtype not in DTYPES:
         raise UserError(f"dtype {dtype!r} is unknown{nearest(dtype, DTYPES)}")
-    folder = Path(folder).expanduser()
+    folder, model = Path(folder).expanduser(), build(_components(knobs))
     config = config_of(knobs, model_type, architecture)
     length = length or (text.context if text else None)
     told = {name for field in DIALECTS[config["model_type"]].fields for name in field.names}
@@ -52,13 +59,21 @@ def save_folder(
         config.setdefault(name, length)
     config["torch_dtype"] = dtype
     if text is not None:
-        config = _ids(text, text.start if "encoder" in build(_components(knobs)).spec() else None) | config
-    names = spelling(config).names
-    write_folder(folder, build(_components(knobs)), params, names, DTYPES[dtype], shard, progress)
-    _write(folder / CONFIG, json.dumps(config, indent=2) + "\n")
-    if text is not None:
-        write_text(folder, text, length)
+        config = special_ids(text, isinstance(model, EncoderDecoder)) | config
+    try:
+        with replaced(folder, _ours) as new:
+            if text is not None:
+                write_text(new, text._replace(context=length), config)
+            (new / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+            write_folder(new, model, params, spelling(config).names, DTYPES[dtype], shard, progress)
+    except OSError as e:
+        raise UserError(f"cannot write {folder} ({reason(e)}): choose a folder with room to write to") from e
     return config
+
+
+def _ours(name: str) -> bool:
+    """Whether a file says something of a model or its text."""
+    return any(fnmatch.fnmatch(name, pattern) for pattern in FILES)
 
 
 def config_of(
@@ -96,39 +111,3 @@ def _common(knobs: dict[str, Any]) -> dict[str, Any]:
     sizes = family.sizes[knobs["size"]] if knobs.get("size") else {}
     given = {**family.make.keywords, **sizes, **knobs, "family": base, "size": None}
     return {name: value for name, value in given.items() if value is not None} if base else knobs
-
-
-def _ids(text: Text, start: int | None) -> dict[str, Any]:
-    tokenizer, ends = text.tokenizer, list(text.ends)
-    ids = {
-        "bos_token_id": tokenizer.bos_id,
-        "eos_token_id": ends[0] if len(ends) == 1 else ends,
-        "pad_token_id": tokenizer.pad_id,
-        "decoder_start_token_id": start,
-    }
-    return {name: value for name, value in ids.items() if value is not None}
-
-
-def write_text(folder: Path, text: Text, length: int | None = None) -> None:
-    """Tokenizer files and chat template, where the tokenizer has a form that others read."""
-    config: dict[str, Any] = {"chat_template": text.template} if text.template else {}
-    config |= {"model_max_length": length} if length else {}
-    tokenizer = text.tokenizer
-    if isinstance(tokenizer, HFTokenizer):
-        _write(folder / "tokenizer.json", tokenizer.content)
-        config |= {"tokenizer_class": "PreTrainedTokenizerFast"}
-        config |= {f"{role}_token": piece for role, piece in tokenizer.special.items()}
-    elif isinstance(tokenizer, SentencePieceTokenizer):
-        _write(folder / "tokenizer.model", tokenizer.model)
-        config |= {"add_bos_token": bool(text.before), "add_eos_token": bool(text.after)}
-    else:
-        return
-    _write(folder / "tokenizer_config.json", json.dumps(config, indent=2) + "\n")
-
-
-def _write(path: Path, content: str | bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-    except OSError as e:
-        raise UserError(f"cannot write {path} ({reason(e)}): choose a folder with room to write to") from e

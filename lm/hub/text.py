@@ -12,6 +12,15 @@ from lm.hub.folder import CONFIG
 from lm.hub.tensors import package, read_json, reason
 
 Ids = tuple[int, ...]
+# What generation_config.json, or an older config.json, says of decoding, besides special ids.
+DECODING = (
+    *("forced_bos_token_id", "forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens", "bad_words_ids"),
+    *("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "repetition_penalty", "encoder_repetition_penalty"),
+    *("num_beams", "num_beam_groups", "diversity_penalty", "length_penalty", "early_stopping", "penalty_alpha"),
+    *("min_length", "min_new_tokens", "max_length", "max_new_tokens", "exponential_decay_length_penalty"),
+    *("do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"),
+    *("sequence_bias", "renormalize_logits", "guidance_scale", "dola_layers", "watermarking_config"),
+)
 
 
 class Text(NamedTuple):
@@ -52,13 +61,16 @@ def read_text(folder: str | Path) -> Text:
     Raises `UserError` for a folder without tokenizer, or with a damaged one."""
     folder = Path(folder).expanduser()
     config, told = read_json(folder / CONFIG), _read(folder / "tokenizer_config.json")
-    generation = config | _read(folder / "generation_config.json")
+    decoding = _read(folder / "generation_config.json")
+    generation = config | decoding
+    decoding = {name: value for name in DECODING if (value := (decoding or config).get(name)) is not None}
     tokenizer = read_tokenizer(folder)
     ends = generation.get("eos_token_id")
     ends = tuple(ends) if isinstance(ends, list) else tokenizer.end if ends is None else (ends,)
     template, others = read_templates(folder, told)
     start = generation.get("decoder_start_token_id")
-    return Text(tokenizer, ends, *tokenizer.around, start, template, templates=others or None)
+    around = tokenizer.around
+    return Text(tokenizer, ends, *around, start, template, generation=decoding or None, templates=others or None)
 
 
 def read_tokenizer(folder: str | Path) -> HFTokenizer | ByteTokenizer:

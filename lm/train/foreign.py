@@ -11,8 +11,8 @@ from lm.core.component import to_dict
 from lm.core.errors import UserError
 from lm.hub.folder import is_hf_folder
 from lm.hub.open import Opened, Source, context_of, is_gguf, open_folder, open_text
-from lm.hub.save import write_text
-from lm.hub.tensors import Progress, quiet
+from lm.hub.save_text import write_text
+from lm.hub.tensors import Progress, quiet, reason
 from lm.train.checkpoint import Checkpoints, OpenedModel, meta_of, open_model
 from lm.train.config import default
 from lm.zoo.build import knobs
@@ -45,8 +45,12 @@ def import_run(
         raise UserError(f"{out} holds a run already: choose another folder")
     text, opened = open_text(source), open_folder(source, architecture, progress)
     text = text._replace(context=context_of(opened.model, opened.config))
-    write_text(out, text)
-    files = (out / name for name in ("tokenizer.json", "tokenizer.model"))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_text(out, text, opened.config)
+    except OSError as e:
+        raise UserError(f"cannot write {out} ({reason(e)}): choose a folder with room to write to") from e
+    files = (out / name for name in ("tokenizer.model", "tokenizer.json"))
     config = config_of(opened, next(file for file in files if file.is_file()))
     with contextlib.closing(Checkpoints(out)) as checkpoints:
         meta = meta_of(config, opened.model, text.tokenizer, "", text.saved())

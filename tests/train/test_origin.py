@@ -118,7 +118,7 @@ def test_what_is_missing_is_told(hf, tmp_path):
     (tmp_path / "bare").mkdir()
     for name in ("config.json", "model.safetensors"):
         (tmp_path / "bare" / name).write_bytes((hf / name).read_bytes())
-    with pytest.raises(UserError, match=r"has no tokenizer\.json .*; or set config.data.tokenizer"):
+    with pytest.raises(UserError, match=r"has no tokenizer\.json.*; or set config.data.tokenizer"):
         settled(config_of(tmp_path, tmp_path / "bare"), tmp_path)
     _, notes, _ = settled(config_of(tmp_path, tmp_path / "bare", tokenizer="byte"), tmp_path)
     assert len(notes) == 1 and "text is written as config.data.tokenizer=byte does" in notes[0]
