@@ -1,12 +1,16 @@
-"""Tokens per second of training and decoding, ours against PyTorch and transformers, on this machine: `make bench`.
+"""Tokens per second of training and decoding, ours against PyTorch and transformers, on this machine.
+
+    make bench                                                          # about 20 minutes on two cores
+    python -m benchmarks.against_torch --torch=.venv/torch/bin/python   # what that runs, once .venv/torch is made
+    python -m benchmarks.against_torch --torch=PYTHON --shapes=tiny --rounds=1
 
 The two sides are two processes in environments of their own, of which one works at a time; every variant takes its turn
 in every round, so that a machine whose speed drifts treats them alike. Read the ratios of the medians. Both train the
 same plain GPT (tied head, biases, GELU, AdamW, gradient clipping) on the same number of tokens; torch's step is
 nanoGPT's: scaled_dot_product_attention and fused AdamW. MFU is against our float32 matmul peak of the same run."""
 
-import argparse
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -16,11 +20,14 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from absl import flags
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks.protocol import DECODE, MATMUL, SHAPES, Shape
+from lm import cli
+from lm.core.errors import UserError, nearest
 from lm.model.cost import training_flops
 from lm.zoo.gpt2 import gpt2
 
@@ -118,25 +125,32 @@ def plot(records: list[dict], png: Path) -> None:
     plt.close(figure)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--torch", required=True, help="a Python that has torch and transformers")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--shapes", default="d256,d512", help=f"of {', '.join(SHAPES)}")
-    parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="folder of bench.json and bench.png")
-    args = parser.parse_args()
-    shapes = args.shapes.split(",")
+FLAGS = flags.FlagValues()
+TORCH = flags.DEFINE_string("torch", None, "A Python that has torch and transformers.", flag_values=FLAGS)
+SIZES = flags.DEFINE_list("shapes", "d256,d512", f"Models, of {', '.join(SHAPES)}.", flag_values=FLAGS)
+ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns that each variant takes.", lower_bound=1, flag_values=FLAGS)
+OUT = flags.DEFINE_string("out", "runs/bench", "Folder of bench.json and bench.png.", flag_values=FLAGS)
+
+USAGE = "--torch=PYTHON [--shapes=d256,d512] [--rounds=N] [--out=DIR]"
+
+
+def main(argv: list[str]) -> None:
+    shapes, out = SIZES.value, Path(OUT.value).expanduser()
+    if TORCH.value is None:
+        raise UserError(cli.lacking("torch", FLAGS, USAGE))
+    if shutil.which(TORCH.value) is None:
+        raise UserError(f"--torch={TORCH.value} is no program: `make bench` makes .venv/torch/bin/python")
     if unknown := [s for s in shapes if s not in SHAPES]:
-        parser.error(f"--shapes: {unknown[0]} is unknown; there are {', '.join(SHAPES)}")
-    found = measure(shapes, args.rounds, args.torch)
+        raise UserError(f"--shapes: {unknown[0]} is unknown{nearest(unknown[0], SHAPES)}")
+    found = measure(shapes, ROUNDS.value, TORCH.value)
     records = report(found, shapes)
-    args.out.mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
     seconds = [{"variant": v, "shape": s, "seconds": times} for (v, s), times in found.items()]
-    (args.out / "bench.json").write_text(json.dumps({"records": records, "seconds": seconds}, indent=1))
-    plot(records, args.out / "bench.png")
+    (out / "bench.json").write_text(json.dumps({"records": records, "seconds": seconds}, indent=1))
+    plot(records, out / "bench.png")
     rate = {v: 2 * MATMUL**3 / statistics.median(found[v, shapes[0]]) / 1e9 for v, _ in list(found)[:2]}
     console = Console()
-    console.print(", ".join(f"{v}: {r:,.0f} GFLOP/s" for v, r in rate.items()) + f"; {args.rounds} rounds, medians")
+    console.print(", ".join(f"{v}: {r:,.0f} GFLOP/s" for v, r in rate.items()) + f"; {ROUNDS.value} rounds, medians")
     table = Table("shape", "variant", "tokens/s", "MFU", "against the best rival", box=None, pad_edge=False)
     for r in records:
         table.add_row(
@@ -144,8 +158,8 @@ def main() -> None:
             f"{r['ratio']:.2f}" if "ratio" in r else "",
         )  # fmt: skip
     console.print(table)
-    console.print(f"{args.out / 'bench.png'}, {args.out / 'bench.json'}")
+    console.print(f"{out / 'bench.png'}, {out / 'bench.json'}")
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main, usage=USAGE, flag_values=FLAGS, own_code=False)

@@ -1,21 +1,22 @@
-"""Lower a published model's forward pass and train step on this machine, and say what that took:
+"""Lower a published model's forward pass and train step on this machine, and say what that took.
 
-    python -m benchmarks.lowering                       GPT-3 175B
+    python -m benchmarks.lowering                       # GPT-3 175B
     python -m benchmarks.lowering llama 3.1-405b
 
 No parameter is allocated: the program is traced from shapes, once for each distinct layer, and written as the text that
 a compiler takes (StableHLO)."""
 
 import resource
-import sys
 import time
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from absl import flags
 
+from lm import cli
 from lm.core.ctx import Ctx
-from lm.core.errors import main_errors
+from lm.core.errors import UserError
 from lm.core.param import abstract, count
 from lm.model.transformer import Model
 from lm.objectives.causal import NextToken
@@ -47,7 +48,10 @@ def step(model: Model) -> tuple[jax.stages.Wrapped, tuple]:
 
 
 def main(argv: list[str]) -> None:
-    family, size = argv or ("gpt3", "175b")
+    names = argv[1:] or ["gpt3", "175b"]
+    if len(names) != 2:
+        raise UserError(f"give a family and one of its sizes, as llama 3.1-405b, not {' '.join(names)}; see --help")
+    family, size = names
     model = build({"family": family, "size": size})
     print(f"{family} {size}: {count(model.spec()):,} parameters")
     for name, make in (("forward pass", forward), ("train step", step)):
@@ -61,5 +65,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    with main_errors():
-        main(sys.argv[1:])
+    cli.run(main, arguments=3, usage="[FAMILY SIZE]", flag_values=flags.FlagValues(), own_code=False)

@@ -1,17 +1,21 @@
-"""Ways to run the training step, side by side on this machine: `make bench`, or `python -m benchmarks.step [--quick]`.
+"""Ways to run the training step, side by side on this machine.
+
+    python -m benchmarks.step                   # a GPT of six layers, d 256: some minutes on two cores
+    python -m benchmarks.step --quick           # a tiny shape, to see that it runs
 
 All variants compute the same step of the same model and take turns within one run, so that a machine whose speed drifts
 treats them alike. Read the ratios. Peak is the float32 matmul rate measured in the same run."""
 
-import argparse
 import statistics
 import time
 
 import jax
 import jax.numpy as jnp
+from absl import flags
 from rich.console import Console
 from rich.table import Table
 
+from lm import cli
 from lm.core.component import to_dict
 from lm.core.ctx import Run
 from lm.model.cost import training_flops
@@ -34,13 +38,14 @@ VARIANTS = {  # name -> (dtype, Run, positions per chunk of the cross-entropy)
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a tiny shape, to see that it runs")
-    parser.add_argument("--rounds", type=int, default=5)
-    args = parser.parse_args()
-    shape = {"layers": 2, "d_model": 64, "heads": 2} if args.quick else {"layers": 6, "d_model": 256, "heads": 4}
-    length, rows, vocab = (64, 4, 512) if args.quick else (256, 8, 8192)
+FLAGS = flags.FlagValues()
+QUICK = flags.DEFINE_boolean("quick", False, "A tiny shape, to see that it runs.", flag_values=FLAGS)
+ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns that each variant takes.", lower_bound=1, flag_values=FLAGS)
+
+
+def main(argv: list[str]) -> None:
+    shape = {"layers": 2, "d_model": 64, "heads": 2} if QUICK.value else {"layers": 6, "d_model": 256, "heads": 4}
+    length, rows, vocab = (64, 4, 512) if QUICK.value else (256, 8, 8192)
     model = gpt2(**shape, vocab=vocab, context=length)
     flops = training_flops(model, length) * rows
     tokens = jax.random.randint(jax.random.key(0), (rows, length), 0, vocab)
@@ -55,7 +60,7 @@ def main() -> None:
         steps[name] = trainer.jitted(states[name])
         states[name], _ = steps[name](states[name], batch)
     seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
-    for _ in range(args.rounds):
+    for _ in range(ROUNDS.value):
         for name, step in steps.items():
             start = time.perf_counter()
             states[name], metrics = step(states[name], batch)
@@ -72,10 +77,10 @@ def main() -> None:
     console = Console()
     console.print(
         f"{to_dict(model)['type']} {shape}, {rows} rows of {length}, vocabulary {vocab}; float32 matmul peak "
-        f"{peak / 1e9:,.0f} GFLOP/s; medians of {args.rounds} interleaved rounds"
+        f"{peak / 1e9:,.0f} GFLOP/s; medians of {ROUNDS.value} interleaved rounds"
     )
     console.print(table)
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main, usage="[--quick] [--rounds=N]", flag_values=FLAGS, own_code=False)

@@ -49,10 +49,12 @@ def run(
     usage: str = "",
     flag_values: flags.FlagValues = flags.FLAGS,
     argv: Sequence[str] | None = None,
+    own_code: bool = True,
 ) -> None:
     """Parse the command line and call `main` with what is no flag of it (the program's name first), at most so many
     `arguments`. Wrong input prints `error: <line>` and exits with status 2; --help prints `usage`, the docstring of
-    main's module and its flags, in their order there."""
+    main's module and its flags, in their order there. `own_code`: there is --import, for commands that open models or
+    configs."""
 
     # A second start of the same program compiles nothing. JAX reads this when it is imported, by `main`. Each machine
     # has its own folder: what was compiled for one processor may not run on another that shares the home folder.
@@ -61,7 +63,7 @@ def run(
     logging.getLogger("absl").setLevel(logging.ERROR)
     logging.getLogger("jax").setLevel(logging.ERROR)
     argv = list(sys.argv if argv is None else argv)
-    if "import" not in flag_values:
+    if own_code and "import" not in flag_values:
         flags.DEFINE_multi_string("import", [], IMPORT, flag_values=flag_values)
     with main_errors():
         if {*HELP} & {*argv[1:]}:
@@ -70,10 +72,11 @@ def run(
         if "--version" in argv[1:]:
             print(version())
             return
+        flag_values.unparse_flags()  # of an earlier call in this process
         rest = parse(argv, flag_values, usage)
         if len(rest) > 1 + arguments:
             raise UserError(f"unexpected argument {rest[1 + arguments]!r}: flags are written --name=value; see --help")
-        for where in flag_values["import"].value or ():
+        for where in (flag_values["import"].value or ()) if own_code else ():
             imports.load(where)
         try:
             main(rest)
@@ -148,7 +151,8 @@ def help_text(main: Callable, usage: str = "", flag_values: flags.FlagValues = f
         lines += _entry(f"--{'[no]' if flag.boolean and flag.default else ''}{flag.name}{value}", _with_default(flag))
     if "config_knob" in flag_values:
         lines += _entry("--config.a.b=VALUE", "Change a knob of the config.")
-    lines += _entry("--import=FILE.py", IMPORT)
+    if "import" in flag_values:
+        lines += _entry("--import=FILE.py", IMPORT)
     lines += _entry("--help, --version", "Show this, or the version, and exit.")
     return "\n".join(lines)
 
@@ -176,19 +180,21 @@ def _entry(left: str, text: str) -> list[str]:
 
 
 def _placeholder(flag: flags.Flag, usage: str) -> str:
-    found = re.search(rf"--{flag.name}=([\w./|-]+)", usage)
-    if found:
-        return found[1]
     if choices := getattr(flag.parser, "enum_values", None):
         return "|".join(choices)
-    return PLACEHOLDERS.get(flag.flag_type(), "PATH" if re.search(r"\b([Ff]older|[Ff]ile)\b", flag.help) else "TEXT")
+    found = re.search(rf"--{flag.name}=([^\s\]]+)", usage)
+    if found:
+        return found[1]
+    path = flag.flag_type() == "string" and re.match(r"(\w+ )?(folder|file|directory)\b", flag.help, re.IGNORECASE)
+    return PLACEHOLDERS.get(flag.flag_type(), "PATH" if path else "TEXT")
 
 
 def _with_default(flag: flags.Flag) -> str:
-    default = flag.default
+    default, text = flag.default, re.sub(r"^<[^>]*>: ", "", flag.help)  # absl puts the choices in front
     if default is None or default == "" or default == [] or flag.boolean:
-        return flag.help
-    return f"{flag.help} Default: {','.join(default) if isinstance(default, list) else default}."
+        return text
+    shown = "this folder" if default == "." else ",".join(default) if isinstance(default, list) else default
+    return f"{text} Default: {shown}."
 
 
 def _first(text: str) -> str:

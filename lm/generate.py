@@ -163,4 +163,4 @@ def _show(text: str) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, usage="--checkpoint=PATH --prompt=TEXT [--chat] [flags]")

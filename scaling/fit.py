@@ -1,10 +1,10 @@
 """Fit a scaling law to training runs and say how large a model to train, on how many tokens, at a given
 compute.
 
-  python -m scaling.fit RUNS.csv                       parametric fit (approach 3), with a bootstrap
-  python -m scaling.fit RUNS.csv --approach=2          isoFLOP parabolas (approach 2)
-  python -m scaling.fit runs.jsonl --compute=1e21,1e22 --bootstrap=1000
-  python -m scaling.fit RUNS.csv --columns=loss=c4_loss,budget=flop_budget --where=dataset=c4,finished=true
+    python -m scaling.fit RUNS.csv                       parametric fit (approach 3), with a bootstrap
+    python -m scaling.fit RUNS.csv --approach=2          isoFLOP parabolas (approach 2)
+    python -m scaling.fit runs.jsonl --compute=1e21,1e22 --bootstrap=1000
+    python -m scaling.fit RUNS.csv --columns=loss=c4_loss,budget=flop_budget --where=dataset=c4,finished=true
 
 RUNS is a table: CSV with a header (commas, semicolons or tabs), JSON lines as a sweep writes them, a JSON array,
 or Parquet; compressed or not. One finished training run a row, with columns `params`, `loss` (nats per token) and
@@ -18,7 +18,6 @@ what neither interval shows.
 
 import json
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,12 +25,13 @@ import numpy as np
 from absl import flags
 from matplotlib.figure import Figure
 
-from lm.core.errors import UserError, main_errors, nearest
+from lm import cli
+from lm.core.errors import UserError, nearest
 
 from . import approach2, approach3, plots, report
 from .records import Runs, read_runs
 
-USAGE = "usage: python -m scaling.fit RUNS.csv|RUNS.jsonl|RUNS.parquet [flags]"
+USAGE = "RUNS.csv|RUNS.jsonl|RUNS.parquet [--approach=2] [--out=DIR]"
 
 FEWEST = 10  # resamples of which percentiles are taken
 
@@ -63,23 +63,16 @@ def define_flags() -> flags.FlagValues:
     integer("seed", 0, "Of the random starts and resamples.", 0, flag_values=f)
     out = "Directory for fit.json and fit.png, made if absent; empty: write nothing."
     flags.DEFINE_string("out", ".", out, flag_values=f)
-    flags.DEFINE_bool("help", False, "Show this.", short_name="h", flag_values=f)
     return f
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    with main_errors():
-        args = define_flags()
-        try:
-            _, *paths = args(list(sys.argv if argv is None else argv))
-        except flags.Error as e:
-            raise UserError(f"{e}; --help lists the flags") from e
-        if args.help:
-            _, listed = args.get_help(include_special_flags=False).split(":\n", 1)  # after the module's path
-            print(f"{__doc__}\n{USAGE}\n\n{listed}")
-            return
+    args = define_flags()
+
+    def fit(rest: list[str]) -> None:
+        _, *paths = rest
         if len(paths) != 1:
-            raise UserError(f"give one file of runs, not {len(paths)}; {USAGE}")
+            raise UserError(f"give one file of runs, not {len(paths)}; usage: python -m scaling.fit {USAGE}")
         if 0 < args.bootstrap < FEWEST:
             raise UserError(f"--bootstrap={args.bootstrap} resamples give no intervals: give 0, or {FEWEST} or more")
         path = Path(paths[0]).expanduser()
@@ -91,6 +84,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(report.text(found))
         if args.out:
             _write(found, figure, Path(args.out))
+
+    cli.run(fit, arguments=99, usage=USAGE, flag_values=args, argv=argv, own_code=False)
 
 
 def _parametric(runs: Runs, name: str, args: flags.FlagValues) -> tuple[report.Report, Figure]:

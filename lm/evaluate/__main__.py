@@ -127,4 +127,4 @@ def scored(opened: Any, asked: Any, name: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, usage="--checkpoint=PATH [--data=PATH] [flags]")

@@ -151,4 +151,4 @@ def _tell_over(line: str) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, arguments=3)
+    cli.run(main, arguments=3, usage="inspect|import|export PATH [OUT] [flags]")

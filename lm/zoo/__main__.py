@@ -1,9 +1,11 @@
 """The model families.
 
-python -m lm.zoo                        all families with their sizes, parameters, FLOPs per token and papers
-python -m lm.zoo llama                  one family: what is peculiar, sizes, knobs
-python -m lm.zoo llama 3.1-8b           a model's tree of components, without defaults
-python -m lm.zoo llama 3.1-8b --json    the same as JSON, for `config.model`
+    python -m lm.zoo                        # all families with their sizes, parameters, FLOPs per token and papers
+    python -m lm.zoo llama                  # one family: what is peculiar, sizes, knobs
+    python -m lm.zoo llama 3.1-8b           # a model's tree of components, without defaults
+    python -m lm.zoo llama 3.1-8b --json > model.json    # the same as JSON, for lm.train --config.model=model.json
+
+No parameter is allocated.
 """
 
 import difflib
@@ -11,28 +13,30 @@ import json
 import os
 import sys
 
+from absl import flags
 from rich.console import Console
 
+from lm import cli
 from lm.core.component import to_dict
-from lm.core.errors import UserError, main_errors, nearest
+from lm.core.errors import UserError, nearest
 from lm.core.param import count
 from lm.zoo import show
 from lm.zoo.build import FAMILIES, build
 from lm.zoo.elsewhere import ELSEWHERE
 
+FLAGS = flags.FlagValues()  # its own, so that several command lines can be imported into one process
+JSON = flags.DEFINE_boolean("json", False, "With a family and a size: the tree as JSON.", flag_values=FLAGS)
+
+USAGE = "[FAMILY [SIZE]] [--json]"
+
 
 def main(argv: list[str]) -> None:
-    if {"-h", "--help"} & {*argv}:
-        print(__doc__.strip())
-        return
-    flags, names = [a for a in argv if a.startswith("-")], [a for a in argv if not a.startswith("-")]
-    for wrong in (f for f in flags if f != "--json"):
-        raise UserError(f"flag {wrong} is unknown: there is --json, for a family and a size")
-    if len(names) > 2 or (flags and len(names) < 2):
+    names = argv[1:]
+    if len(names) > 2 or (JSON.value and len(names) < 2):
         raise UserError("give a family and one of its sizes: python -m lm.zoo FAMILY SIZE [--json]")
     if names and names[0] not in FAMILIES:
         raise UserError(f"family {names[0]!r} is unknown{nearest(names[0], FAMILIES, ELSEWHERE)}")
-    if flags:
+    if JSON.value:
         print(json.dumps(to_dict(build(chosen(*names))), indent=2))
         return
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 140
@@ -96,5 +100,4 @@ def one_model(console: Console, name: str, size: str) -> None:
 
 
 if __name__ == "__main__":
-    with main_errors():
-        main(sys.argv[1:])
+    cli.run(main, arguments=3, usage=USAGE, flag_values=FLAGS, own_code=False)

@@ -1,5 +1,9 @@
 """qwix, which patches how Flax modules multiply, finds our weights (`pip install -e ".[qwix]"`)."""
 
+import re
+from pathlib import Path
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -105,3 +109,14 @@ def test_quantised_training():
     for g, wanted in zip(jax.tree.leaves(grads), jax.tree.leaves(plain), strict=True):
         assert np.abs(g - wanted).mean() < 0.3 * np.abs(wanted).mean() + 1e-6
     assert toys.differ(small.apply({"params": params}, batch), exact)
+
+
+def test_the_example_of_the_readme():
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {}
+    for block in blocks[: 1 + max(i for i, block in enumerate(blocks) if "qwix" in block)]:
+        exec(block, names)
+    assert int8_weights(names["small_params"]) and all("mlp" in path for path in int8_weights(names["small_params"]))
+    exact = names["module"].apply({"params": names["params"]}, {"tokens": names["tokens"]})
+    assert 0 < np.abs(names["logits"] - exact).mean() / np.abs(exact).mean() < 0.1

@@ -6,19 +6,23 @@ import re
 
 import pytest
 
-from lm.core.errors import UserError
+from lm import cli
 from lm.core.param import count
 from lm.model.cost import forward_flops
 from lm.zoo import show
-from lm.zoo.__main__ import main
+from lm.zoo.__main__ import FLAGS, main
 from lm.zoo.build import FAMILIES, build
 
 FIRST = {name: next(iter(family.sizes)) for name, family in FAMILIES.items() if family.sizes}
 
 
+def call(*argv: str) -> None:
+    cli.run(main, arguments=3, flag_values=FLAGS, argv=["zoo", *argv], own_code=False)
+
+
 def shown(capsys, monkeypatch, *argv: str, columns: int = 140) -> str:
     monkeypatch.setenv("COLUMNS", str(columns))
-    main(list(argv))
+    call(*argv)
     return capsys.readouterr().out
 
 
@@ -112,7 +116,7 @@ def test_json_rebuilds_the_model(capsys, monkeypatch):
 
 def test_a_size_without_its_version(capsys, monkeypatch):
     assert shown(capsys, monkeypatch, "llama", "7b").startswith("llama 7b")
-    main(["llama", "7b"])
+    call("llama", "7b")
     assert capsys.readouterr().err == "llama 7b: taken for 1-7b; there is 2-7b too\n"
 
 
@@ -123,12 +127,12 @@ def test_a_size_without_its_version(capsys, monkeypatch):
         (["llama", "405"], "llama has no size '405'; did you mean '3.1-405b'?"),
         (["gpt2", "smal"], "gpt2 has no size 'smal'; did you mean 'small'?"),
         (["gpt1", "xyz"], "gpt1 has no size 'xyz'; there are base"),
-        (["llama", "--jsn"], "flag --jsn is unknown: there is --json, for a family and a size"),
+        (["llama", "--jsn"], "Unknown command line flag 'jsn'. Did you mean: json ?; see --help"),
         (["llama", "--json"], "give a family and one of its sizes: python -m lm.zoo FAMILY SIZE [--json]"),
         (["llama", "1-7b", "x"], "give a family and one of its sizes: python -m lm.zoo FAMILY SIZE [--json]"),
     ],
 )
-def test_wrong_names(argv, message):
-    with pytest.raises(UserError) as e:
-        main(argv)
-    assert str(e.value) == message
+def test_wrong_names(argv, message, capsys):
+    with pytest.raises(SystemExit):
+        call(*argv)
+    assert capsys.readouterr().err == f"error: {message}\n"
