@@ -15,7 +15,8 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("lm", "scaling", "tpu", "experiments")
-CLIS = ("lm.train", "lm.generate", "lm.evaluate", "lm.zoo", "lm.hub", "scaling.fit", "scaling.sweep", "tpu.compile")
+OURS = ("lm", "lm.train", "lm.generate", "lm.evaluate", "lm.zoo", "lm.hub")
+CLIS = (*OURS, "scaling.fit", "scaling.sweep", "tpu.compile")
 
 
 def run(*command: object, cwd: Path) -> subprocess.CompletedProcess[str]:
