@@ -46,7 +46,7 @@ class Progress:
         if self._ended.wait(SILENT):
             return
         console = Console(stderr=True)
-        if not (console.is_terminal or console.is_jupyter):
+        if not console.is_terminal:  # a notebook neither: there rich asks for another package to draw with
             while not self._ended.wait(EVERY):
                 tell(self.text())
             return
