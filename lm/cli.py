@@ -14,7 +14,7 @@ from typing import Any
 
 from absl import flags
 
-from lm.core import imports
+from lm.core import imports, startup
 from lm.core.errors import UserError, main_errors
 
 HELP = ("-h", "-help", "--help", "-helpfull", "--helpfull", "--helpshort")
@@ -59,6 +59,7 @@ def run(
     # A second start of the same program compiles nothing. JAX reads this when it is imported, by `main`. Each machine
     # has its own folder: what was compiled for one processor may not run on another that shares the home folder.
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.expanduser(f"~/.cache/pure-lm/xla/{platform.node()}"))
+    startup.prepare()
     # Both report every backend they try and every file they touch.
     logging.getLogger("absl").setLevel(logging.ERROR)
     logging.getLogger("jax").setLevel(logging.ERROR)

@@ -2,7 +2,9 @@
 
 import contextlib
 import difflib
+import os
 import sys
+import traceback
 from collections.abc import Container, Iterable, Iterator
 
 
@@ -38,9 +40,31 @@ def _slip(a: str, b: str) -> bool:
 
 @contextlib.contextmanager
 def main_errors() -> Iterator[None]:
-    """For command lines: print a `UserError` as `error: <line>` and exit with status 2, without a traceback."""
+    """For command lines: print a `UserError`, and what JAX says where it finds no device, as `error: <line>` and exit
+    with status 2; after Ctrl-C exit with status 130. No traceback."""
     try:
         yield
     except UserError as e:
         print(f"error: {e}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        sys.exit(130)
+    except (RuntimeError, AssertionError) as e:
+        if (line := no_device(e)) is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        sys.exit(2)
+
+
+def no_device(e: BaseException) -> str | None:
+    """A line for an error of JAX that finds no device of the platforms asked for; None for any other."""
+    frames = traceback.extract_tb(e.__traceback__)
+    if not frames or not frames[-1].filename.endswith("xla_bridge.py"):
+        return None
+    reason = " ".join(str(e).split())[:200]
+    asked = os.environ.get("JAX_PLATFORMS", "")
+    return (
+        f"JAX finds no device for JAX_PLATFORMS={asked or '(unset)'}{f' ({reason})' if reason else ''}: unset it, set "
+        "JAX_PLATFORMS=cpu, or install the plugin for your accelerator (pip install -e '.[cuda]' or '.[tpu]')"
+    )
