@@ -2,9 +2,13 @@
 
 JAX itself waits in silence, and ends the process with a C++ stack trace when its time is over."""
 
+import atexit
 import contextlib
 import json
+import os
+import re
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +17,11 @@ from lm.core.errors import UserError
 
 FIRST_WORD, AGAIN = 3.0, 30.0  # seconds until the first word of who is missing, and between the later ones
 Tell = Callable[[str], None]
+# What Gloo, by which processes on CPUs speak to each other, writes to standard output, in pieces that may interleave.
+GLOO = re.compile(
+    rb"(?=.*(?:Gloo|peer ranks))(?:\[Gloo\] Rank|\d+|is connected to|peer ranks\.|Expected number of connected|"
+    rb"peer ranks is :|\s)+"
+)
 
 
 def connect(coordinator: str | None, processes: int | None, process: int | None, wait: float, tell: Tell) -> None:
@@ -25,6 +34,7 @@ def connect(coordinator: str | None, processes: int | None, process: int | None,
         return
     import jax
 
+    without(GLOO)
     if coordinator == "auto":
         try:
             with _reminder(tell, "waiting for the other processes of this cluster ..."):
@@ -44,6 +54,32 @@ def connect(coordinator: str | None, processes: int | None, process: int | None,
             f"process {process} of {processes} cannot join at {coordinator} ({' '.join(str(e).split())[:160]}): is "
             "that port in use? Choose another"
         ) from e
+
+
+def without(pattern: re.Pattern[bytes]) -> None:
+    """Keep lines of this pattern out of standard output, C++'s included, until this process ends."""
+    try:
+        kept, (end, start) = os.dup(1), os.pipe()
+        sys.stdout.flush()
+        os.dup2(start, 1)
+    except (OSError, ValueError):  # there is no standard output
+        return
+    os.close(start)
+
+    def sift() -> None:
+        with open(end, "rb") as lines, open(kept, "wb", buffering=0) as out, contextlib.suppress(OSError):
+            for line in lines:
+                if not pattern.fullmatch(line):
+                    out.write(line)
+
+    thread = threading.Thread(target=sift, daemon=True)
+    thread.start()
+
+    @atexit.register
+    def finish() -> None:
+        sys.stdout.flush()
+        os.dup2(2, 1)  # the last one to hold the pipe lets go of it
+        thread.join(5.0)
 
 
 def check(coordinator: str | None, processes: int | None, process: int | None) -> None:

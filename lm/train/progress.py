@@ -66,7 +66,7 @@ class Lines:
     """Plain lines, the first one soon after the first step."""
 
     def __init__(self, steps: int, console: Console) -> None:
-        self.steps, self._console, self._due = steps, console, 0.0
+        self.steps, self._console, self._due, self._told = steps, console, 0.0, False
 
     def __enter__(self) -> "Lines":
         return self
@@ -81,7 +81,8 @@ class Lines:
             return
         self._due = time.monotonic() + SECONDS
         left = (self.steps - step) * record["seconds_per_step"]
-        end = f", {_duration(left)} left" if left else ""
+        end = f", {_duration(left)} left" if left and self._told else ""  # the first step's time tells little
+        self._told = True
         self._console.print(f"step {step} of {self.steps}: {status(record)}{end}", soft_wrap=True, highlight=False)
 
     def back(self, step: int) -> None:

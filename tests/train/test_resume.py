@@ -37,18 +37,26 @@ def get_config():
 """
 
 
+# The command, where Ctrl-C is heard: these tests may themselves be run in the background of a script.
+HEARING = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("lm.train", run_name="__main__", alter_sys=True)
+"""
+
+
 def start(folder: Path, workdir: str) -> subprocess.Popen:
     """The command in a process of its own, with one device."""
     experiment = folder / "experiment.py"
     experiment.write_text(EXPERIMENT % STEPS)
-    command = [sys.executable, "-m", "lm.train", f"--config={experiment}", f"--workdir={folder / workdir}"]
+    command = [sys.executable, "-c", HEARING, f"--config={experiment}", f"--workdir={folder / workdir}"]
     return subprocess.Popen(command, env=tiny.one_device(), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-def finish(process: subprocess.Popen) -> str:
-    """What it told on standard error, on one line, once it has ended well."""
+def finish(process: subprocess.Popen, status: int = 0) -> str:
+    """What it told on standard error, on one line, once it has ended with this status."""
     _, told = process.communicate(timeout=200)
-    assert process.returncode == 0, told
+    assert process.returncode == status, told
     return " ".join(told.split())
 
 
@@ -67,7 +75,7 @@ def records(workdir: Path) -> tuple[list[dict], list[dict]]:
 
 
 def test_a_run_killed_and_stopped_ends_with_the_same_bits(tmp_path, monkeypatch):
-    """`rough` is ended by SIGKILL, then by SIGTERM; `calm` runs undisturbed.
+    """`rough` is ended by SIGKILL, then by SIGTERM, then by Ctrl-C; `calm` runs undisturbed.
 
     One test, because the processes take their time."""
     rough, calm = tmp_path / "rough", tmp_path / "calm"
@@ -89,7 +97,15 @@ def test_a_run_killed_and_stopped_ends_with_the_same_bits(tmp_path, monkeypatch)
     assert saved is not None and killed_at + 10 <= saved < STEPS
     assert f"resumed at step {killed_at}" in told and f"SIGTERM: saved step {saved}" in told
 
-    assert f"resumed at step {saved}" in finish(start(tmp_path, "rough"))
+    process = start(tmp_path, "rough")
+    wait_for(process, rough, saved + 6)
+    process.send_signal(signal.SIGINT)
+    told = finish(process, 130)
+    last = Checkpoints(rough, read_only=True).latest
+    assert last is not None and saved + 6 <= last < STEPS
+    assert f"Ctrl-C: saved step {last}" in told and "Traceback" not in told
+
+    assert f"resumed at step {last}" in finish(start(tmp_path, "rough"))
     assert "resumed" not in finish(start(tmp_path, "calm"))
     ends = [open_model(w) for w in (rough, calm)]
     assert [e.step for e in ends] == [STEPS, STEPS]

@@ -34,7 +34,7 @@ WRONG_DATA = {
     "binary file": (b"abc\0def\n" * 9, {}, r"text\.txt is binary \(a NUL at byte 3\); give text files only"),
     "not UTF-8": (b"abc\xff\xfe\n" * 9, {}, r"text\.txt is not UTF-8 at byte 3; .*convert it"),
     "short": (b"a line\nand one\n", {"holdout": 0.5}, r"\d+ tokens, fewer than one sequence of 16; give more text"),
-    "one line": (b"a line", {}, r"text\.txt is a single line and too short to be split; name another file as validation"),
+    "one line": (b"a line", {}, r"text\.txt is a single line and too short to be split; name another file as"),
     "unknown tokenizer": (None, {"tokenizer": "bytes"}, r"unknown tokenizer 'bytes'; give byte, bpe-2048"),
 }
 
