@@ -1,5 +1,6 @@
 # Needs make and a Python >= 3.11, nothing else: every target builds what it wants of .venv first.
-# PYTHON=/path/to/python3.12 picks the interpreter of a new .venv (`make clean` drops the old one).
+# PYTHON=/path/to/python3.12 picks the interpreter of a new .venv (`make clean` drops the old one); KNOBS="--a=b ..." are
+# further flags of quickstart and bench, TESTS="tests/data ..." the tests of test and test-slow.
 
 PYTHON ?= python3
 PY := .venv/bin/python
@@ -16,7 +17,7 @@ help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
 
 quickstart: .venv/core  ## train a small model on this machine and let it write
-	$(PY) -m lm.train --config=experiments/quickstart.py --workdir=runs/quickstart
+	$(PY) -m lm.train --config=experiments/quickstart.py --workdir=runs/quickstart $(KNOBS)
 	@echo
 	$(PY) -m lm.generate --checkpoint=runs/quickstart --prompt="def " --temperature=0.7
 	@echo
@@ -25,17 +26,17 @@ quickstart: .venv/core  ## train a small model on this machine and let it write
 # worksteal keeps neighbours on one worker, where they share what they compiled; loadfile keeps the fixtures of
 # a file, some of which take minutes, from being made twice.
 test: .venv/dev  ## the fast tests
-	$(PY) -m pytest -n 2 --dist=worksteal --durations=10
+	$(PY) -m pytest -n 2 --dist=worksteal --durations=10 $(TESTS)
 
 test-slow: .venv/slow  ## the long tests: trainings, several processes, wheel, notebook, TPU compilation
-	$(PY) -m pytest -n 2 --dist=loadfile --durations=10 -m slow
+	$(PY) -m pytest -n 2 --dist=loadfile --durations=10 -m slow $(TESTS)
 
 lint: .venv/dev  ## ruff and mypy
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 
 bench: .venv/core .venv/torch/done  ## time training and decoding against PyTorch and transformers (compares, never asserts)
-	$(PY) -m benchmarks.against_torch --torch=.venv/torch/bin/python
+	$(PY) -m benchmarks.against_torch --torch=.venv/torch/bin/python $(KNOBS)
 
 clean:  ## remove .venv, caches and runs/
 	rm -rf .venv runs dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

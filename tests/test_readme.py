@@ -1,0 +1,94 @@
+"""The README's commands, all of them, in order, as they are written, in a clone of this checkout with nothing installed.
+
+Needs the package index (or pip's cache of it). Those that take minutes are shortened by knobs of theirs."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[1]
+# Command -> further words. What the README shows are the same commands without them.
+SHORTER = {
+    "make quickstart": "KNOBS='--config.train.steps=30 --config.log.eval_batches=2'",
+    "make test": "TESTS=tests/core/test_component.py",
+    "make bench": "KNOBS='--rounds=1 --shapes=tiny'",
+    "python -m lm.train": "--config.train.steps=6 --config.log.eval_batches=1 --config.data.length=64",
+    "python -m lm.evaluate": "--batches=2",
+    "python -m scaling.sweep": "--config.sweep.budgets=2e9,4e9 --config.log.eval_batches=2",
+    "python -m tpu.compile": "--config.model.layers=2 --config.data.length=128",
+}
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+
+
+def shortened(script: str) -> str:
+    for command, words in SHORTER.items():
+        script = re.sub(rf"{re.escape(command)}(?=\s|$)", f"{command} {words}", script)
+    return script
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """This checkout's files as they are now, those that git ignores left out."""
+    folder = tmp_path_factory.mktemp("fresh") / "lm"
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listed, cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0")
+    for name in filter(None, names):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes((ROOT / name).read_bytes())
+            (folder / name).chmod((ROOT / name).stat().st_mode)
+    return folder
+
+
+def test_commands(clone):
+    script = "set -eo pipefail\n" + "".join(
+        f"echo '== block {i}' >&2\n{shortened(block)}" for i, block in enumerate(blocks("bash"))
+    )
+    # As a user's shell: none of what the tests set for themselves.
+    theirs = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_", "PYTEST", "PYTHON"))}
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=clone,
+        env=theirs | {"HOME": str(clone.parent), "PYTHON": sys.executable, "PYTHONUNBUFFERED": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=1500,
+        check=False,
+    )
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert "Traceback" not in done.stdout
+    assert "The capital of France is Paris." in done.stdout
+    for name in (
+        "quickstart/loss.png",
+        "mine/loss.png",
+        "pair/loss.png",
+        "eight/loss.png",
+        "sweep/isoflop.png",
+        "bench/bench.png",
+    ):
+        assert (clone / "runs" / name).stat().st_size > 10_000, name
+    assert (clone / "smollm" / "model.safetensors").stat().st_size > 2e8
+
+
+def test_shown_code_runs(tmp_path):
+    """The README's Python, one block after the other."""
+    (tmp_path / "shown.py").write_text("\n".join(blocks("python")))
+    subprocess.run(
+        [sys.executable, tmp_path / "shown.py"],
+        cwd=ROOT,
+        check=True,
+        timeout=600,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
