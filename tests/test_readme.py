@@ -1,4 +1,4 @@
-"""The README's commands, all of them, in order, as they are written, in a clone of this checkout with nothing installed.
+"""The README's commands, all of them, in order and as they are written, where nothing is installed yet.
 
 Needs the package index (or pip's cache of it). Those that take minutes are shortened by knobs of theirs."""
 
@@ -75,6 +75,11 @@ def test_commands(clone):
     for name in plots:
         assert (clone / "runs" / f"{name}.png").stat().st_size > 10_000, name
     assert (clone / "smollm" / "model.safetensors").stat().st_size > 2e8
+
+
+def test_no_command_stands_outside_a_block_that_is_run():
+    plain = re.sub(r"^```.*?^```$", "", (ROOT / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL)
+    assert not re.findall(r"^    (?:make|python|pip) .*", plain, re.MULTILINE)
 
 
 def test_shown_code_runs(tmp_path):
