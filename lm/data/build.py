@@ -35,6 +35,7 @@ FORMAT = 4
 SHARD = (
     16 << 20
 )  # bytes of text, to the end of a document or of a part of a long one: seconds of work, and of what a kill can cost
+SPAWN = multiprocessing.get_context("spawn")
 Record = dict[str, Any]
 Ids = tuple[int, ...]
 
@@ -99,12 +100,11 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _write(source: Documents, tokenizer: Tokenizer, folder: Path, workers: int, shard: int, before: Ids) -> None:
-    counts = {"dropped": 0, "read": 0, "bytes": 0}  # bytes of text, read and tokenised
-    with Progress("tokenising", lambda: (source.done * counts["bytes"] / max(1, counts["read"]), counts["bytes"])):
-        records = []
-        for record in _shards(_groups(source, tokenizer, shard, counts), tokenizer, folder, workers, before):
-            records.append(record)
-            counts["bytes"] += record["bytes"]
+    counts = {"dropped": 0, "read": 0}
+    tally = Tally()
+    groups = _groups(source, tokenizer, shard, counts)
+    with Progress("tokenising", lambda: (source.done * tally.value / max(1, counts["read"]), tally.value)):
+        records = list(_shards(groups, tokenizer, folder, workers, before, tally))
     if not records:
         raise UserError("the corpus has no text: every document is empty; check the source and its field")
     firsts = np.cumsum([0] + [record["tokens"] for record in records])
@@ -123,6 +123,21 @@ def _write(source: Documents, tokenizer: Tokenizer, folder: Path, workers: int, 
         "shards": shards,
     }
     (folder / "meta.json").write_text(json.dumps(meta, indent=1) + "\n")
+
+
+class Tally:
+    """Bytes of text that have been tokenised, by all processes together."""
+
+    def __init__(self) -> None:
+        self._shared = SPAWN.Value("q", 0)
+
+    @property
+    def value(self) -> int:
+        return self._shared.value
+
+    def add(self, count: int) -> None:
+        with self._shared.get_lock():
+            self._shared.value += count
 
 
 def _groups(source: Documents, tokenizer: Tokenizer, size: int, counts: dict[str, int]) -> Iterator[list[Part]]:
@@ -147,20 +162,20 @@ def _groups(source: Documents, tokenizer: Tokenizer, size: int, counts: dict[str
 
 
 def _shards(
-    groups: Iterator[list[Part]], tokenizer: Tokenizer, folder: Path, workers: int, before: Ids
+    groups: Iterator[list[Part]], tokenizer: Tokenizer, folder: Path, workers: int, before: Ids, tally: Tally
 ) -> Iterator[Record]:
     """Every shard's record, in order, once its files are written."""
     first = list(islice(groups, 2))
-    numbered = enumerate(chain(first, groups))
+    numbered = ((i, parts, _finished(folder, i, tally)) for i, parts in enumerate(chain(first, groups)))
     if workers == 1 or len(first) < 2:
-        for i, parts in numbered:
-            yield _finished(folder, i) or write_shard(parts, tokenizer, folder, i, before)
+        for i, parts, finished in numbered:
+            yield finished or write_shard(parts, tokenizer, folder, i, before, tally)
         return
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_end_with_parent)
+    pool = ProcessPoolExecutor(workers, SPAWN, initializer=_begin_worker, initargs=(tally,))
     pending: deque[Future | Record] = deque()
     try:
-        for i, parts in numbered:
-            pending.append(_finished(folder, i) or pool.submit(write_shard, parts, tokenizer, folder, i, before))
+        for i, parts, finished in numbered:
+            pending.append(finished or pool.submit(_work, parts, tokenizer, folder, i, before))
             if len(pending) > workers + 1:  # bounds the text in memory
                 yield _record(pending.popleft())
         while pending:
@@ -172,6 +187,10 @@ def _shards(
         ) from e
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _work(parts: list[Part], tokenizer: Tokenizer, folder: Path, i: int, before: Ids) -> Record:
+    return write_shard(parts, tokenizer, folder, i, before, _tally)
 
 
 def _record(shard: Future | Record) -> Record:
@@ -187,7 +206,7 @@ def _dtype(tokenizer: Tokenizer) -> np.dtype:
     return np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
 
 
-def _finished(folder: Path, i: int) -> Record | None:
+def _finished(folder: Path, i: int, tally: Tally) -> Record | None:
     """The record of a shard that an earlier build finished, if its files are as it says."""
     data, starts, record = _paths(folder, i)
     try:
@@ -198,19 +217,27 @@ def _finished(folder: Path, i: int) -> Record | None:
             sound &= np.fromfile(data.with_suffix(".bytes"), told["covered"]).sum(dtype=np.int64) == told["bytes"]
     except (OSError, ValueError, EOFError, KeyError, TypeError):
         return None
-    return told if sound else None
+    if not sound:
+        return None
+    tally.add(told["bytes"])
+    return told
 
 
-def write_shard(parts: list[Part], tokenizer: Tokenizer, folder: Path, i: int, before: Ids = ()) -> Record:
+def write_shard(
+    parts: list[Part], tokenizer: Tokenizer, folder: Path, i: int, before: Ids = (), tally: Tally | None = None
+) -> Record:
     """Tokenise and write shard i, its record last. Runs in a worker process."""
     dtype, table = _dtype(tokenizer), tokenizer.token_bytes()
     ids, sizes = [], []  # of each part, in narrow types
     same = True  # as the table says
     for part in parts:
         of_part, covered = encode_part(tokenizer, part)
+        size = len(part.text.encode())
+        if tally is not None:
+            tally.add(size)
         begin, end = (before if part.begins else ()), ([tokenizer.eos_id] if part.ends else [])
         # of a text that is nothing to the tokenizer, the end of text covers all
-        rest = [len(part.text.encode()) - int(covered.sum())] * len(end)
+        rest = [size - int(covered.sum())] * len(end)
         covered = np.concatenate([np.zeros(len(begin)), covered, rest]).astype(np.int32)
         ids.append(np.concatenate([begin, of_part, end]).astype(dtype))
         same &= np.array_equal(table[ids[-1]], covered)
@@ -237,8 +264,13 @@ def write_shard(parts: list[Part], tokenizer: Tokenizer, folder: Path, i: int, b
     return told
 
 
-def _end_with_parent() -> None:
+_tally: Tally | None = None  # of a worker process
+
+
+def _begin_worker(tally: Tally) -> None:
     """A worker's first act: watch the process that started it, so that killing that leaves no worker behind."""
+    global _tally
+    _tally = tally
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -46,11 +46,19 @@ def entries(path: Path, name: str, field: str, meter: Meter) -> Iterator[tuple[s
             yield f"{name}:{number}", partial(_whole, text)
 
 
+SEPARATORS = (b"\n<|endoftext|>", b"\n</s>\n", b"\n[SEP]\n")  # as published collections of short texts have them
+
+
 def doubt(path: Path) -> str | None:
-    """A word about a .txt that does not look like text."""
-    if Path(plain_name(path.name)).suffix.lower() != ".txt" or not _looks_json(head_of(path)):
+    """A word about a .txt that does not look like one text."""
+    if Path(plain_name(path.name)).suffix.lower() != ".txt":
         return None
-    return f"{path} is read as text, as it stands, though it holds JSON: name it .jsonl to have its field read"
+    if _looks_json(head := head_of(path)):
+        return f"{path} is read as text, as it stands, though it holds JSON: name it .jsonl to have its field read"
+    if mark := next((mark for mark in SEPARATORS if mark in head), None):
+        shown = mark.decode().strip()
+        return f"{path} is read as one text, in which {shown} is text too: write its parts as .jsonl to have them apart"
+    return None
 
 
 def _whole(text: Callable[[], str]) -> Iterator[str]:

@@ -7,8 +7,10 @@ import io
 import json
 import lzma
 import pickle
+import re
 import sqlite3
 import tarfile
+import threading
 import zipfile
 
 import pytest
@@ -16,7 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lm.core.errors import UserError
+from lm.data import progress
 from lm.data.formats import entries
+from lm.data.open import open_data
 from lm.data.sources import Meter, open_source
 
 TEXTS = ["one", 'two\nlines, "quoted"', "naïve ☃\ttab", "four"] * 5
@@ -171,6 +175,8 @@ def test_text_by_any_name_and_by_none(tmp_path):
     assert texts(written(tmp_path / "template", "{{ name }}\n")) == ["{{ name }}\n"]
     (note,) = open_source(written(tmp_path / "b.txt", LINES)).notes
     assert "though it holds JSON: name it .jsonl" in note
+    (note,) = open_source(written(tmp_path / "c.txt", "A story.\n<|endoftext|>\nAnother.\n")).notes
+    assert "in which <|endoftext|> is text too: write its parts as .jsonl" in note
 
 
 def packed(**files):
@@ -234,3 +240,33 @@ def test_zstd_of_any_window(tmp_path):
         assert texts(written(tmp_path / "frames", skippable + data + data)) == TEXTS * 2
         with pytest.raises(UserError, match="is truncated or damaged"):
             texts(written(tmp_path / "cut.jsonl.zst", data[:-9]))
+
+
+def test_what_is_left_out_is_told_before_anything_is_tokenised(tmp_path, capsys):
+    (tmp_path / "corpus").mkdir()
+    table = written(tmp_path / "corpus" / "a.csv", cells(ROWS))
+    written(tmp_path / "corpus" / "b.txt", "text\n")
+    data = open_data(tmp_path / "corpus", "byte", pattern="*.csv", holdout=0.3, cache=tmp_path / "cache")
+    assert data.parts[0].train.documents + data.validation[0].documents == len(TEXTS)
+    assert capsys.readouterr().err == f"{tmp_path}/corpus: 1 file(s) read; left out: 1 not named *.csv (1 *.txt)\n"
+    with pytest.raises(UserError, match=r"has no column 'body'.*config\.data\.field"):
+        open_data(table, "byte", field="body", cache=tmp_path / "cache")
+
+
+def test_progress_is_told_in_lines(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "SILENT", 0.0)
+    monkeypatch.setattr(progress, "EVERY", 0.001)
+    asked = threading.Event()
+    shares = iter([0.5, 0.25])
+
+    def state():
+        share = next(shares, 1.0)
+        if share == 1.0:
+            asked.set()
+        return share, 5e6
+
+    with progress.Progress("tokenising", state):
+        assert asked.wait(60)
+    lines = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"tokenising: 25%, 5 MB, [\d,.]+ MB/s, 0:00 left", lines[1])
+    assert lines[0].startswith("tokenising: 50%") and all("\x1b" not in line for line in lines)
