@@ -3,6 +3,7 @@
     python -m lm.generate --checkpoint=runs/quickstart --prompt="def "
     python -m lm.generate --checkpoint=runs/quickstart --prompt="import " --temperature=0        # greedy
     python -m lm.generate --checkpoint=runs/quickstart --prompt="class " --num=3 --top_k=40 --seed=1
+    python -m lm.generate --checkpoint=t5-small --special --prompt="the <extra_id_0> river"      # fill in the middle
     python -m lm.generate --checkpoint=SmolLM2-135M-Instruct --chat --prompt="Why is the sky blue?"
     python -m lm.generate --checkpoint=model.gguf --chat --system="Answer in French."   # asks for each message
 
@@ -12,6 +13,7 @@ speed to standard error. An encoder-decoder reads the prompt and writes its outp
 
 import io
 import itertools
+import json
 import sys
 import time
 from collections.abc import Iterator
@@ -29,6 +31,17 @@ STEP = flags.DEFINE_integer("step", None, "Step of the checkpoint; the latest if
 PROMPT = flags.DEFINE_string("prompt", None, "Text to continue, at least one character; a message with --chat.")
 CHAT = flags.DEFINE_boolean("chat", False, "Answer --prompt, or one message after the other as they are typed.")
 SYSTEM = flags.DEFINE_string("system", None, "With --chat: what the model is told first.")
+TEMPLATE_ARGS = flags.DEFINE_string(
+    "template_args",
+    None,
+    'With --chat: what else the model\'s chat template is given, in JSON: {"enable_thinking": false, "tools": [...]}.',
+)
+SPECIAL = flags.DEFINE_boolean(
+    "special",
+    False,
+    "Take special tokens that are spelled in --prompt (<extra_id_0>, <|fim_prefix|>) for these, and show those that "
+    "the model writes; otherwise they are text like any other.",
+)
 MAX_NEW = flags.DEFINE_integer(
     "max_new", None, "Most tokens to add; if not given 200, or what is left of the context trained on."
 )
@@ -47,18 +60,21 @@ def main(argv: list[str]) -> None:
             raise UserError(f"--{flag.name}={flag.value} must be at least {least}")
     if SYSTEM.value is not None and not CHAT.value:
         raise UserError("--system needs --chat")
+    if SPECIAL.value and CHAT.value:
+        raise UserError("--special is for texts: with --chat the model's template writes the special tokens")
+    more = _template_args(TEMPLATE_ARGS.value)
     given = "" if CHAT.value and PROMPT.value is None else _check("--prompt", PROMPT.value)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that is not UTF-8 shows ? for what it lacks
     with cli.doing(f"opening {CHECKPOINT.value}"):
-        from lm.infer.chat import chat_ids, check_writes, prompt_of  # here, so that --help answers at once
+        from lm.infer.chat import chat_ids, check_writes, prompt_of, text_ids  # here, so that --help answers at once
         from lm.train.foreign import open_any
 
         opened = open_any(CHECKPOINT.value, STEP.value)
         check_writes(opened.model)
     writer = Writer(opened)
     if not CHAT.value:
-        ids = opened.tokenizer.encode(given)
+        ids = text_ids(opened.text, given, SPECIAL.value)
         prompt = prompt_of(opened.model, opened.text, ids)
         writer(prompt, shown=() if prompt.encoder is not None else ids)
         return
@@ -66,7 +82,8 @@ def main(argv: list[str]) -> None:
     for message in [given] if given else _typed():
         messages.append({"role": "user", "content": message})
         # the template writes what stands before a text itself
-        prompt = prompt_of(opened.model, opened.text._replace(before=()), chat_ids(opened.text, messages))
+        ids = chat_ids(opened.text, messages, **more)
+        prompt = prompt_of(opened.model, opened.text._replace(before=()), ids)
         messages.append({"role": "assistant", "content": writer(prompt)})
 
 
@@ -102,7 +119,8 @@ class Writer:
             eos_id=self.text.ends,
             encoder=None if prompt.encoder is None else [prompt.encoder] * NUM.value,
         )
-        streams = [TextStream(self.text.tokenizer) for _ in range(NUM.value)]
+        silent = self.text.ends if SPECIAL.value else ()
+        streams = [TextStream(self.text.tokenizer, SPECIAL.value, silent) for _ in range(NUM.value)]
         texts = [stream.push(*map(int, shown)) for stream in streams]
         with cli.doing("compiling for texts of this length, reading the prompt" if compiles else "reading the prompt"):
             head = list(itertools.islice(steps, 1))
@@ -135,6 +153,20 @@ class Writer:
         new = program not in self.made
         self.made.add(program)
         return new
+
+
+def _template_args(given: str | None) -> dict[str, Any]:
+    if given is None:
+        return {}
+    if not CHAT.value:
+        raise UserError("--template_args needs --chat")
+    try:
+        value = json.loads(given)
+    except ValueError as e:
+        raise UserError(f'--template_args is not JSON ({e}): write {{"enable_thinking": false}}') from e
+    if not isinstance(value, dict) or {"messages", "add_generation_prompt", "continue_final_message"} & value.keys():
+        raise UserError('--template_args is no object of what a template takes: write {"enable_thinking": false}')
+    return value
 
 
 def _typed() -> Iterator[str]:

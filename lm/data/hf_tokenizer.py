@@ -91,10 +91,37 @@ class HFTokenizer:
         return len(self._sentinels)
 
     def encode(self, text: str) -> np.ndarray:
-        return np.asarray(self._tokenizer.encode(text, add_special_tokens=False).ids, np.int32)
+        return np.asarray(self._encoded(text).ids, np.int32)
+
+    def _encoded(self, text: str) -> Any:
+        encoded = self._tokenizer.encode(text, add_special_tokens=False)
+        return encoded if self._said.isdisjoint(encoded.ids) else self._deaf.encode(text, add_special_tokens=False)
+
+    @cached_property
+    def _said(self) -> set[int]:
+        """Special tokens, which no text becomes but by its unknown parts."""
+        return {i for i, token in self._added.items() if token["special"]} - {self.unk_id}
+
+    @cached_property
+    def _deaf(self) -> Any:
+        """The same tokenizer, but that its rules make no special token of a text that spells one: where it is a piece
+        of the vocabulary like others, they may."""
+        parsed = json.loads(self._tokenizer.to_str())
+        model, names = parsed["model"], {self._added[i]["content"]: f"\ufdd0{i}" for i in self._said}
+        if isinstance(model["vocab"], list):  # pieces and scores; no text has the names that these get
+            model["vocab"] = [[names.get(piece, piece), score] for piece, score in model["vocab"]]
+            for token in parsed["added_tokens"]:
+                token["content"] = names.get(token["content"], token["content"])
+        if "merges" in model:
+            model["merges"] = [pair for pair in map(_pair, model["merges"]) if "".join(pair) not in names]
+        deaf = rules_of(json.dumps(parsed | {"post_processor": None}), self.name)
+        deaf.encode_special_tokens = True
+        deaf.no_padding()
+        deaf.no_truncation()
+        return deaf
 
     def encode_sized(self, text: str) -> Sized:
-        encoded = self._tokenizer.encode(text, add_special_tokens=False)
+        encoded = self._encoded(text)
         return sized(text, encoded.ids, self.token_bytes(), lambda: [end for _, end in encoded.offsets])
 
     def joins(self, text: str, at: int) -> bool:
@@ -107,7 +134,7 @@ class HFTokenizer:
     def encode_marked(self, text: str) -> np.ndarray:
         self._tokenizer.encode_special_tokens = False
         try:
-            return self.encode(text)
+            return np.asarray(self._tokenizer.encode(text, add_special_tokens=False).ids, np.int32)
         finally:
             self._tokenizer.encode_special_tokens = True
 
@@ -122,9 +149,9 @@ class HFTokenizer:
         at = next((i for i in range(len(whole)) if whole[i : i + len(bare)] == bare), 0)
         return tuple(whole[:at]), tuple(whole[at + len(bare) :])
 
-    def decode(self, ids: Iterable[int]) -> str:
+    def decode(self, ids: Iterable[int], special: bool = False) -> str:
         known = [i for i in np.asarray(ids).reshape(-1).tolist() if 0 <= i < self.vocab_size]
-        return self._tokenizer.decode(known, skip_special_tokens=True)
+        return self._tokenizer.decode(known, skip_special_tokens=not special)
 
     def token_bytes(self) -> np.ndarray:
         return self._sizes
@@ -157,6 +184,10 @@ class HFTokenizer:
 
     def saved(self) -> dict[str, Any]:
         return {"kind": "hf", "content": self.content, "special": self.roles}
+
+
+def _pair(merge: str | list[str]) -> list[str]:
+    return merge.split(" ") if isinstance(merge, str) else merge
 
 
 def tokenizer_json(file: Path) -> str:

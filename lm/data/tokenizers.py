@@ -9,8 +9,8 @@ The first two share their special ids (pad 0, end of text 1, unknown 2), all of 
     encode_marked(text)                    with the special tokens that are spelled in it (`markers`), as chat templates
                                            write them, those for a role (eos, bos, pad, unk) by `special`
     joins(text, at) -> bool                whether a token could reach over this place, whatever the rest of the text is
-    decode(ids)    -> str                  parts of a character become U+FFFD; special ids are silent, as are
-                                           those beyond vocab_size, which a padded embedding can produce
+    decode(ids)    -> str                  parts of a character become U+FFFD; special ids are silent, unless `special`
+                                           is set, and always those beyond vocab_size, which a padded embedding makes
     token_bytes()  -> int32[vocab_size]    how many UTF-8 bytes each token stands for; 0 for special ids
     sentinel(i)    -> int                  T5's <extra_id_i>, which no text encodes to
     piece_id(name) -> int                  a special token, or any other, by name
@@ -25,7 +25,7 @@ import base64
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -66,7 +66,7 @@ class Tokenizer(Protocol):
     def encode_sized(self, text: str) -> Sized: ...
     def encode_marked(self, text: str) -> np.ndarray: ...
     def joins(self, text: str, at: int) -> bool: ...
-    def decode(self, ids: Iterable[int]) -> str: ...
+    def decode(self, ids: Iterable[int], special: bool = False) -> str: ...
     def token_bytes(self) -> np.ndarray: ...
     def sentinel(self, i: int) -> int: ...
     def piece_id(self, name: str) -> int: ...
@@ -117,7 +117,9 @@ class ByteTokenizer:
     def joins(self, text: str, at: int) -> bool:
         return False
 
-    def decode(self, ids: Iterable[int]) -> str:
+    def decode(self, ids: Iterable[int], special: bool = False) -> str:
+        if special:
+            return spelled(ids, {self.piece_id(name): name for name in self.markers}, self.decode)
         codes = np.asarray(ids, np.int64).reshape(-1) - self.first_byte
         return codes[(codes >= 0) & (codes < 256)].astype(np.uint8).tobytes().decode(errors="replace")
 
@@ -256,7 +258,9 @@ class SentencePieceTokenizer:
         ids = {"eos": self._sp.eos_id(), "bos": self._sp.bos_id(), "pad": self._sp.pad_id(), "unk": self._sp.unk_id()}
         return {role: self._sp.id_to_piece(i) for role, i in ids.items() if i >= 0}
 
-    def decode(self, ids: Iterable[int]) -> str:
+    def decode(self, ids: Iterable[int], special: bool = False) -> str:
+        if special:
+            return spelled(ids, {self._pieces[name]: name for name in self.markers}, self.decode)
         return self._sp.decode([i for i in np.asarray(ids).reshape(-1).tolist() if 0 <= i < self.vocab_size])
 
     def token_bytes(self) -> np.ndarray:
@@ -299,6 +303,17 @@ def marked(
     parts = re.split(f"({either})", text) if markers else [text]
     ids = ([piece_id(part)] if i % 2 else encode(part) for i, part in enumerate(parts) if part)
     return np.concatenate([np.zeros(0, np.int32), *ids]).astype(np.int32)
+
+
+def spelled(ids: Iterable[int], names: Mapping[int, str], decode: Callable[[list[int]], str]) -> str:
+    """The text of ids, with these special tokens by name."""
+    parts: list[str | list[int]] = [[]]
+    for i in np.asarray(ids).reshape(-1).tolist():
+        if i in names:
+            parts += [names[i], []]
+        else:
+            parts[-1].append(i)  # type: ignore[union-attr]
+    return "".join(part if isinstance(part, str) else decode(part) for part in parts)
 
 
 def open_tokenizer(

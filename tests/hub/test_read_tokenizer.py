@@ -23,7 +23,9 @@ def test_as_transformers(tmp_path, name):
     for i, text in enumerate(TEXTS):
         ids = expected["ids"][i]
         assert t.encode_marked(text).tolist() == ids, text
-        assert t.encode(text).tolist() == expected["plain"].get(str(i), ids), text
+        plain, special = expected["plain"].get(str(i), ids), {t.piece_id(marker) for marker in t.markers} - {t.unk_id}
+        assert special.isdisjoint(t.encode(text).tolist())  # as transformers where it has none; it finds some in pieces
+        assert t.encode(text).tolist() == plain or not special.isdisjoint(plain), text
         assert t.decode(ids) == expected["texts"][i]
         covered = t.encode_sized(text).bytes
         assert covered.sum() == len(text.encode()) or not len(covered)

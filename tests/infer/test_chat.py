@@ -10,7 +10,8 @@ from lm.core.errors import UserError
 from lm.data.hf_tokenizer import HFTokenizer
 from lm.data.tokenizers import ByteTokenizer
 from lm.hub.text import Text
-from lm.infer.chat import chat_ids, check_writes, prompt_of, render
+from lm.infer.chat import chat_ids, check_writes, prompt_of
+from lm.infer.template import render
 from lm.model.heads import RowScores, States, TokenScores
 from lm.model.masks import Bidirectional, Chunked, Dilated, Permuted, Window
 from lm.zoo.build import build
