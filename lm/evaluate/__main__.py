@@ -86,14 +86,15 @@ def scored(opened: Any, asked: Any, name: str) -> dict[str, Any]:
 
     from lm.core.ctx import Run
     from lm.evaluate.perplexity import Evaluator, pooled
-    from lm.evaluate.plan import LONGEST, Setting, plan
+    from lm.evaluate.plan import LONGEST, Setting, plan, with_scoring_head
     from lm.evaluate.progress import watched
     from lm.evaluate.report import announce, figures
     from lm.train.components import restored
     from lm.train.feed import held_out_of
     from lm.train.setup import check_fit, memory_rows
 
-    model, config, c = opened.model, opened.config, opened.config.data
+    config, c = opened.config, opened.config.data
+    model, params = with_scoring_head(opened.model, opened.params)
     of_run = bool(c.source or c.mixture) and opened.step != 0  # at 0 a model was imported, whatever its config says
     if asked.data is None and not of_run:
         raise UserError(f"{name} has no data of its own: give --data=FILE, a folder or python-stdlib")
@@ -109,7 +110,7 @@ def scored(opened: Any, asked: Any, name: str) -> dict[str, Any]:
     results, parts = [], []
     begun = time.perf_counter()
     for piece in made.pieces:
-        results.append(evaluator(opened.params, watched(piece.batches, piece.scored)))
+        results.append(evaluator(params, watched(piece.batches, piece.scored)))
         parts.append({"name": piece.name, "documents": piece.documents, **figures(results[-1], made.measure)})
     seconds = time.perf_counter() - begun
     together = figures(pooled(results), made.measure)

@@ -1,5 +1,6 @@
 """What an evaluation is made of: which data, in which rows, by which measure."""
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
@@ -12,7 +13,7 @@ from ml_collections.config_dict import ConfigDict
 from lm.core.component import components
 from lm.core.ctx import Ctx
 from lm.core.errors import UserError
-from lm.core.param import abstract
+from lm.core.param import Tree, abstract, with_aliases
 from lm.data.batches import EvalBatches
 from lm.data.build import build_cache
 from lm.data.cache import TokenCache
@@ -27,12 +28,13 @@ from lm.hub.text import Text
 from lm.infer.chat import check_writes
 from lm.model.adaptive import AdaptiveHead
 from lm.model.cost import largest
-from lm.model.heads import LMHead, MultiTokenHead, StreamHead, TransformHead
+from lm.model.heads import Heads, LMHead, MultiTokenHead, StreamHead, TransformHead
 from lm.model.masks import Permuted
 from lm.model.transformer import EncoderDecoder, Model
 from lm.objectives.causal import NextToken
 from lm.objectives.multi_token import MultiToken
 
+SCORING = (LMHead, AdaptiveHead, TransformHead, StreamHead, MultiTokenHead)
 LONGEST = 2048  # tokens of a row, of a model from elsewhere, where nothing else is asked for
 PERPLEXITY, PSEUDO = "perplexity", "pseudo-perplexity"
 
@@ -113,7 +115,7 @@ def measure_of(model: Model, text: Text) -> tuple[str, int | None]:
     """How a model scores text, and the token that hides what is scored, if that is needed.
 
     Raises `UserError` for one that does not."""
-    if not isinstance(model.head, (LMHead, AdaptiveHead, TransformHead, StreamHead, MultiTokenHead)):
+    if not isinstance(model.head, SCORING):
         raise UserError(
             f"this model's head is {type(model.head).__name__}, which scores no text: open a language model"
         )
@@ -130,6 +132,16 @@ def measure_of(model: Model, text: Text) -> tuple[str, int | None]:
             ) from e
         return PSEUDO, mask
     return PERPLEXITY, None
+
+
+def with_scoring_head(model: Model, params: Tree) -> tuple[Model, Tree]:
+    """Of a model with several heads on the same states that with the one which scores a vocabulary, if there is one."""
+    parts = model.head.parts if isinstance(model.head, Heads) else ()
+    name, head = next(((name, head) for name, head in parts if isinstance(head, SCORING)), (None, None))
+    if head is None:
+        return model, params
+    params = with_aliases(params, model.ties)
+    return dataclasses.replace(model, head=head, ties=()), {**params, "head": params["head"][name]}
 
 
 def _as_trained(opened: Setting, asked: Asked) -> Plan:
