@@ -14,25 +14,25 @@ Ids = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Pairs:
-    """The encoder reads before + source + after; the decoder `start`, before, target, and each token of the target and
-    the end-of-text behind it are scored. `bytes` are those of each target's text."""
+    """The encoder reads before + source + after, the decoder lead + target; each token of the target, and the
+    end-of-text behind it, is scored. `bytes` are those of each target's text."""
 
     sources: Sequence[np.ndarray]
     targets: Sequence[np.ndarray]
     bytes: Sequence[int]
-    start: int
     end: int
+    lead: Ids
     before: Ids = ()
     after: Ids = ()
 
     @classmethod
-    def of(cls, texts: Iterable[tuple[str, str]], tokenizer: Tokenizer, start: int, before: Ids, after: Ids) -> "Pairs":
+    def of(cls, texts: Iterable[tuple[str, str]], tokenizer: Tokenizer, lead: Ids, before: Ids, after: Ids) -> "Pairs":
         sources, targets, sizes = [], [], []
         for source, target in texts:
             sources.append(tokenizer.encode(source))
             targets.append(tokenizer.encode(target))
             sizes.append(len(target.encode()))
-        return cls(sources, targets, sizes, start, tokenizer.eos_id, before, after)
+        return cls(sources, targets, sizes, tokenizer.eos_id, lead, before, after)
 
     def check(self, length: int) -> None:
         """Raise `UserError`, naming it, for a pair of which a text is longer than that."""
@@ -49,7 +49,7 @@ class Pairs:
     @property
     def sizes(self) -> np.ndarray:
         """int64[rows, 2]: tokens that encoder and decoder read."""
-        around = len(self.before) + len(self.after), len(self.before) + 1
+        around = len(self.before) + len(self.after), len(self.lead)
         pairs = zip(self.sources, self.targets, strict=True)
         return np.array([[len(s) + around[0], len(t) + around[1]] for s, t in pairs], np.int64).reshape(-1, 2)
 
@@ -59,8 +59,8 @@ class Pairs:
 
     def row(self, i: int, shape: tuple[int, ...]) -> Row:
         source = np.concatenate([self.before, self.sources[i], self.after]).astype(np.int32)
-        target = np.concatenate([[self.start], self.before, self.targets[i], [self.end]]).astype(np.int32)
-        scored = np.arange(len(target) - 1) >= len(self.before)
+        target = np.concatenate([self.lead, self.targets[i], [self.end]]).astype(np.int32)
+        scored = np.arange(1, len(target)) >= len(self.lead)
         encoder = padded(source, source, np.zeros(len(source), bool), shape[0])
         read = {f"encoder/{name}": encoder[name] for name in ("tokens", "segments", "positions")}
         return read | padded(target[:-1], target[1:], scored, shape[1]) | {"bytes": np.array(self.bytes[i], np.int32)}

@@ -224,12 +224,14 @@ def _pairs(opened: Setting, asked: Asked) -> Plan:
     text = opened.text
     start = text.start if text.start is not None else text.tokenizer.pad_id
     texts = ((source.text, target.text) for source, target in zip(sources, targets, strict=True))
-    rows = Pairs.of(texts, text.tokenizer, start, text.before, text.after)
+    forced = (text.generation or {}).get("forced_bos_token_id")  # such as the language of a translation
+    lead = (start, *(text.before if forced is None else (forced,)))
+    rows = Pairs.of(texts, text.tokenizer, lead, text.before, text.after)
     rows.check(opened.data.length)
     piece = _piece(opened, asked, NextToken(), name, len(rows), rows)
     around = f"{_pieces(text, text.before)}{fields[0]}{_pieces(text, text.after, True)}"
     wording = (
-        f"pairs: the encoder reads {around}, the decoder {_pieces(text, (start, *text.before))}{fields[1]}; scored: "
+        f"pairs: the encoder reads {around}, the decoder {_pieces(text, lead)}{fields[1]}; scored: "
         f"{fields[1]} and {_pieces(text, (text.tokenizer.eos_id,), True).strip()}"
     )
     return Plan(PERPLEXITY, NextToken(), 0, wording, split, (piece,))

@@ -107,6 +107,14 @@ def test_other_wordings(texts, kind, told):
     assert re.search(told, evaluated(kind, texts, batches=1, batch_size=1)["rows"])
 
 
+def test_a_forced_first_token_leads_what_a_decoder_reads(texts):
+    given = opened("pairs", texts)
+    told = given.text._replace(generation={"forced_bos_token_id": 5})
+    result = scored(given._replace(text=told), Asked(str(texts / "pairs.jsonl"), field="from,to"), "x")
+    assert "the decoder <pad> token 5 to;" in result["rows"]
+    assert result["scored_tokens"] == 86 and result["nats_per_token"] != pytest.approx(3.279928, abs=1e-3)
+
+
 @pytest.mark.parametrize(
     ("kind", "asked", "match"),
     [
