@@ -60,7 +60,9 @@ def text_of(metadata: Mapping[str, Any], name: str) -> Text:
         raise UserError(f"{name} has no {KEY}eos_token_id: get a file with its whole tokenizer")
     before, after = _around(metadata, roles)
     tokenizer = makers[kind](metadata, roles, (before, after), name)
-    return Text(tokenizer, tuple(sorted({*ends.values()} - {None})), before, after, template=_template(metadata))
+    template, others = _templates(metadata)
+    ids = tuple(sorted({*ends.values()} - {None}))
+    return Text(tokenizer, ids, before, after, template=template, templates=others or None)
 
 
 def _needed(metadata: Mapping[str, Any], key: str, name: str) -> Any:
@@ -69,11 +71,12 @@ def _needed(metadata: Mapping[str, Any], key: str, name: str) -> Any:
     return metadata[KEY + key]
 
 
-def _template(metadata: Mapping[str, Any]) -> str | None:
-    """Of several, the one without a name, or called `default`, or the first."""
-    names = ["default", *metadata.get("tokenizer.chat_templates", [])]
-    found = (metadata.get(key) for key in (TEMPLATE, *(f"{TEMPLATE}.{name}" for name in names)))
-    return next((template for template in found if template), None)
+def _templates(metadata: Mapping[str, Any]) -> tuple[str | None, dict[str, str]]:
+    """The chat template, and those that have a name of their own."""
+    names = metadata.get(f"{TEMPLATE}s", [])
+    named = {name: found for name in names if (found := metadata.get(f"{TEMPLATE}.{name}"))}
+    default = named.pop("default", None) or next(iter(named.values()), None)
+    return metadata.get(TEMPLATE) or default, named
 
 
 def _around(metadata: Mapping[str, Any], roles: Roles) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -291,15 +291,16 @@ def test_other_ways_to_cut(tmp_path, pre, pieces):
 
 
 def test_templates_with_names(tmp_path):
-    def template(**told: Any) -> str | None:
+    def template(**told: Any) -> tuple:
         change = {"tokenizer.chat_template": None} | {f"tokenizer.{k}": v for k, v in told.items()}
-        return open_text(gguf_files.write(tmp_path / "model.gguf", "llama", change)).template
+        text = open_text(gguf_files.write(tmp_path / "model.gguf", "llama", change))
+        return text.template, text.templates
 
     named = {"chat_templates": ["tool_use", "default"], "chat_template.tool_use": "A", "chat_template.default": "B"}
-    assert template(**named, chat_template="C") == "C"
-    assert template(**named) == "B"
-    assert template(**(named | {"chat_template.default": None})) == "A"
-    assert template() is None
+    assert template(**named, chat_template="C") == ("C", {"tool_use": "A"})
+    assert template(**named) == ("B", {"tool_use": "A"})
+    assert template(**(named | {"chat_template.default": None})) == ("A", {"tool_use": "A"})
+    assert template() == (None, None)
 
 
 def test_ends_of_turns_and_messages(tmp_path):
