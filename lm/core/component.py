@@ -23,7 +23,7 @@ _registry: dict[str, type] = {}
 RANGES: dict[str, Range] = {
     **dict.fromkeys(("dropout", "smoothing"), BELOW_1),
     **dict.fromkeys(("theta", "base", "capacity_factor"), POSITIVE),
-    **dict.fromkeys(("eps", "z_loss", "router_z", "balance", "std"), NOT_NEGATIVE),
+    **dict.fromkeys(("eps", "z_loss", "router_z", "balance", "std", "share"), NOT_NEGATIVE),
     **dict.fromkeys(("layers", "d_model", "d_ff", "heads", "kv_heads", "head_dim"), AT_LEAST_1),
     **dict.fromkeys(("vocab", "context", "experts", "chunk"), AT_LEAST_1),
 }

@@ -4,7 +4,7 @@
 import dataclasses
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from ml_collections.config_dict import ConfigDict
@@ -104,9 +104,9 @@ def default() -> ConfigDict:
     return config.lock()
 
 
-CHOICES = {
-    "optimizer.name": tuple(TRANSFORMS),
-    "optimizer.schedule": tuple(SCHEDULES),
+CHOICES: dict[str, Collection[str]] = {
+    "optimizer.name": TRANSFORMS,  # these two as they stand, to which an experiment file may add its own
+    "optimizer.schedule": SCHEDULES,
     "train.dtype": ("float32", "bfloat16", "float16"),
     "train.recovery.action": ACTIONS,
     "data.packing": tuple(PACKINGS),
@@ -212,7 +212,8 @@ def _check_value(path: str, value: Any, kind: type) -> None:
     value = checked(value, kind, where)
     if path in CHOICES and value not in CHOICES[path]:
         if path == "optimizer.name":
-            raise UserError(f"{where}={value!r} is unknown{nearest(value, CHOICES[path])}")
+            hint = f"{nearest(value, CHOICES[path])} (one of your own: name its file with --import)"
+            raise UserError(f"{where}={value!r} is unknown{hint}")
         raise UserError(f"{where}={value!r} must be one of {', '.join(CHOICES[path])}")
 
 

@@ -165,7 +165,9 @@ def _parsed(given: str | None, kind: type, now: Any, optional: bool, where: str)
         if not isinstance(value, Mapping) or ("type" in now and "type" not in value):
             raise UserError(f"--{where}={text}: name one of its knobs {', '.join(now)}, or give a JSON object")
         return ConfigDict(dict(value)) if isinstance(now, ConfigDict) else dict(value)
-    kinds = {bool: "true or false", int: "an int", float: "a number", tuple: "a tuple, as (1, 2)", list: "a list"}
+    items = "of numbers and quoted texts, as (1, 2) or (('a', 0.5),)"
+    kinds = {bool: "true or false", int: "an int", float: "a number"}
+    kinds |= {sequence: f"a {sequence.__name__} {items}" for sequence in (tuple, list)}
     try:
         return _read(text, kind)
     except ValueError as e:

@@ -61,14 +61,16 @@ def _place(path: str, known: Mapping[str, int]) -> tuple[float, int, str]:
     return first, known.get(path, 0), path
 
 
-def _leaves(config: ConfigDict, where: str = "") -> Iterator[tuple[str, Any]]:
-    """(path, value) of every knob; lists and what is in them are one value."""
-    for name in config:
-        value = config[name]
-        if isinstance(value, ConfigDict):
-            yield from _leaves(value, f"{where}{name}.")
-        else:
-            yield f"{where}{name}", value
+def _leaves(node: Any, where: str = "") -> Iterator[tuple[str, Any]]:
+    """(path, value) of every knob, those of components in lists as "a[0].b"; other lists are one value."""
+    if isinstance(node, ConfigDict | Mapping):
+        for name in node:
+            yield from _leaves(node[name], f"{where}.{name}" if where else name)
+    elif isinstance(node, list) and any(isinstance(x, Mapping | list) for x in node):
+        for i, item in enumerate(node):
+            yield from _leaves(item, f"{where}[{i}]")
+    else:
+        yield where, node
 
 
 def _at(config: ConfigDict, path: str) -> Any:

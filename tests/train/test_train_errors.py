@@ -23,7 +23,8 @@ from lm.train.config import check, default, knobs_of
 from lm.train.feed import open_data_of
 from lm.train.loop import train
 from lm.train.metrics import read_metrics
-from lm.train.optimizer import hyper_of
+from lm.train.optimizer import TRANSFORMS, hyper_of
+from lm.train.schedule import SCHEDULES
 from lm.train.setup import trainer_of
 from lm.zoo.build import build
 from tests.train import tiny
@@ -155,6 +156,17 @@ def test_knobs_that_are_not_there_or_missing():
     with config.unlocked():
         del config.optimizer.lr, config.data.length
     with pytest.raises(UserError, match=r"config\.data\.length is missing: let get_config\(\) start from lm\.train"):
+        check(config)
+
+
+def test_optimizers_and_schedules_of_an_experiment_file(monkeypatch):
+    monkeypatch.setitem(TRANSFORMS, "mine", TRANSFORMS["sgd"])
+    monkeypatch.setitem(SCHEDULES, "flat", SCHEDULES["constant"])
+    config = default()
+    config.optimizer.update(name="mine", schedule="flat")
+    check(config)
+    config.optimizer.name = "your"
+    with pytest.raises(UserError, match=r"'your' is unknown.*\(one of your own: name its file with --import\)"):
         check(config)
 
 
