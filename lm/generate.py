@@ -49,6 +49,10 @@ TEMPERATURE = flags.DEFINE_float("temperature", 0.8, "0: always the likeliest to
 TOP_K = flags.DEFINE_integer("top_k", 0, "Draw from this many likeliest tokens only; 0: from all.")
 TOP_P = flags.DEFINE_float("top_p", 0.95, "Draw from the fewest tokens of this probability; 1: from all.")
 SEED = flags.DEFINE_integer("seed", 0, "Of the random draws.")
+LANGUAGE = flags.DEFINE_string("language", None, "Of a translation: to write in, as fr_XX, fra_Latn or fr.")
+SOURCE_LANGUAGE = flags.DEFINE_string(
+    "source_language", None, "Of a translation: of the prompt; the model's if not given."
+)
 NUM = flags.DEFINE_integer("num", 1, "How many continuations.")
 LEAST = 512  # positions of a chat's first programs, which serve it until it outgrows them; then twice as many
 STREAM = flags.DEFINE_boolean("stream", True, "Print the (first) text as it grows, rather than at its end.")
@@ -68,10 +72,12 @@ def main(argv: list[str]) -> None:
         sys.stdout.reconfigure(errors="replace")  # a terminal that is not UTF-8 shows ? for what it lacks
     with cli.doing(f"opening {CHECKPOINT.value}"):
         from lm.infer.chat import chat_ids, check_writes, prompt_of, text_ids  # here, so that --help answers at once
+        from lm.infer.decoding import in_languages
         from lm.train.foreign import open_any
 
         opened = open_any(CHECKPOINT.value, STEP.value)
         check_writes(opened.model)
+        opened = opened._replace(text=in_languages(opened.text, SOURCE_LANGUAGE.value, LANGUAGE.value))
     writer = Writer(opened)
     if not CHAT.value:
         ids = text_ids(opened.text, given, SPECIAL.value)
@@ -93,12 +99,19 @@ class Writer:
     def __init__(self, opened: Any) -> None:
         import jax.numpy as jnp
 
+        from lm.infer.decoding import decoding_of, lacks_language
         from lm.infer.generate import Generator
         from lm.infer.sampling import Sampler
 
         self.opened, self.text = opened, opened.text
         self.trained = opened.text.context or opened.config.data.length
-        self.sampler = Sampler(TEMPERATURE.value, TOP_K.value, TOP_P.value)
+        self.decoding = decoding_of(self.text)
+        banned = self.decoding.banned, self.decoding.banned_first
+        self.sampler = Sampler(TEMPERATURE.value, TOP_K.value, TOP_P.value, *banned)
+        for note in self.decoding.notes:
+            print(f"note: {note}", file=sys.stderr)
+        if lacks_language(self.text):
+            print("note: this model writes in several languages: choose one with --language", file=sys.stderr)
         dtype = jnp.dtype(opened.config.train.dtype)
         self.generator = Generator(opened.model, opened.params, dtype=dtype, least=LEAST if CHAT.value else 16)
         self.made: set[tuple[int, int]] = set()  # programs, by positions and how many of them are new
@@ -118,6 +131,7 @@ class Writer:
             seed=SEED.value,
             eos_id=self.text.ends,
             encoder=None if prompt.encoder is None else [prompt.encoder] * NUM.value,
+            last=self.decoding.last,
         )
         silent = self.text.ends if SPECIAL.value else ()
         streams = [TextStream(self.text.tokenizer, SPECIAL.value, silent) for _ in range(NUM.value)]

@@ -50,6 +50,7 @@ def inspect(path: str) -> None:
 
     from lm.core.param import count
     from lm.hub import open as hub
+    from lm.hub.text import size_note
     from lm.zoo import show
     from lm.zoo.build import DIALECTS
 
@@ -67,6 +68,13 @@ def inspect(path: str) -> None:
             "vocabulary": f"{source.model.vocab:,}",
             "context": hub.context_of(source.model, config) or "not given",
         }
+        note = None
+        try:
+            tokenizer = hub.open_text(path).tokenizer
+            rows["tokenizer"] = f"{tokenizer.vocab_size:,} tokens"
+            note = size_note(tokenizer, source.model.vocab)
+        except UserError as e:
+            rows["tokenizer"] = f"none that is read: {e}"
         table = Table("what")
         table.add_column(path)
         for name, value in rows.items():
@@ -84,6 +92,8 @@ def inspect(path: str) -> None:
     if unused:
         more = f" and {len(unused) - SHOWN} more" if len(unused) > SHOWN else ""
         print(f"not read, as no output depends on them: {', '.join(unused[:SHOWN])}{more}")
+    if note is not None:
+        print(f"note: {note}")
     for line in wrong[:SHOWN]:
         print(line)
     if len(wrong) > SHOWN:

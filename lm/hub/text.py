@@ -70,6 +70,8 @@ def read_text(folder: str | Path) -> Text:
     template, others = read_templates(folder, told)
     start = generation.get("decoder_start_token_id")
     around = tokenizer.around
+    if "forced_bos_token_id" not in decoding and config.get("is_encoder_decoder") is not False:
+        decoding |= _target(tokenizer, told.get("tgt_lang"), start)
     return Text(tokenizer, ends, *around, start, template, generation=decoding or None, templates=others or None)
 
 
@@ -107,6 +109,16 @@ def _content(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as e:
         raise UserError(f"cannot read {path} ({reason(e)}): download it again") from e
+
+
+def _target(tokenizer: Tokenizer, language: Any, start: int | None) -> dict[str, int]:
+    """A tokenizer's target language, as M2M, NLLB and mBART-50 are told it; mBART begins with it."""
+    piece = next((p for p in (language, f"__{language}__") if p in tokenizer.markers), None)
+    return (
+        {}
+        if piece is None or start == tokenizer.piece_id(piece)
+        else {"forced_bos_token_id": tokenizer.piece_id(piece)}
+    )
 
 
 def size_note(tokenizer: Tokenizer, rows: int) -> str | None:

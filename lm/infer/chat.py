@@ -50,7 +50,9 @@ def prompt_of(model: Model, text: Text, ids: np.ndarray) -> Prompt:
     before, after = np.array(text.before, np.int32), np.array(text.after, np.int32)
     if isinstance(model, EncoderDecoder):
         start = text.start if text.start is not None else text.tokenizer.pad_id
-        return Prompt(np.array([start], np.int32), np.concatenate([before, ids, after]))
+        forced = (text.generation or {}).get("forced_bos_token_id")  # a target language, often
+        begin = [start] if forced is None else [start, forced]
+        return Prompt(np.array(begin, np.int32), np.concatenate([before, ids, after]))
     return Prompt(np.concatenate([before, ids]))
 
 

@@ -96,6 +96,7 @@ class Generator:
         eos_id: int | tuple[int, ...] | None = None,
         first_row: int = 0,
         encoder: Prompts | None = None,
+        last: int | None = None,
     ) -> Iterator[np.ndarray]:
         """Yields the next token of every row, int32[B], as soon as it is drawn; `ENDED` for rows that have
         come to `eos_id` (any of them), which is not yielded itself. Stops after `max_new` tokens, or when all rows have
@@ -103,7 +104,8 @@ class Generator:
 
         Draws are keyed by (seed, row, position): a row's text depends neither on the rest of the batch nor on
         how much of it is prompt. Rows are numbered from `first_row`. An encoder-decoder reads `encoder`
-        and continues `prompts`, which hold its start token.
+        and continues `prompts`, which hold its start token. `last`: what stands in the place of a text's `max_new`-th
+        token, as an end-of-text does in some models.
 
         Raises `UserError` for prompts that are empty, hold ids outside the vocabulary, or do not fit the
         model's positions together with `max_new`."""
@@ -119,7 +121,7 @@ class Generator:
         rows = first_row + np.arange(len(prompts))
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), rows)
 
-        token, slots = self._prefill(self.params, batch | memory, keys, room=room, sampler=sampler)
+        token, slots = self._prefill(self.params, batch | memory, keys, room=room, sampler=sampler.first)
         live, text = np.ones(len(prompts), bool), batch["tokens"]
         for i in range(max_new):
             drawn = token
@@ -128,7 +130,7 @@ class Generator:
                     anew = _anew(text, lengths + i, width)
                     slots = self._reread(self.params, slots, anew, turning)
                 token, slots = self._decode(self.params, slots, drawn, lengths + i, keys, sampler=sampler)
-            tokens = np.asarray(drawn)
+            tokens = np.asarray(drawn) if last is None or i + 1 < max_new else np.full_like(drawn, last)
             text = np.concatenate([text, tokens[:, None]], axis=1) if self._turns else text
             live = live if eos_id is None else live & ~np.isin(tokens, eos_id)
             if not live.any():

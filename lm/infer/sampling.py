@@ -15,13 +15,16 @@ ONE = 0x3F800000  # the bits of float32 1.0
 @dataclasses.dataclass(frozen=True)
 class Sampler:
     """How a token is drawn. Logits are divided by `temperature` (0: the most probable token, always), then
-    cut to the `top_k` largest (0: all), then to the smallest set of mass `top_p` (1: all).
+    cut to the `top_k` largest (0: all), then to the smallest set of mass `top_p` (1: all). Ids that are `banned` are
+    never drawn, nor `banned_first` as the first of a text.
 
     Hashable, hence static under jit. Raises `UserError` for values out of range."""
 
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    banned: tuple[int, ...] = ()
+    banned_first: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < math.inf:
@@ -31,9 +34,16 @@ class Sampler:
         if not 0 < self.top_p <= 1:
             raise UserError(f"top_p={self.top_p} must be above 0 and at most 1 (off)")
 
+    @property
+    def first(self) -> "Sampler":
+        """How the first token of a text is drawn."""
+        return dataclasses.replace(self, banned=self.banned + self.banned_first, banned_first=())
+
     def __call__(self, keys: Array, logits: Array) -> Array:
         """Random keys [B] and logits [B, V] -> int32 tokens [B]. Each row is drawn with its own key."""
         logits = logits.astype(jnp.float32)
+        if self.banned:
+            logits = logits.at[:, list(self.banned)].set(-jnp.inf)
         if self.temperature == 0:
             return greedy(logits)
         logits = keep_top_p(keep_top_k(tempered(logits, self.temperature), self.top_k), self.top_p)

@@ -1,6 +1,7 @@
 """Models from elsewhere as models of ours: opened for generation and evaluation, or made a run's folder."""
 
 import contextlib
+import logging
 from pathlib import Path
 
 import jax
@@ -13,9 +14,12 @@ from lm.hub.folder import is_hf_folder
 from lm.hub.open import Opened, Source, context_of, is_gguf, open_folder, open_text
 from lm.hub.save_text import write_text
 from lm.hub.tensors import Progress, quiet, reason
+from lm.hub.text import Text, size_note
 from lm.train.checkpoint import Checkpoints, OpenedModel, meta_of, open_model
 from lm.train.config import default
 from lm.zoo.build import knobs
+
+log = logging.getLogger(__name__)
 
 
 def open_any(path: str | Path, step: int | None = None) -> OpenedModel:
@@ -30,7 +34,7 @@ def open_any(path: str | Path, step: int | None = None) -> OpenedModel:
     if step is not None:
         raise UserError(f"{path} has no steps: leave out --step={step}")
     text, opened = open_text(path), open_folder(path)
-    text = text._replace(context=context_of(opened.model, opened.config))
+    text = _fitted(text, opened, path)
     params = jax.tree.map(jnp.asarray, opened.params)
     return OpenedModel(opened.model, params, text, config_of(opened, path), None)
 
@@ -44,7 +48,7 @@ def import_run(
     if (out / "checkpoints").exists():
         raise UserError(f"{out} holds a run already: choose another folder")
     text, opened = open_text(source), open_folder(source, architecture, progress)
-    text = text._replace(context=context_of(opened.model, opened.config))
+    text = _fitted(text, opened, source)
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_text(out, text, opened.config)
@@ -56,6 +60,13 @@ def import_run(
         meta = meta_of(config, opened.model, text.tokenizer, "", text.saved())
         checkpoints.write(0, {"params": opened.params}, meta)
     return opened
+
+
+def _fitted(text: Text, opened: Opened, path: str | Path) -> Text:
+    """With the model's context, after telling where tokenizer and model are of different size."""
+    if (note := size_note(text.tokenizer, opened.model.vocab)) is not None:
+        log.warning("%s: %s", path, note)
+    return text._replace(context=context_of(opened.model, opened.config))
 
 
 def config_of(opened: Opened | Source, tokenizer: str | Path) -> ConfigDict:

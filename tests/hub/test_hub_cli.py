@@ -84,6 +84,19 @@ def test_inspect(folder, capsys):
         assert word in shown, shown
 
 
+@pytest.mark.parametrize(
+    ("rows", "said"), [(257, "has 258 tokens and the model rows for 257"), (301, "and the tokenizer 258")]
+)
+def test_a_tokenizer_of_another_size_is_told(tmp_path, capsys, caplog, rows, said):
+    knobs = KNOBS | {"vocab": rows, "layers": 1}
+    save_folder(tmp_path / "hf", knobs, toys.values(build(knobs).spec()), text())
+    hub.main(["", "inspect", str(tmp_path / "hf")])
+    assert said in " ".join(capsys.readouterr().out.split())
+    open_any(tmp_path / "hf")
+    hub.main(["", "import", str(tmp_path / "hf"), str(tmp_path / "run")])
+    assert [said in message for message in caplog.messages] == [True, True]
+
+
 def test_inspect_tells_what_has_no_place(folder, tmp_path, capsys):
     config = json.loads((folder / "config.json").read_text()) | {"num_hidden_layers": 3, "intermediate_size": 25}
     (tmp_path / "config.json").write_text(json.dumps(config))
