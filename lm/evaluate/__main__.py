@@ -40,8 +40,8 @@ PATTERN = flags.DEFINE_string("pattern", None, "Files of a folder, as *.py,*.md;
 FIELD = flags.DEFINE_string(
     "field",
     None,
-    "Field of JSON lines, column of Parquet; if not given as in the run. Two of them, as source,target, are the pairs "
-    "of an encoder-decoder.",
+    "Field of JSON (meta.text: in another), column of a table; if not given as in the run. Two of them, as "
+    "source,target, are the pairs of an encoder-decoder.",
 )
 LENGTH = flags.DEFINE_integer(
     "length", None, "Tokens per row; if not given as in the run, or the model's context, at most 2048."
@@ -85,6 +85,7 @@ def scored(opened: Any, asked: Any, name: str) -> dict[str, Any]:
     import jax.numpy as jnp
 
     from lm.core.ctx import Run
+    from lm.data.progress import tell
     from lm.evaluate.perplexity import Evaluator, pooled
     from lm.evaluate.plan import LONGEST, Setting, plan, with_scoring_head
     from lm.evaluate.progress import watched
@@ -101,6 +102,10 @@ def scored(opened: Any, asked: Any, name: str) -> dict[str, Any]:
     c.length = asked.length or (c.length if of_run else min(c.length, LONGEST))
     c.batch_size = asked.batch_size or c.batch_size
     check_fit(config, model, opened.tokenizer)
+    if opened.text.context and c.length > opened.text.context:
+        tell(
+            f"note: rows of {c.length} tokens are longer than the {opened.text.context} that the model was made to read"
+        )
     objective = restored(config.objective.to_dict(), opened.defined, "config.objective", name)
     memory, dtype = memory_rows(config, model, objective), jnp.dtype(config.train.dtype)
     held_out = functools.partial(held_out_of, config, objective=objective)
