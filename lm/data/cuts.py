@@ -39,20 +39,23 @@ class Part(NamedTuple):
 def parts_of(name: str, pieces: Iterator[str], tokenizer: Tokenizer, size: int = PART) -> Iterator[Part]:
     """The parts, of about `size` characters, of the document with these pieces. An empty one is a part without text."""
     rest, context, begins = "", "", True
+    tried, told = 0, False  # characters of `rest` that have been searched in vain; whether a doubtful cut was told
     for piece in pieces:
         rest += piece
-        while len(rest) > size + CONTEXT:
-            at = find_cut(tokenizer, rest, size)
+        while len(rest) > size + CONTEXT and len(rest) > tried:
+            at = find_cut(tokenizer, rest, len(rest) if tried else size)
             if at is None and len(rest) < max(MOST, 2 * size):
-                break  # there may be one in what follows
-            yield Part(rest[: at or size], context, begins, False)
-            context, begins = rest[max(0, at - CONTEXT) : at] if at else "", False
-            if at is None:
-                at = size
+                tried = len(rest)  # there may be one in what follows
+                continue
+            sure, at = at is not None, at or len(rest) - CONTEXT
+            if not sure and not told:
+                told = True
                 tell(
-                    f"{name}: tokens may reach over any place in {len(rest):,} characters; it is cut in the midst, "
-                    f"where one or two tokens ({rest[at - 8 : at + 8]!r}) may differ from those of the whole text"
+                    f"{name}: tokens may reach over any place in {len(rest):,} characters; it is cut in the midst "
+                    f"there, and wherever it goes on so; a token or two ({rest[at - 8 : at + 8]!r}) may differ for that"
                 )
+            yield Part(rest[:at], context, begins, False)
+            context, begins, tried = rest[max(0, at - CONTEXT) : at] if sure else "", False, 0
             rest = rest[at:]
     yield Part(rest, context, begins, True)
 
@@ -88,7 +91,7 @@ def _parts(tokenizer: Tokenizer, text: str, at: int) -> bool:
     if tokenizer.joins(text, at):
         return False
     right = text[at : at + CONTEXT]
-    head, after = np.zeros(1, np.int32), None
+    after = None
     for left in (text[at - n : at] for n in (*range(1, 17), CONTEXT)):
         head, whole = tokenizer.encode(left), tokenizer.encode(left + right)
         if not np.array_equal(whole[: len(head)], head):
@@ -96,4 +99,4 @@ def _parts(tokenizer: Tokenizer, text: str, at: int) -> bool:
         after = whole[len(head) :] if after is None else after
         if not len(after) or not np.array_equal(whole[len(head) :], after):
             return False
-    return len(head) > 0 and head[-1] != tokenizer.unk_id  # which may go on: some join neighbours that are unknown
+    return True

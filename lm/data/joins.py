@@ -47,6 +47,10 @@ class PretokenizedJoins:
                 model.get("continuing_subword_prefix") or model.get("end_of_word_suffix") or model.get("ignore_merges")
             )
         )
+        # Where it is one token however long it is: what has no piece.
+        fuses = model.get("type") == "Unigram" or model.get("fuse_unk")
+        unknown = model.get("unk_id") if model.get("type") == "Unigram" else self._id_of(model.get("unk_token"))
+        self._endless: int | None = unknown if fuses else None
         self._added: Sequence[dict] = [t for t in parsed.get("added_tokens", []) if len(t["content"]) > 1]
 
     @cached_property
@@ -63,10 +67,19 @@ class PretokenizedJoins:
         if self._words_part(left[-WINDOW:], right[:WINDOW]):
             return False
         words = self._words(whole)
-        if not self._by_pieces or len(words) > 1:
+        if not self._by_pieces or len(words) > 1 or self._goes_on(left):
             return True
         spelled, before = ("".join(word for word, _ in self._words(t)) for t in (whole, head))
         return not spelled.startswith(before) or spans(spelled, len(before), *self._pieces)
+
+    def _id_of(self, token: str | None) -> int | None:
+        return None if token is None else self._tokenizer.token_to_id(token)
+
+    def _goes_on(self, left: str) -> bool:
+        """Whether this ends in a token that more of the text could belong to."""
+        return self._endless is not None and self._tokenizer.encode(left, add_special_tokens=False).ids[-1:] == [
+            self._endless
+        ]
 
     def _normal(self, text: str) -> str:
         normalizer = self._tokenizer.normalizer

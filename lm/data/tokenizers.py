@@ -231,6 +231,8 @@ class SentencePieceTokenizer:
         reach = max(WINDOW, longest)
         left, right = text[max(0, at - reach) : at], text[at : at + reach]
         whole, head = self._sp.normalize(left + right), self._sp.normalize(left)
+        if self._sp.encode(left)[-1:] == [self.unk_id]:
+            return True  # it may go on: what is unknown is one token
         if whole.startswith(head) and not spans(whole, len(head), pieces, longest):
             return False
         same = {text: text.replace(" ", SPACE) for text in (left + right, " a b ")}

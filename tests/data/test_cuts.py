@@ -154,7 +154,17 @@ ADVERSARIAL = st.lists(st.tuples(st.sampled_from(BITS), st.sampled_from([1, 1, 1
 )
 
 
-def check(tokenizer, text, size, step=100):
+UNIGRAMS = ("unigram", "unigram of T5")
+
+
+def equally_likely(tokenizer, *ways):
+    """Two ways through a unigram vocabulary, between which rounding decides."""
+    piece = sentencepiece.SentencePieceProcessor(model_proto=tokenizer.model)
+    scores = [sum(piece.get_score(int(i)) for i in ids) for ids in ways]
+    return piece.decode(ways[0].tolist()) == piece.decode(ways[1].tolist()) and abs(scores[0] - scores[1]) < 1e-3
+
+
+def check(tokenizer, text, size, step=100, ties=False):
     """How many parts the text has, if no place was taken that may be wrong."""
     told = []
     with pytest.MonkeyPatch.context() as patch:
@@ -167,7 +177,9 @@ def check(tokenizer, text, size, step=100):
     if told:
         return 0
     whole, encoded = tokenizer.encode_sized(text), [encode_part(tokenizer, part) for part in parts]
-    np.testing.assert_array_equal(np.concatenate([x.ids for x in encoded]), whole.ids)
+    ids = np.concatenate([x.ids for x in encoded])
+    if not (ties and equally_likely(tokenizer, ids, whole.ids)):
+        np.testing.assert_array_equal(ids, whole.ids)
     assert sum(x.bytes.sum() for x in encoded) == whole.bytes.sum() == len(text.encode())
     return len(parts)
 
@@ -176,7 +188,7 @@ def check(tokenizer, text, size, step=100):
 @settings(max_examples=4, deadline=None)
 @given(text=ADVERSARIAL, size=st.integers(130, 300))
 def test_tokens_of_parts_are_those_of_the_whole(made, kind, text, size):
-    check(made[kind], text, size)
+    check(made[kind], text, size, ties=kind in UNIGRAMS)
 
 
 @pytest.mark.parametrize("kind", ["bpe", "unigram", *MAKE])
