@@ -29,12 +29,18 @@ USUAL = {
 
 class HFTokenizer:
     """The tokenizer of a tokenizer.json with this content, and its special tokens by role (eos, bos, pad, unk, ...), of
-    which None says that there is none.
+    which None says that there is none. Ids from `size` on, if it is given, are of pieces that stand for the unknown.
 
     No text becomes a special token, however it is spelled, nor are any added around it. Raises UserError for a content
     that is no tokenizer and for one without a token that could stand at the end of a text."""
 
-    def __init__(self, content: str, special: Mapping[str, str | None], name: str = "the saved tokenizer"):
+    def __init__(
+        self,
+        content: str,
+        special: Mapping[str, str | None],
+        name: str = "the saved tokenizer",
+        size: int | None = None,
+    ):
         self._tokenizer = rules_of(content, name)
         parsed = json.loads(content)
         self._tokenizer.encode_special_tokens = True  # as text, when they are spelled in one
@@ -48,7 +54,8 @@ class HFTokenizer:
         eos = next((found[role] for role in ROLES if role != "bos" and found[role] is not None), None)
         if eos is None:
             raise UserError(f"{name} names no end-of-text token; put eos_token into tokenizer_config.json beside it")
-        self.vocab_size: int = max(self._pieces.values()) + 1
+        self._size_told = size
+        self.vocab_size: int = size or max(self._pieces.values()) + 1
         self.eos_id: int = eos
         self.end = () if found["eos"] is None else (eos,)  # another stands in for it in `eos_id`
         self.bos_id = found["bos"]
@@ -72,7 +79,7 @@ class HFTokenizer:
         return cls(tokenizer_json(file), special, str(file))
 
     def __reduce__(self):
-        return HFTokenizer, (self.content, self.roles, self.name)
+        return HFTokenizer, (self.content, self.roles, self.name, self._size_told)
 
     def _find(self, role: str) -> int | None:
         if role not in self.roles:
@@ -91,7 +98,11 @@ class HFTokenizer:
         return len(self._sentinels)
 
     def encode(self, text: str) -> np.ndarray:
-        return np.asarray(self._encoded(text).ids, np.int32)
+        return self._known(self._encoded(text).ids)
+
+    def _known(self, ids: list[int]) -> np.ndarray:
+        known = np.asarray(ids, np.int32)
+        return known if self._size_told is None else np.where(known < self.vocab_size, known, self.unk_id)
 
     def _encoded(self, text: str) -> Any:
         encoded = self._tokenizer.encode(text, add_special_tokens=False)
@@ -122,7 +133,7 @@ class HFTokenizer:
 
     def encode_sized(self, text: str) -> Sized:
         encoded = self._encoded(text)
-        return sized(text, encoded.ids, self.token_bytes(), lambda: [end for _, end in encoded.offsets])
+        return sized(text, self._known(encoded.ids), self.token_bytes(), lambda: [end for _, end in encoded.offsets])
 
     def joins(self, text: str, at: int) -> bool:
         return self._joins(text, at)
@@ -134,7 +145,7 @@ class HFTokenizer:
     def encode_marked(self, text: str) -> np.ndarray:
         self._tokenizer.encode_special_tokens = False
         try:
-            return np.asarray(self._tokenizer.encode(text, add_special_tokens=False).ids, np.int32)
+            return self._known(self._tokenizer.encode(text, add_special_tokens=False).ids)
         finally:
             self._tokenizer.encode_special_tokens = True
 
@@ -160,7 +171,8 @@ class HFTokenizer:
     def _sizes(self) -> np.ndarray:
         sizes = np.zeros(self.vocab_size, np.int32)
         for piece, i in self._pieces.items():
-            sizes[i] = self._size(piece, i)
+            if i < self.vocab_size:
+                sizes[i] = self._size(piece, i)
         return sizes
 
     def _size(self, piece: str, i: int) -> int:
@@ -183,7 +195,8 @@ class HFTokenizer:
         return self._pieces[name]
 
     def saved(self) -> dict[str, Any]:
-        return {"kind": "hf", "content": self.content, "special": self.roles}
+        size = {} if self._size_told is None else {"size": self._size_told}
+        return {"kind": "hf", "content": self.content, "special": self.roles, **size}
 
 
 def _pair(merge: str | list[str]) -> list[str]:

@@ -17,7 +17,7 @@ from lm.hub.vocabulary import CONTROL, DEFINED, MODELS, Folder, as_it_says, is_r
 
 ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")  # in the order in which new ones get their ids
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
-VOCABULARIES = ("*.model", "*.spm", "*vocab*.json", "*.txt", "*.tiktoken", "tekken.json", "*.codes")
+VOCABULARIES = ("*.model", "*.spm", "*vocab*.json", "*.txt", "*.tiktoken", "tekken.json", "*.codes", "*.tokenizer")
 Roles = dict[str, AddedToken | None]  # None: the folder says that there is none
 Added = dict[int, AddedToken]
 
@@ -41,8 +41,13 @@ def read_tokenizer(folder: Path) -> HFTokenizer | ByteTokenizer:
     if any(is_ranks(folder / file) for file in MODELS if (folder / file).is_file()):
         kind = _of_ranks(folder, config, told)
     roles, added = _told_tokens(told, kind)
+    for role in kind.absent(Folder(folder, told, {})):
+        roles.pop(role, None)
     pieces = dict(kind.roles) | {role: token.content for role, token in roles.items() if token is not None}
     source = Folder(folder, told, pieces)
+    if kind.make is as_it_says and sentencepiece_model(source).normalizer_spec.add_dummy_prefix:
+        # found in the text as it is, so that each stretch between them gets a prefix of its own
+        added = {i: AddedToken(token.content, **_flags(token) | {"normalized": False}) for i, token in added.items()}
     try:
         made = kind.make(source)
     except UserError:
@@ -51,10 +56,13 @@ def read_tokenizer(folder: Path) -> HFTokenizer | ByteTokenizer:
         raise UserError(f"{folder}: no {name} can be made of its files ({' '.join(str(e).split())[:120]})") from e
     _add(made, folder, added, [*_in_order(roles), *_extra(source, kind, told)])
     language = told.get("src_lang") or kind.language
+    lead = kind.spelled.partition("{}")[0]
+    if language and not (lead and language.startswith(lead)):
+        language = kind.spelled.format(language)
     if around := _around(kind, told):
         special = {role: token.content for role, token in roles.items() if token is not None}
         _surround(made, folder, around, special | ({"language": language} if language else {}))
-    return HFTokenizer(made.to_str(), _contents(roles), str(folder))
+    return HFTokenizer(made.to_str(), _contents(roles), str(folder), kind.size(source))
 
 
 def _check(folder: Path, told: Mapping[str, Any]) -> None:
@@ -112,7 +120,10 @@ def _unsupported(folder: Path, name: str) -> str:
             f"{folder} has no tokenizer.json, and nothing tells which class of tokenizer its {', '.join(there)} is of: "
             "put tokenizer_class into tokenizer_config.json"
         )
-    return f"{folder} has no tokenizer.json, and a {name} is not supported without one{nearest(name, KINDS)}"
+    return (
+        f"{folder} has no tokenizer.json, and a {name} is not supported without one: copy it from an export of this "
+        f"model (those to ONNX have one){nearest(name, KINDS)}"
+    )
 
 
 def _of_ranks(folder: Path, config: Mapping[str, Any], told: Mapping[str, Any]) -> Kind:
@@ -186,6 +197,10 @@ def _token(value: Any) -> AddedToken:
     return AddedToken(value["content"], **flags)
 
 
+def _flags(token: AddedToken) -> dict[str, bool]:
+    return {name: getattr(token, name) for name in FLAGS}
+
+
 def _text(value: Any) -> Any:
     return value.get("content") if isinstance(value, dict) else value
 
@@ -199,6 +214,7 @@ def _listed(told: Mapping[str, Any]) -> list[Any]:
 def _extra(source: Folder, kind: Kind, told: Mapping[str, Any]) -> list[AddedToken]:
     """Special tokens without a role: those of the class, of a SentencePiece model, and of the config."""
     found = [AddedToken(piece, special=True, normalized=False) for piece in kind.extra(source)]
+    found += [AddedToken(piece, special=False, normalized=False) for piece in kind.plain(source)]
     if _has(source.path, MODELS) and kind.make is not ranks:
         own = (CONTROL,) if kind.make is as_it_says else (CONTROL, DEFINED)
         for piece in sentencepiece_model(source).pieces:

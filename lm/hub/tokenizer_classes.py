@@ -1,12 +1,28 @@
 """What `transformers` knows of a tokenizer by its class alone: rules, special tokens and those around a text."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from tokenizers import Regex, normalizers, pre_tokenizers
 
-from lm.hub.vocabulary import BytesBPE, Folder, Make, Pieces, as_it_says, gemma, llama, nllb, word_pieces, words_bpe
+from lm.hub.vocabulary import (
+    BytesBPE,
+    Folder,
+    Make,
+    Pieces,
+    as_it_says,
+    gemma,
+    listed,
+    llama,
+    nllb,
+    of_a_pair,
+    vocabulary,
+    with_codes,
+    word_pieces,
+    words_bpe,
+)
 
 Scored = list[tuple[str, float]]
 Roles = dict[str, str]
@@ -17,7 +33,9 @@ class Kind:
     """make: its rules, from the folder's files; roles: special tokens, where the folder names none; around: the roles
     that stand before and after a text, those of bos and eos by `add_bos_token` and `add_eos_token` if None; marks:
     flags of a role's token other than `special`; language: the one of a text where no `src_lang` is told (a role,
-    then); extra: further special tokens."""
+    then); extra: further special tokens; spelled: how the token of a language is; absent: roles without a token after
+    all; plain: tokens that are found in a text before its pieces and are not special; size: the number of ids, if there
+    are pieces without one."""
 
     make: Make
     roles: Mapping[str, str] = field(default_factory=dict)
@@ -25,6 +43,10 @@ class Kind:
     marks: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
     language: str | None = None
     extra: Callable[[Folder], list[str]] = lambda folder: []
+    spelled: str = "{}"
+    absent: Callable[[Folder], tuple[str, ...]] = lambda folder: ()
+    plain: Callable[[Folder], list[str]] = lambda folder: []
+    size: Callable[[Folder], int | None] = lambda folder: None
 
 
 LANGUAGES = (  # of mBART
@@ -40,6 +62,11 @@ QWEN2 = (
 )
 
 
+MANY = (  # of M2M-100
+    "af am ar ast az ba be bg bn br bs ca ceb cs cy da de el en es et fa ff fi fr fy ga gd gl gu ha he hi hr "
+    "ht hu hy id ig ilo is it ja jv ka kk km kn ko lb lg ln lo lt lv mg mk ml mn mr ms my ne nl no ns oc or pa "
+    "pl ps pt ro ru sd si sk sl so sq sr ss su sv sw ta th tl tn tr uk ur uz vi wo xh yi yo zh zu"
+)
 CODES = LANGUAGES.split()
 CODES_50 = CODES + MORE_LANGUAGES.split()
 
@@ -154,6 +181,14 @@ KINDS: dict[str, Kind] = {
     "GPT2Tokenizer": Kind(BytesBPE(), GPT2),
     "GPTNeoXTokenizer": Kind(BytesBPE(compose=True), GPT2 | _named("pad=<|padding|>")),
     "LlamaTokenizer": Kind(llama, LLAMA),
+    "M2M100Tokenizer": Kind(
+        listed,
+        {role: piece for role, piece in FAIRSEQ.items() if role not in ("cls", "mask")},
+        (("language",), ("eos",)),
+        language="en",
+        spelled="__{}__",
+        extra=lambda folder: [f"__{code}__" for code in MANY.split()],
+    ),
     "MBartTokenizer": Kind(
         Pieces(_and_languages(CODES), 3, lambda folder, own: []),
         FAIRSEQ, ((), ("eos", "language")), WORDLIKE, "en_XX", lambda folder: CODES,
@@ -172,6 +207,24 @@ KINDS: dict[str, Kind] = {
         Pieces(_pegasus, rules=_one_space_a_line, whole=True),
         _named("eos=</s> unk=<unk> pad=<pad> mask=<mask_2>"), ((), ("eos",)),
         extra=lambda folder: [folder.knob("mask_token_sent", "<mask_1>"), *_unused(folder)],
+    ),
+    "MarianTokenizer": Kind(
+        of_a_pair,
+        _named("eos=</s> unk=<unk> pad=<pad>"),
+        ((), ("eos",)),
+        plain=lambda folder: [piece for piece in vocabulary(folder) if re.fullmatch(">>.+<<", piece)],
+        size=lambda folder: len(vocabulary(folder)),
+    ),
+    "PLBartTokenizer": Kind(
+        with_codes,
+        FAIRSEQ,
+        ((), ("eos", "language")),
+        {"mask": {"lstrip": True}},
+        spelled="__{}__",
+        absent=lambda folder: () if folder.knob("language_codes", "base") == "base" else ("mask",),
+    ),
+    "ProphetNetTokenizer": Kind(
+        word_pieces, _named("unk=[UNK] sep=[SEP] x_sep=[X_SEP] pad=[PAD] mask=[MASK]"), ((), ("sep",))
     ),
     "Qwen2Tokenizer": Kind(
         BytesBPE(QWEN2, compose=True), _named("eos=<|endoftext|> unk=<|endoftext|> pad=<|endoftext|>")
@@ -212,7 +265,12 @@ BY_MODEL = {
         "GPT2Tokenizer": "codegen gpt2 gpt_neo gptj opt phi starcoder2",
         "GPTNeoXTokenizer": "gpt_neox mpt olmo",
         "GemmaTokenizer": "gemma gemma2 gemma3_text",
+        "M2M100Tokenizer": "m2m_100",
         "MBartTokenizer": "mbart",
+        "PLBartTokenizer": "plbart",
+        "ProphetNetTokenizer": "prophetnet",
+        "MarianTokenizer": "marian",
+        "BlenderbotSmallTokenizer": "blenderbot-small",
         "MPNetTokenizer": "mpnet",
         "OpenAIGPTTokenizer": "openai-gpt",
         "PegasusTokenizer": "pegasus",

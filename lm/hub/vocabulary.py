@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from lm.core.errors import UserError
-from lm.hub.tensors import package
+from lm.hub.tensors import package, read_json
 
 SPACE = "\u2581"
 MODELS = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "spm.model")
@@ -27,6 +27,8 @@ LLAMA3 = (
 _SEEN = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 _UNSEEN = [byte for byte in range(256) if byte not in _SEEN]
 BYTES = {byte: chr(byte) for byte in _SEEN} | {byte: chr(0x100 + i) for i, byte in enumerate(_UNSEEN)}
+NEVER = -1000.0  # the score of a piece that is not the model's own
+CODE_LANGUAGES = ("java", "python", "en_XX", "javascript", "php", "ruby", "go")
 NORMAL, CONTROL, DEFINED = 1, 3, 4  # kinds of pieces of a SentencePiece model
 UNIGRAM, BPE = 1, 2  # its kinds of vocabularies
 
@@ -63,7 +65,7 @@ Make = Callable[[Folder], Tokenizer]
 
 def word_pieces(folder: Folder) -> Tokenizer:
     """BERT's: vocab.txt, a piece a line."""
-    vocab = models.WordPiece.read_file(str(folder.file("vocab.txt")))
+    vocab = models.WordPiece.read_file(str(folder.file("vocab.txt", "prophetnet.tokenizer")))
     made = Tokenizer(models.WordPiece(vocab, unk_token=folder.roles["unk"]))
     made.normalizer = normalizers.BertNormalizer(
         clean_text=True,
@@ -194,8 +196,68 @@ def nllb(folder: Folder) -> Tokenizer:
 def as_it_says(folder: Folder) -> Tokenizer:
     """A SentencePiece model by its own settings, of whatever kind it is."""
     model = sentencepiece_model(folder)
-    names, rules = _names(folder, model), model.normalizer_spec
-    made = Tokenizer(_core(folder, model, names))
+    names = _names(folder, model)
+    return _by_its_settings(folder, model, names, names)
+
+
+def listed(folder: Folder) -> Tokenizer:
+    """A SentencePiece model whose pieces have the ids of vocab.json."""
+    return _numbered(folder, sentencepiece_model(folder), vocabulary(folder))
+
+
+def of_a_pair(folder: Folder) -> Tokenizer:
+    """Marian's: SentencePiece models of two languages, whose pieces have the ids of one vocab.json. The text is of the
+    first. Its pieces without an id stand for the unknown, and get ids beyond."""
+    if folder.knob("separate_vocabs", False):
+        raise UserError(f"{folder.path}: separate_vocabs is not supported: copy the tokenizer.json of this model")
+    model, order = sentencepiece_model(folder, "source.spm"), vocabulary(folder)
+    there = set(order)
+    return _numbered(
+        folder, model, [*order, *(p.piece for p in model.pieces if p.type == NORMAL and p.piece not in there)]
+    )
+
+
+def _numbered(folder: Folder, model: Any, order: list[str]) -> Tokenizer:
+    """What has no piece in the model is unknown, a run of characters at a time, unless the whole run has an id."""
+    made = _by_its_settings(folder, model, [p.piece for p in model.pieces], order)
+    known = {SPACE, *(p.piece for p in model.pieces if p.type == NORMAL and len(p.piece) == 1)}
+    strange = f"[^{''.join(map(re.escape, sorted(known)))}]"
+    runs = [re.escape(piece) for piece in order if len(piece) > 1 and known.isdisjoint(piece)]
+    kept = f"(?!(?:{'|'.join(runs)})(?!{strange}))" if runs else ""
+    none = normalizers.Replace(Regex(f"(?<!{strange}){kept}{strange}{{2,}}"), "\ufdd0")
+    made.normalizer = normalizers.Sequence([made.normalizer, none])
+    alone = pre_tokenizers.Split(Regex(f"{strange}+"), behavior="isolated")
+    before = [made.pre_tokenizer] if made.pre_tokenizer is not None else []
+    made.pre_tokenizer = pre_tokenizers.Sequence([*before, alone])
+    if isinstance(made.model, models.BPE):
+        made.model.ignore_merges = True  # such a run is nothing that is merged
+    return made
+
+
+def vocabulary(folder: Folder) -> list[str]:
+    """The pieces of vocab.json by id."""
+    path = folder.file("vocab.json")
+    ids = read_json(path)
+    order = sorted(ids, key=lambda piece: ids[piece])
+    if [ids[piece] for piece in order] != list(range(len(order))):
+        raise UserError(f"{path} does not number its pieces from 0 on: copy it anew")
+    return order
+
+
+def with_codes(folder: Folder) -> Tokenizer:
+    """A SentencePiece model in fairseq's order: four special tokens, its pieces but the first three, languages, and the
+    mask where there are few of these."""
+    model, few = sentencepiece_model(folder), folder.knob("language_codes", "base") == "base"
+    names, r = [p.piece for p in model.pieces], folder.roles
+    codes = [f"__{code}__" for code in CODE_LANGUAGES[: 3 if few else None]]
+    order = [r["bos"], r["pad"], r["eos"], r["unk"], *names[3:], *codes, *([r["mask"]] if few else [])]
+    return _by_its_settings(folder, model, names, order)
+
+
+def _by_its_settings(folder: Folder, model: Any, names: list[str], order: list[str]) -> Tokenizer:
+    """`names`: of the model's pieces; `order`: of these and others in the order of their ids."""
+    rules = model.normalizer_spec
+    made = Tokenizer(_core(folder, model, names, order))
     legacy = folder.knob("legacy", True)
     before: list[Any] = [normalizers.Precompiled(rules.precompiled_charsmap)] if rules.precompiled_charsmap else []
     if rules.remove_extra_whitespaces:
@@ -264,11 +326,17 @@ def _defined(model: Any, names: list[str]) -> list[str]:
     return [name for name, p in zip(names, model.pieces, strict=True) if p.type == DEFINED]
 
 
-def _core(folder: Folder, model: Any, names: list[str]) -> models.Model:
+def _core(folder: Folder, model: Any, names: list[str], order: list[str]) -> models.Model:
     spec = model.trainer_spec
+    ids = {name: i for i, name in enumerate(order)}
+    if lost := [name for name, p in zip(names, model.pieces, strict=True) if p.type == NORMAL and name not in ids]:
+        raise UserError(
+            f"{folder.path}: {len(lost)} pieces of its SentencePiece model, as {lost[0]!r}, have no id: copy it anew"
+        )
     if spec.model_type == UNIGRAM:
-        scored = [(name, p.score) for name, p in zip(names, model.pieces, strict=True)]
-        return models.Unigram(scored, spec.unk_id, byte_fallback=spec.byte_fallback)
+        scores = {name: p.score for name, p in zip(names, model.pieces, strict=True)}
+        scored = [(name, scores.get(name, NEVER)) for name in order]
+        return models.Unigram(scored, ids[spec.unk_piece], byte_fallback=spec.byte_fallback)
     if spec.model_type != BPE:
         raise UserError(f"{folder.path}: a SentencePiece model of words or characters is not supported: give BPE")
     known = {n: (-p.score, i) for i, (n, p) in enumerate(zip(names, model.pieces, strict=True)) if p.type == NORMAL}
@@ -279,7 +347,7 @@ def _core(folder: Folder, model: Any, names: list[str]) -> models.Model:
         if name[:at] in known and name[at:] in known
     ]
     return models.BPE(
-        {name: i for i, name in enumerate(names)},
+        ids,
         [(left, right) for _, _, left, right in sorted(ranked)],
         unk_token=spec.unk_piece,
         fuse_unk=True,
@@ -297,11 +365,11 @@ def _pieces_and_merges(model: Any) -> tuple[dict[str, int], list[tuple[str, str]
     return ids, [(left, right) for left, right in parts if left in ids and right in ids]
 
 
-def sentencepiece_model(folder: Folder) -> Any:
+def sentencepiece_model(folder: Folder, *names: str) -> Any:
     """The content of the folder's SentencePiece model. Raises `UserError` for what is none, and says what it is."""
     from google.protobuf.message import DecodeError
 
-    path = folder.file(*MODELS)
+    path = folder.file(*(names or MODELS))
     model = package("sentencepiece.sentencepiece_model_pb2", path).ModelProto()
     try:
         model.ParseFromString(path.read_bytes())

@@ -22,6 +22,7 @@ TEXTS = (
     "the <extra_id_0> river <extra_id_1>.",
     "▁the ▁ old",
     "azz zz zzy",
+    ">>fr<< the Ü ïÜ 本ï 😀x😀 of",
 )
 WORDS = ["the", "old", "river", "of", "stone", "and", "light", "ing", "er", "in", "on", "word"]
 LETTERS = "abcdefghijklmnopqrstuvwxyzTO0123456789.,é日"
@@ -58,6 +59,7 @@ def seen(byte):
     return chr(byte) if byte in shown else chr(0x100 + [b for b in range(256) if b not in shown].index(byte))
 
 
+FAIRSEQ = ("<s>", "<pad>", "</s>", "<unk>")
 MERGES = [
     ("t", "h"),
     ("th", "e"),
@@ -82,6 +84,15 @@ def word_pieces(*first, last=()):
     return "".join(f"{piece}\n" for piece in dict.fromkeys([*first, *words, *last]))
 
 
+def numbered(model, *names, first=FAIRSEQ, lost=(), last=("madeupword0",)):
+    """The files of SentencePiece models whose pieces have other ids than their own, some of them none."""
+    from sentencepiece import sentencepiece_model_pb2
+
+    pieces = [p.piece for p in sentencepiece_model_pb2.ModelProto.FromString(model).pieces if p.type == NORMAL]
+    order = [*first, *reversed([piece for piece in pieces if piece not in lost]), "Ü", "😀x", "本ï", *last]
+    return {"vocab.json": {piece: i for i, piece in enumerate(order)}} | dict.fromkeys(names, model)
+
+
 def ends_of_words():
     vocab = ["<unk>", *LETTERS, *(letter + "</w>" for letter in LETTERS), "th", "the</w>", "ol", "old</w>"]
     merges = "#version: 0.2\nt h\nth e</w>\no l\nol d</w>\n"
@@ -98,7 +109,6 @@ def token(content, **flags):
     return {"content": content, **off, "special": True, **flags}
 
 
-FAIRSEQ = ("<s>", "<pad>", "</s>", "<unk>")
 BERT = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 PLAIN = {"<unk>": UNKNOWN, "<s>": CONTROL, "</s>": CONTROL}
 T5 = {"<pad>": CONTROL, "</s>": CONTROL, "<unk>": UNKNOWN}
@@ -221,6 +231,22 @@ def folders():
                 "additional_special_tokens": ["eng_Latn", "fra_Latn"],
             },
             {"sentencepiece.bpe.model": pieces_model(PLAIN, bpe=True)},
+        ),
+        "m2m": ("m2m_100", {"src_lang": "fr"}, numbered(pieces_model(PLAIN, bpe=True), "sentencepiece.bpe.model")),
+        "m2m unigram": ("m2m_100", {"tokenizer_class": "M2M100Tokenizer"}, numbered(plain, "sentencepiece.bpe.model")),
+        "plbart": ("plbart", {"src_lang": "java"}, {"sentencepiece.bpe.model": plain}),
+        "prophetnet": ("prophetnet", None, {"prophetnet.tokenizer": word_pieces(*BERT[:2], "[X_SEP]", *BERT[3:])}),
+        "marian": (
+            "marian",
+            None,
+            numbered(
+                plain,
+                "source.spm",
+                "target.spm",
+                first=("</s>", "<unk>"),
+                lost=("▁the", "of"),
+                last=(">>fr<<", "<pad>"),
+            ),
         ),
         "t5": ("t5", None, {"spiece.model": t5}),
         "t5 few": (
