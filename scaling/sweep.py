@@ -36,7 +36,7 @@ USAGE = "--out=DIR [--config=FILE] [--config.a.b=VALUE ...]"
 
 
 def main(argv: list[str]) -> None:
-    if OUT.value is None and not PRINT.value:
+    if not OUT.value and not PRINT.value:  # an empty one would be this folder
         raise UserError(cli.lacking("out", usage=USAGE))
     from lm.train.config_file import read_config  # JAX starts here, not for --help
     from lm.train.override import override

@@ -40,7 +40,7 @@ USAGE = "--config=FILE --workdir=DIR [--config.a.b=VALUE ...]"
 
 def main(argv: list[str]) -> None:
     for name, value in (("config", CONFIG.file), ("workdir", WORKDIR.value)):
-        if value is None and not PRINT.value:
+        if not value and not PRINT.value:  # an empty one would be this folder
             raise UserError(cli.lacking(name, usage=USAGE))
     # Until training begins Ctrl-C ends the process as if it were no Python: at once, wherever it is, without traceback.
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> None:
     from lm.train.processes import connect
     from lm.train.show_config import shown, told_model
 
-    config = default() if CONFIG.file is None else read_config(CONFIG.file)
+    config = read_config(CONFIG.file) if CONFIG.file else default()
     told = override(config, CONFIG.knobs)
     if PRINT.value:
         print(*(f"# {line}" for line in told), shown(config), sep="\n")

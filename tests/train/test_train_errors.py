@@ -227,10 +227,11 @@ def test_a_loss_that_is_no_number(tmp_path):
     "args, told",
     [
         ((), "--config is missing: give --config=FILE, experiment file"),
+        (("--workdir=", "--config=@good.py"), "--workdir is missing: give --workdir=DIR, folder of the run"),
         (("--workdir=@run", "--config=@none.py"), "none.py does not exist"),
         (("--workdir=@run", "--config=@good.py", "--config.data.source=@nowhere.txt"), "no file or folder"),
     ],
-    ids=["no flags", "no file", "no data"],
+    ids=["no flags", "no folder", "no file", "no data"],
 )
 def test_the_command(tmp_path, args, told):
     (tmp_path / "good.py").write_text(EXPERIMENT)
