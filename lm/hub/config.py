@@ -1,17 +1,20 @@
 """config.json, read and written: from a `model_type` to a family's knobs and back."""
 
+import contextlib
 import dataclasses
 import inspect
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from lm.core.errors import UserError, nearest
+from lm.core.param import flatten
 from lm.model.attention import Attention
 from lm.model.heads import Head
 from lm.model.mlp import MLP, GatedMLP
-from lm.zoo.build import DIALECTS, FAMILIES, build
-from lm.zoo.dialect import Class, Dialect
+from lm.zoo.build import DIALECTS, FAMILIES, build, checked_knob
+from lm.zoo.dialect import Class, Dialect, Field, Knob
 from lm.zoo.elsewhere import ELSEWHERE
 from lm.zoo.names import Table
 
@@ -43,16 +46,57 @@ def read_config(config: Mapping[str, Any]) -> Described:
     _check_whole(config)
     dialect, chosen = _dialect(config.get("model_type")), _class(config)
     knobs: dict[str, Any] = {"family": dialect.family}
-    for field in dialect.fields:
-        knobs |= field.read(config)
+    for field in sorted(dialect.fields, key=lambda field: not isinstance(field, Knob)):  # which others may rely on
+        with _naming(field.names, config):
+            knobs |= _checked(field.read(config), dialect.family, field.names, config)
     knobs |= chosen.knobs
     if chosen.head:
-        knobs["head"] = chosen.head(config)
-    parameters = inspect.signature(FAMILIES[dialect.family].make).parameters
-    for name, value in knobs.items():  # `build` takes None for "not given"
-        if name in parameters and value is None and parameters[name].default not in (None, inspect.Parameter.empty):
-            raise UserError(f"null is not supported for what {name!r} stands for: give a value")
+        with _naming(HEAD, config):
+            knobs["head"] = chosen.head(config)
+    _check_size(knobs, dialect.fields, config)
     return Described(knobs, spelling(config), chosen.bare, dialect.one_table)
+
+
+HEAD = ("id2label", "num_labels", "eos_token_id")  # fields that classifiers read
+MOST = 10**14  # parameters
+
+
+@contextlib.contextmanager
+def _naming(names: tuple[str, ...], config: Mapping[str, Any]) -> Iterator[None]:
+    """What goes wrong where these fields are read, in one line that names them."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as e:
+        told = ", ".join(f"{name}={config[name]!r}" for name in names if name in config)
+        raise UserError(f"{told or names[0]} is not understood ({type(e).__name__}: {e})") from e
+
+
+def _checked(knobs: dict[str, Any], family: str, names: tuple[str, ...], config: Mapping[str, Any]) -> dict[str, Any]:
+    """Knobs that some fields tell, if they are such as the family takes. Raises `UserError` that names the fields."""
+    parameters = inspect.signature(FAMILIES[family].make).parameters
+    where = "/".join(name for name in names if name in config) or names[0]
+    for name, value in knobs.items():  # `build` takes None for "not given"
+        if value is None and parameters[name].default is not None:
+            raise UserError(f"{where}=null is not supported: give a value")
+        if value is not None:
+            knobs = knobs | {name: checked_knob(family, name, value, where)}
+    return knobs
+
+
+def _check_size(knobs: Mapping[str, Any], fields: tuple[Field, ...], config: Mapping[str, Any]) -> None:
+    """Raise `UserError` for sizes that do not fit one another, by their names in config.json, or fit no machine."""
+    told = [field for field in fields if isinstance(field, Knob)]
+    names = {field.ours: next((n for n in field.names if n in config), field.names[0]) for field in told}
+    try:
+        total = sum(math.prod(p.shape) for _, p in flatten(build(knobs).spec()))
+    except UserError as e:
+        raise UserError(re.sub(r"\bmodel\.(\w+)", lambda knob: names.get(knob[1], knob[0]), str(e))) from e
+    if total > MOST:
+        sizes = {name: value for name, value in config.items() if isinstance(value, (int, float))}
+        name = max(sizes, key=lambda name: sizes[name])
+        raise UserError(f"{name}={sizes[name]} and the other sizes make {total:.1e} parameters: check them")
 
 
 def spelling(config: Mapping[str, Any]) -> Spelling:
@@ -62,7 +106,30 @@ def spelling(config: Mapping[str, Any]) -> Spelling:
     if chosen.prefix:
         names = tuple((ours, re.sub(f"^{re.escape(prefix)}", chosen.prefix, theirs), x) for ours, theirs, x in names)
     prefixes = dict.fromkeys((chosen.prefix, prefix, *(c.prefix for c in dialect.classes.values())))
+    prefixes |= dict.fromkeys(WITHIN if dialect.within else ())
     return Spelling((*names, *chosen.names), chosen.prefix or prefix, tuple(p for p in prefixes if p))
+
+
+WITHIN = ("language_model.model.", "model.language_model.", "language_model.")  # prefixes of a text model's tensors
+
+
+def text_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config.json of the text model within one of more than text (Gemma 3's), or the same."""
+    for inner, dialect in DIALECTS.items():
+        kind = config.get("model_type")
+        if isinstance(kind, str) and kind in dialect.within and isinstance(config.get("text_config"), Mapping):
+            within = dialect.within[kind] | config["text_config"]
+            if within.get("model_type", inner) != inner:
+                break
+            told = {name: config[name] for name in _OUTSIDE if name in config}
+            base = config.get("architectures") == [f"{kind.capitalize()}Model"]
+            classes = {"architectures": [next(name for name, c in dialect.classes.items() if bool(c.head) is base)]}
+            return {**within, **told, **classes, "model_type": inner}
+    return dict(config)
+
+
+# Fields that a whole model has beside its text_config, and that its text model goes by.
+_OUTSIDE = ("tie_word_embeddings", "bos_token_id", "eos_token_id", "pad_token_id", "dtype", "torch_dtype")
 
 
 def _check_whole(config: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from lm.core.errors import UserError
 from lm.core.param import Tree
-from lm.hub.config import spelling
+from lm.hub.config import spelling, text_config
 from lm.hub.names import Model, each_tensor
 from lm.hub.tensors import (
     INDEX,
@@ -44,7 +44,7 @@ def read_folder(folder: str | Path, model: Model) -> Tree:
     Raises `UserError` where the package safetensors or a file is missing, a file is damaged, or a tensor is missing,
     unknown, of another shape than the model's or of no type above."""
     folder = Path(folder).expanduser()
-    config = read_json(folder / CONFIG)
+    config = text_config(read_json(folder / CONFIG))
     try:
         known = spelling(config)
     except UserError as e:

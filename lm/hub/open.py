@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from lm.core.errors import UserError
 from lm.core.param import Tree
-from lm.hub.config import Described, Spelling, read_config
+from lm.hub.config import Described, Spelling, read_config, text_config
 from lm.hub.folder import CONFIG, is_hf_folder
 from lm.hub.gguf import GGUF
 from lm.hub.names import Model, differing_names, links_by_name, missing_names
@@ -96,7 +96,7 @@ def inspect(path: str | Path, stack: contextlib.ExitStack, architecture: str | N
         file = GGUF(path)
         config, stored = file.config(), file.tensors()
     elif is_hf_folder(path):
-        config, stored = read_json(path / CONFIG), stored_in(path, stack)
+        config, stored = text_config(read_json(path / CONFIG)), stored_in(path, stack)
     else:
         what = "has no config.json" if path.is_dir() else "is no folder" if path.exists() else "does not exist"
         raise UserError(f"{path} {what}: give a Hugging Face folder or a .gguf file")

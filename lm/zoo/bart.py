@@ -5,10 +5,26 @@ that begin at row 2, normed embeddings. mBART norms before each sub-layer and at
 import functools
 from types import MappingProxyType
 
+from lm.core.errors import UserError
 from lm.model.heads import RowScores
 from lm.model.layers import LayerNorm
 from lm.model.positions import Learned
-from lm.zoo.dialect import ANSWERS, BASE, Class, Config, Custom, Dialect, Field, Fixed, Knob, Knobs, Unused, act
+from lm.zoo.dialect import (
+    ANSWERS,
+    BASE,
+    Class,
+    Config,
+    Custom,
+    Dialect,
+    Field,
+    Fixed,
+    Knob,
+    Knobs,
+    Unused,
+    act,
+    count,
+    flag,
+)
 from lm.zoo.family import Family
 from lm.zoo.names import OPTIONAL, SAME, Table, rows, unused
 from lm.zoo.transformer import transformer
@@ -42,7 +58,10 @@ FAMILIES = {
 
 def shares(config: Config) -> bool:
     """Whether encoder and decoder read one table. With an untied head, transformers keeps theirs apart too."""
-    return config.get("tie_word_embeddings", True) and config.get("share_encoder_decoder_embeddings", True)
+    shared = config.get("share_encoder_decoder_embeddings", True)
+    if not isinstance(shared, bool):
+        raise UserError(f"share_encoder_decoder_embeddings={shared!r} is not understood: give true or false")
+    return config.get("tie_word_embeddings", True) and shared
 
 
 def names(config: Config) -> Table:
@@ -103,7 +122,7 @@ def positions(offset: int) -> Knob:
     return Knob(
         "position",
         "max_position_embeddings",
-        to=lambda longest: Learned(longest + offset, offset),
+        to=lambda longest: Learned(count("max_position_embeddings")(longest) + offset, offset),
         back=lambda position: position.longest,
     )
 
@@ -123,7 +142,7 @@ def fields(
         Decoders("decoder_d_ff", "decoder_ffn_dim"),
         Knob("vocab", "vocab_size"),
         act("activation", "activation_function", activation),
-        Knob("scaled", "scale_embedding", scaled),
+        flag("scaled", "scale_embedding", scaled),
         Custom(
             ("tie_word_embeddings",),
             lambda config: {"tied": config.get("tie_word_embeddings", True), "shared": shares(config)},

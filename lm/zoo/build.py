@@ -1,6 +1,7 @@
 """From a family's name and knobs to a model."""
 
 import inspect
+import math
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -194,6 +195,29 @@ def _function(make: Callable) -> Callable:
     return getattr(make, "func", make)
 
 
+# Knobs that are counts and may be 0, where that means none.
+MAYBE_NONE = frozenset(
+    "buckets clamp conv_width mask_decoder memory most offset reuse separator tasks types window".split()  # noqa: SIM905
+)
+MANY = frozenset(  # knobs of which a model makes as many parts
+    "decoder_heads decoder_layers groups heads inner kv_heads layers random_blocks streams".split()  # noqa: SIM905
+)
+MOST_PARTS, MOST = 1024, 2**31 - 1  # far beyond what anyone trains
+
+
+def checked_knob(family: str, knob: str, value: Any, where: str) -> Any:
+    """The value of a family's knob, if it has the type that the zoo function asks for and is no impossible number: a
+    count below 1 (or 0), a scale below 0. Raises `UserError`, in which `where` names the value's place."""
+    value = checked(value, typing.get_type_hints(_function(FAMILIES[family].make))[knob], where)
+    if isinstance(value, int) and not isinstance(value, bool):
+        least, most = int(knob not in MAYBE_NONE), MOST_PARTS if knob in MANY else MOST
+        if not least <= value <= most:
+            raise UserError(f"{where}={value} must be at {f'least {least}' if value < least else f'most {most}'}")
+    elif isinstance(value, float) and not 0 <= value < math.inf:
+        raise UserError(f"{where}={value} must be a number of at least 0")
+    return value
+
+
 def build(knobs: Mapping[str, Any] | ConfigDict) -> Model:
     """The model that `config.model` describes: {"family", "size" (optional), "head" (optional: a component in place of
     the family's own), further knobs of the zoo function}, or a whole tree as `lm.core.component.to_dict` writes it
@@ -209,17 +233,13 @@ def build(knobs: Mapping[str, Any] | ConfigDict) -> Model:
     head = rest.pop("head", None)
     given = {**(family.sizes[size] if size else {}), **rest}
     known = inspect.signature(family.make).parameters
-    hints = typing.get_type_hints(_function(family.make))
     for knob, value in given.items():
         if knob not in known:
             raise UserError(f"model.{knob} is no knob of {name}{nearest(knob, known)}")
-        given[knob] = checked(from_dict(value, f"model.{knob}"), hints[knob], f"model.{knob}")
+        given[knob] = checked_knob(name, knob, from_dict(value, f"model.{knob}"), f"model.{knob}")
     missing = [k for k, p in known.items() if p.default is inspect.Parameter.empty and k not in given]
     if missing:
         sizes = f", or a size ({', '.join(family.sizes)})" if family.sizes else ""
         raise UserError(f"model family {name} needs model.{missing[0]}: give it{sizes}")
-    for knob in ("layers", "d_model", "heads", "vocab"):
-        if given.get(knob, 1) < 1:
-            raise UserError(f"model.{knob}={given[knob]} must be at least 1")
     model = family.make(**given)
     return model if head is None else with_head(model, checked(from_dict(head, "model.head"), Head, "model.head"))

@@ -41,6 +41,7 @@ from lm.zoo.dialect import (
     Knobs,
     Unused,
     act,
+    flag,
     labels,
     layers_heads,
     token_labels,
@@ -264,8 +265,8 @@ def _classes(stem: str) -> dict[str, Class]:
 
 
 def _read_pooler(config: Config) -> Knobs:
-    width = config.get("pooler_hidden_size", config["hidden_size"])
-    if width != config["hidden_size"]:
+    width = config.get("pooler_hidden_size")
+    if width not in (None, config["hidden_size"]):
         raise UserError(f"pooler_hidden_size={width!r} is not supported, only hidden_size={config['hidden_size']!r}")
     return {}
 
@@ -319,7 +320,7 @@ DIALECTS = {
             *_fields(128100),
             Knob("head_dim", "attention_head_size", None),
             Knob("buckets", "position_buckets", -1, lambda n: max(n, 0), lambda n: n or -1),
-            Knob("shared", "share_att_key", False),
+            flag("shared", "share_att_key", False),
             Knob(
                 "relative_norm",
                 "norm_rel_ebd",

@@ -14,7 +14,7 @@ from lm.model.mlp import GatedMLP
 from lm.model.rotary import Rotary, Scaling, yarn_magnitude
 from lm.model.transformer import LanguageModel
 from lm.zoo import llama
-from lm.zoo.dialect import Config, Custom, Dialect, Field, Knob, Knobs, Unused, act, generators, number
+from lm.zoo.dialect import Config, Custom, Dialect, Field, Knob, Knobs, Unused, act, flag, generators, number
 from lm.zoo.family import Family
 from lm.zoo.names import LAYER, SAME, Layout, Table, rows, unused
 from lm.zoo.parts import decoder, pre_norm
@@ -168,7 +168,7 @@ DIALECTS = {
         "deepseek_v3",
         generators("DeepseekV3"),
         # Modules that predict further tokens, which files may hold, do not touch the model's own outputs.
-        (*_FIELDS, Knob("interleaved", "rope_interleave", True), _dense(3), Unused("num_nextn_predict_layers")),
+        (*_FIELDS, flag("interleaved", "rope_interleave", True), _dense(3), Unused("num_nextn_predict_layers")),
         HF,
     ),
 }

@@ -47,7 +47,8 @@ class Dialect(NamedTuple):
     """What a `model_type` calls a family's knobs and tensors. `classes`: by their names in `architectures`; the first
     that fits is written. `names` may depend on the config. `prefix`: of a base model's tensors within one with a head;
     files may lack it. `one_table`: a file with one token table is tied, even if tie_word_embeddings is false (of T5 it
-    says something else)."""
+    says something else). `within`: model types of more than text whose text_config tells a model of this one, which
+    reads text as they do -> fields that are left out there, with their values."""
 
     family: str
     classes: Mapping[str, Class]
@@ -55,6 +56,7 @@ class Dialect(NamedTuple):
     names: Table | Callable[[Config], Table]
     prefix: str = "model."
     one_table: bool = False
+    within: Mapping[str, Config] = MappingProxyType({})
 
 
 def labels(config: Config) -> int:
@@ -75,6 +77,11 @@ def number(
     if (above is not None and value <= above) or (most is not None and value > most) or (whole and value != int(value)):
         raise UserError(f"{name}={value!r} is not supported: give a {what}")
     return float(value)
+
+
+def count(name: str) -> Callable[[Any], int]:
+    """Reads a field that is a whole number from 1 on."""
+    return lambda value: int(number(name, value, above=0, whole=True))
 
 
 BASE = Class(head=lambda config: States())
@@ -115,16 +122,19 @@ class Knob:
         return (self.theirs,) if isinstance(self.theirs, str) else self.theirs
 
     def read(self, config: Config) -> Knobs:
-        name, *others = [n for n in self.names if n in config] or self.names
+        told = [n for n in self.names if config.get(n) is not None] or [n for n in self.names if n in config]
+        name, *others = told or self.names
         value = config.get(name, self.default)
         for other in others:
-            if config.get(other, value) != value:
+            if config.get(other, value) != value:  # as transformers knows both names of one field
                 both = f"{name}={value!r} and {other}={config[other]!r}"
                 raise UserError(f"{both} are the same thing: give one of them, or both alike")
         if value is REQUIRED:
             raise UserError(f"{name!r} is missing: give a config.json with all sizes")
         try:
             return {self.ours: self.to(value)}
+        except UserError:
+            raise
         except (TypeError, ValueError, KeyError, AttributeError) as e:
             raise UserError(f"{name}={value!r} is not understood ({type(e).__name__}: {e})") from e
 
@@ -132,9 +142,15 @@ class Knob:
         return {self.names[0]: self.back(knobs[self.ours])}
 
 
+def flag(ours: str, theirs: str, default: bool) -> Knob:
+    """A knob that holds whether something is so, of which null means that it is not, as transformers has it."""
+    return Knob(ours, theirs, default, lambda value: False if value is None else value)
+
+
 @dataclasses.dataclass(frozen=True)
 class Fixed:
-    """A key of which only some values are supported. The first is what it means if absent, and what is written."""
+    """A key of which only some values are supported. The first is what it means if absent or null, and what is
+    written."""
 
     name: str
     values: tuple[Any, ...]
@@ -144,7 +160,8 @@ class Fixed:
         return (self.name,)
 
     def read(self, config: Config) -> Knobs:
-        value = config.get(self.name, self.values[0])
+        value = config.get(self.name)
+        value = self.values[0] if value is None else value
         if not any(value == v and type(value) is type(v) for v in self.values):
             known = " or ".join(map(repr, self.values))
             raise UserError(f"{self.name}={value!r} is not supported, only {known}")

@@ -10,7 +10,7 @@ from lm.model.mlp import MLP
 from lm.model.rotary import Rotary, Scaling
 from lm.model.scores import Alibi
 from lm.model.transformer import LanguageModel
-from lm.zoo.dialect import ANSWERS, Config, Custom, Dialect, Knob, Knobs, Unused, act, generators, layers_heads
+from lm.zoo.dialect import ANSWERS, Config, Custom, Dialect, Knob, Knobs, Unused, act, flag, generators, layers_heads
 from lm.zoo.family import Family
 from lm.zoo.names import LAYER, SAME, Layout, Table, rows
 from lm.zoo.parts import decoder, head_size, parallel, pre_norm
@@ -130,8 +130,8 @@ DIALECTS = {
             Custom(FORM, _read, _write),
             Knob("d_ff", "ffn_hidden_size", None),
             Knob("vocab", "vocab_size", 65024),
-            Knob("alibi", "alibi", False),
-            Knob("bias", "bias", False),
+            flag("alibi", "alibi", False),
+            flag("bias", "bias", False),
             act("activation", "activation", "gelu"),
             Rope(),
             Knob("eps", "layer_norm_epsilon", 1e-5),

@@ -5,6 +5,8 @@ instead of caps, and five layers with a window, and a rotary base of their own, 
 
 import functools
 import math
+from types import MappingProxyType
+from typing import Any
 
 from lm.core.errors import UserError
 from lm.core.param import Normal
@@ -12,10 +14,10 @@ from lm.model.attention import Attention
 from lm.model.block import Block
 from lm.model.heads import LMHead
 from lm.model.layers import RMSNorm
-from lm.model.masks import Causal, Window
+from lm.model.masks import Bidirectional, Causal, Window
 from lm.model.mlp import GatedMLP
 from lm.model.residual import PreNorm, Sandwich
-from lm.model.rotary import Rotary, Scaling
+from lm.model.rotary import LinearScaling, Rotary, Scaling
 from lm.model.transformer import LanguageModel
 from lm.zoo import llama
 from lm.zoo.dialect import (
@@ -31,7 +33,9 @@ from lm.zoo.dialect import (
     Knobs,
     Unused,
     act,
+    count,
     generators,
+    number,
 )
 from lm.zoo.family import Family, Sizes
 from lm.zoo.names import LAYER, SAME, Table, rows, unused
@@ -55,7 +59,7 @@ SIZES_2: Sizes = {
         "scalar": 144.0,
     },
 }
-_3 = {"vocab": 262208, "window": 1024, "scaling": None}
+_3 = {"vocab": 262208, "window": 1024, "scaling": LinearScaling(8.0)}
 SIZES_3: Sizes = {
     "270m": {"layers": 18, "d_model": 640, "heads": 4, "kv_heads": 1, "d_ff": 2048, "vocab": 262144, "window": 512},
     "1b": {"layers": 26, "d_model": 1152, "heads": 4, "kv_heads": 1, "d_ff": 6912, "vocab": 262144, "window": 512},
@@ -97,15 +101,19 @@ def gemma(
     local_theta: float | None = None,
     local_scaling: Scaling | None = None,
     attention_bias: bool = False,
+    bidirectional: bool = False,
     eps: float = 1e-6,
     tied: bool = True,
 ) -> LanguageModel:
     """A Gemma of any shape. Scores are divided by sqrt(`scalar`), by default head_dim. Of `pattern` layers all but the
     last have a window, unless `layer_types` says otherwise; they use `local_theta` and `local_scaling` if the first is
-    given. Scores and logits are capped by `cap` and `final_cap`, unless these are 0."""
+    given. Scores and logits are capped by `cap` and `final_cap`, unless these are 0. `bidirectional` ones, which embed
+    texts (EmbeddingGemma), see the keys behind a query too, in windows to both sides."""
     init, norm = Normal(0.02), RMSNorm(eps, gain="1+w")
     mlp = GatedMLP(d_ff, activation, init=init, out_init=init)
     residual = Sandwich(norm, norm) if sandwich else PreNorm(norm)
+    local = Window(window, window if bidirectional else 1)
+    everywhere = Bidirectional() if bidirectional else Causal()
 
     def block(kind: str) -> Block:
         rotary = Rotary(theta=theta, scaling=scaling)
@@ -115,7 +123,7 @@ def gemma(
             heads=heads,
             head_dim=head_dim,
             kv_heads=kv_heads,
-            mask=Window(window) if kind == LOCAL else Causal(),
+            mask=local if kind == LOCAL else everywhere,
             rotary=rotary,
             biases=("q", "k", "v", "o") if attention_bias else (),
             scale=None if scalar is None else scalar**-0.5,
@@ -184,7 +192,8 @@ HF_2: Table = (
 
 
 def _read_kinds(config: Config, pattern: int) -> Knobs:
-    period = config.get("sliding_window_pattern", config.get("_sliding_window_pattern", pattern))
+    told = (config.get(name) for name in ("sliding_window_pattern", "_sliding_window_pattern"))
+    period = next((value for value in told if value is not None), pattern)
     kinds = config.get("layer_types")
     if kinds is None:
         kinds = [LOCAL if (i + 1) % period else GLOBAL for i in range(config["num_hidden_layers"])]
@@ -245,21 +254,27 @@ _SHARED: tuple[Field, ...] = (
     Knob("eps", "rms_norm_eps", 1e-6),
     Knob("attention_bias", "attention_bias", False),
     Knob("tied", "tie_word_embeddings", True),
-    Fixed("use_bidirectional_attention", (None, False)),
 )
+_CAUSAL = Fixed("use_bidirectional_attention", (None, False))
+
+
+def _scalar(value: Any) -> float:
+    return number("query_pre_attn_scalar", value, above=0)
+
+
 _LATER: tuple[Field, ...] = (
     *_SHARED,
     act("activation", "hidden_activation", "gelu_pytorch_tanh"),
-    Knob("scalar", "query_pre_attn_scalar", 256, float, lambda s: int(s) if s == int(s) else s),
-    Knob("window", "sliding_window", 4096),
+    Knob("scalar", "query_pre_attn_scalar", 256, _scalar, lambda s: int(s) if s == int(s) else s),
 )
 # Gemma 1's configs say `gelu` in hidden_act and mean the tanh form; hidden_activation, where there is one, wins.
 _ACT = {"gelu": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "silu": "silu", "relu": "relu"}
 
 
 def _read_act(config: Config) -> Knobs:
-    name = config.get("hidden_activation") or config.get("hidden_act") or "gelu_pytorch_tanh"
-    return act("activation", "hidden_act", "gelu_pytorch_tanh", _ACT).read({"hidden_act": name})
+    field = "hidden_activation" if config.get("hidden_activation") else "hidden_act"
+    name = config.get(field) or "gelu_pytorch_tanh"
+    return act("activation", field, "gelu_pytorch_tanh", _ACT).read({field: name})
 
 
 def _write_act(knobs: Knobs) -> dict:
@@ -267,11 +282,36 @@ def _write_act(knobs: Knobs) -> dict:
     return {"hidden_act": name, "hidden_activation": name}
 
 
+BOTH_WAYS, WINDOW = "use_bidirectional_attention", "sliding_window"
+
+
+def _read_window(config: Config) -> Knobs:
+    """Where attention goes both ways, the file's window is that of both sides."""
+    both, window = config.get(BOTH_WAYS), count(WINDOW)(config.get(WINDOW, 4096))
+    if both not in (None, True, False) or isinstance(both, (int, float)) is not isinstance(both, bool):
+        raise UserError(f"{BOTH_WAYS}={both!r} is not understood: give true or false")
+    return {"window": window // 2 + 1 if both else window, "bidirectional": bool(both)}
+
+
+def _write_window(knobs: Knobs) -> dict:
+    both, window = knobs["bidirectional"], knobs["window"]
+    return {BOTH_WAYS: both, WINDOW: 2 * (window - 1) if both else window}
+
+
+# What text_config leaves out in the files of models that see images as well: the model type's own defaults.
+TEXT = {
+    "hidden_size": 2304,
+    "intermediate_size": 9216,
+    "num_hidden_layers": 26,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "vocab_size": 262208,
+}
 DIALECTS = {
     "gemma": Dialect(
         "gemma",
         generators("Gemma"),
-        (*_SHARED, Rope(longest=8192), Custom(("hidden_act", "hidden_activation"), _read_act, _write_act)),
+        (*_SHARED, _CAUSAL, Rope(longest=8192), Custom(("hidden_act", "hidden_activation"), _read_act, _write_act)),
         llama.HF,
     ),
     "gemma2": Dialect(
@@ -279,6 +319,8 @@ DIALECTS = {
         generators("Gemma2"),
         (
             *_LATER,
+            _CAUSAL,
+            Knob("window", WINDOW, 4096),
             Rope(longest=8192),
             _kinds(2),
             _cap("cap", "attn_logit_softcapping", 50.0),
@@ -295,11 +337,13 @@ DIALECTS = {
         },
         (
             *_LATER,
+            Custom((BOTH_WAYS, WINDOW), _read_window, _write_window),
             Custom((*Rope().names, LOCAL_THETA), _read_ropes, _write_ropes),
             _kinds(6),
             Unused("attn_logit_softcapping"),  # Gemma 2's: read by nothing there
             _cap("final_cap", "final_logit_softcapping", None),
         ),
         HF_2,
+        within=MappingProxyType({"gemma3": TEXT}),
     ),
 }

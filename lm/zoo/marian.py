@@ -6,7 +6,7 @@ import functools
 
 from lm.model.positions import Sinusoidal
 from lm.zoo.bart import classes, fields, names, shares, variant
-from lm.zoo.dialect import Config, Custom, Dialect, Fixed, Knob, Knobs
+from lm.zoo.dialect import Config, Custom, Dialect, Fixed, Knob, Knobs, count
 from lm.zoo.family import Family
 from lm.zoo.names import OPTIONAL, Table
 
@@ -50,7 +50,13 @@ def _write(knobs: Knobs) -> dict:
 
 STATIC = (
     Fixed("static_position_embeddings", (True,)),
-    Knob("position", "max_position_embeddings", 1024, _position, lambda position: position.rows),
+    Knob(
+        "position",
+        "max_position_embeddings",
+        1024,
+        to=lambda rows: _position(count("max_position_embeddings")(rows)),
+        back=lambda position: position.rows,
+    ),
 )
 DIALECTS = {
     "marian": Dialect(

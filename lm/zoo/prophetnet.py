@@ -19,7 +19,7 @@ from lm.model.stack import Stack
 from lm.model.streams import StreamAttention, StreamTransformer
 from lm.model.transformer import EncoderDecoder, Transformer, tied
 from lm.zoo.bart import Decoders, shares
-from lm.zoo.dialect import Class, Config, Custom, Dialect, Fixed, Knob, Knobs, Unused, act
+from lm.zoo.dialect import Class, Config, Custom, Dialect, Fixed, Knob, Knobs, Unused, act, count
 from lm.zoo.family import Family
 from lm.zoo.names import SAME, Table, rows, unused
 from lm.zoo.parts import head_size
@@ -115,7 +115,7 @@ def _tower(name: str) -> Table:
 
 def _position(config: Config) -> Knobs:
     offset = config.get("pad_token_id", 0) + 1
-    return {"position": Learned(config.get("max_position_embeddings", 512), offset)}
+    return {"position": Learned(count("max_position_embeddings")(config.get("max_position_embeddings", 512)), offset)}
 
 
 def _written(knobs: Knobs) -> dict:

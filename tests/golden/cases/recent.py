@@ -95,6 +95,18 @@ CASES: dict[str, Case] = {
             },
         },
     ),
+    "gemma3_both_ways": Case(  # as EmbeddingGemma
+        "Gemma3TextModel",
+        {
+            **LLAMA,
+            "num_key_value_heads": 2,
+            "head_dim": 8,
+            "query_pre_attn_scalar": 20,
+            "sliding_window": 9,
+            "sliding_window_pattern": 2,
+            "use_bidirectional_attention": True,
+        },
+    ),
     "phi": Case(
         "PhiForCausalLM",
         {**PHI, "num_key_value_heads": 2, **rope("default", 100.0, partial_rotary_factor=0.5)},
