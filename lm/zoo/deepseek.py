@@ -14,7 +14,7 @@ from lm.model.mlp import GatedMLP
 from lm.model.rotary import Rotary, Scaling, yarn_magnitude
 from lm.model.transformer import LanguageModel
 from lm.zoo import llama
-from lm.zoo.dialect import Config, Custom, Dialect, Field, Knob, Knobs, Unused, act, flag, generators, number
+from lm.zoo.dialect import Config, Custom, Dialect, Field, Knob, Knobs, Unused, act, count, flag, generators, number
 from lm.zoo.family import Family
 from lm.zoo.names import LAYER, SAME, Layout, Table, rows, unused
 from lm.zoo.parts import decoder, pre_norm
@@ -96,6 +96,7 @@ HF: Table = (
     ("head/w", "lm_head.weight", SAME),
     *unused("model.layers.{layer}.self_attn.rotary_emb.inv_freq"),
 )
+FURTHER = "num_nextn_predict_layers"
 ROPE = Rope(longest=4096)
 
 
@@ -157,6 +158,14 @@ _FIELDS: tuple[Field, ...] = (
     Unused("topk_group", "topk_method", "norm_topk_prob", "routed_scaling_factor", "scoring_func", "moe_layer_freq"),
     Unused("output_router_logits", "aux_loss_alpha", "seq_aux", "ep_size"),
 )
+
+
+def _names(config: Config) -> Table:
+    """Modules that predict further tokens stand behind the last layer, and do not touch the model's own outputs."""
+    further, layers = (count(name)(config[name]) if config.get(name) else 0 for name in (FURTHER, "num_hidden_layers"))
+    return (*HF, *unused(*(f"model.layers.{layers + i}.{{any}}" for i in range(min(further, layers)))))
+
+
 DIALECTS = {
     "deepseek_v2": Dialect(
         "deepseek_v2",
@@ -167,8 +176,7 @@ DIALECTS = {
     "deepseek_v3": Dialect(
         "deepseek_v3",
         generators("DeepseekV3"),
-        # Modules that predict further tokens, which files may hold, do not touch the model's own outputs.
-        (*_FIELDS, flag("interleaved", "rope_interleave", True), _dense(3), Unused("num_nextn_predict_layers")),
-        HF,
+        (*_FIELDS, flag("interleaved", "rope_interleave", True), _dense(3), Unused(FURTHER)),
+        _names,
     ),
 }

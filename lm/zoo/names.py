@@ -3,8 +3,8 @@
 A table is a tuple of entries (ours, theirs, layout), read by `lm.hub.names` in both directions:
 
 - `theirs` is the other side's tensor name, `ours` the path of our parameter, or a tuple of paths where they keep
-  several of ours in one tensor; a tie's alias may stand there too. No path at all, (), is a buffer that old files
-  carry and that we drop.
+  several of ours in one tensor; a tie's alias may stand there too. No path at all, (), is a tensor that files
+  carry and that we drop; `{any}` stands for anything in its name.
 - `{layer}` is a layer's number in their name, and its place in the stack (segment and position) in ours.
 - `{leaf}` stands for `w` here and `weight` there, then for `b` and `bias`.
 - `{expert}` or `{heads}` in their name: they keep one tensor for each index of our axis of that name.

@@ -236,6 +236,16 @@ def test_dead_buffers_are_passed_over(tmp_path, caplog, model_type, kind, name):
     assert opened.model == before.model and not caplog.records
 
 
+def test_modules_that_predict_further_tokens(tmp_path):
+    """DeepSeek-V3's stand behind its last layer, and only there."""
+    kind, layers = "DeepseekV3ForCausalLM", configs()["deepseek_v3"]["num_hidden_layers"]
+    told = {"num_nextn_predict_layers": 1}
+    names = [f"model.layers.{layers + i}.mlp.up_proj.weight" for i in (0, 1)]
+    open_folder(folder_of(tmp_path, "deepseek_v3", kind, {names[0]: ONE}, **told))
+    with pytest.raises(UserError, match=f"tensor '{names[1]}' .* is unknown"):
+        open_folder(folder_of(tmp_path, "deepseek_v3", kind, dict.fromkeys(names, ONE), **told))
+
+
 @pytest.mark.parametrize(("model_type", "kind", "name"), FOREIGN)
 def test_what_no_output_depends_on_is_told(tmp_path, caplog, model_type, kind, name):
     with caplog.at_level(logging.WARNING):
