@@ -28,7 +28,8 @@ class Windows(NamedTuple):
 
 @dataclass(frozen=True)
 class Documents:
-    """The documents of a cache, each behind the tokens `before`, and nothing else in its rows.
+    """The documents of a cache, each behind the tokens `before`, and nothing else in its rows. Without `end` they lack
+    the end-of-text, for which something else stands in the cache of a vocabulary that has none.
 
     Each token is scored once, but for `before`, which is given, and the first of a text that nothing stands before, or
     all first ones with `first` off. A model reads at most `length` tokens: longer documents are cut there, and the
@@ -41,6 +42,7 @@ class Documents:
     before: tuple[int, ...] = ()
     stride: int | None = None
     first: bool = True
+    end: bool = True
 
     def __post_init__(self) -> None:
         if self.stride is not None and not 0 < self.stride < self.length:
@@ -50,7 +52,7 @@ class Documents:
 
     @cached_property
     def windows(self) -> Windows:
-        tokens = np.diff(self.cache.offsets) + len(self.before)
+        tokens = np.diff(self.cache.offsets) + len(self.before) - (not self.end)
         given = max(len(self.before) + (not self.first), 1)  # tokens that are never scored
         reach, step = (self.length, self.length) if self.stride is None else (self.length - 1, self.stride)
         count = np.where(tokens > given, 1 + np.maximum(0, -(-(tokens - 1 - reach) // step)), 0)

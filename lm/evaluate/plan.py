@@ -200,7 +200,8 @@ def _cache(opened: Setting, source: Source, before: tuple[int, ...] = ()) -> Tok
 
 
 def _documents(opened: Setting, asked: Asked, cache: TokenCache) -> Documents:
-    return Documents(cache, opened.data.length, opened.text.before, asked.stride, asked.first)
+    text = opened.text
+    return Documents(cache, opened.data.length, text.before, asked.stride, asked.first, bool(text.ends))
 
 
 def _masked(opened: Setting, asked: Asked, cache: TokenCache, mask: int) -> Masked:
@@ -272,7 +273,7 @@ def _wording(opened: Setting, asked: Asked, mask: int | None) -> str:
     first = "but the first of each, which nothing stands before"
     if text.before:
         first = f"after {_pieces(text, text.before).strip()}" + ("" if asked.first else " but the first of each")
-    end = _pieces(text, (text.tokenizer.eos_id,), True)
+    end = _pieces(text, (text.tokenizer.eos_id,), True) if text.ends else ""
     return (
         f"each document as {_pieces(text, text.before)}text{end}, in windows of {length} tokens {apart}; scored: all "
         f"tokens {first}"

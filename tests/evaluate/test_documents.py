@@ -39,16 +39,17 @@ def folder(tmp_path_factory) -> Path:
     length=st.integers(2, 12),
     stride=st.none() | st.integers(1, 11),
     first=st.booleans(),
+    end=st.booleans(),
 )
-def test_every_token_is_scored_once(folder, texts, before, length, stride, first):
+def test_every_token_is_scored_once(folder, texts, before, length, stride, first, end):
     cache = build_cache(Texts(texts), BYTES, folder, workers=1)
     if stride is not None and stride >= length:
         with pytest.raises(UserError, match=f"a stride of {stride} does not suit rows of {length} tokens"):
             Documents(cache, length, before, stride, first)
         return
-    rows = Documents(cache, length, before, stride, first)
+    rows = Documents(cache, length, before, stride, first, end)
     lead = len(before)
-    wholes = [[*before, *BYTES.encode(text), BYTES.eos_id] for text in texts]
+    wholes = [[*before, *BYTES.encode(text), *[BYTES.eos_id] * end] for text in texts]
     found, covered = {i: [] for i in range(len(texts))}, 0
     for i, (document, start, stop, begin) in enumerate(zip(*rows.windows, strict=True)):
         row, whole = rows.row(i, (length,)), wholes[document]

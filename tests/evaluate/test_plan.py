@@ -107,6 +107,13 @@ def test_other_wordings(texts, kind, told):
     assert re.search(told, evaluated(kind, texts, batches=1, batch_size=1)["rows"])
 
 
+def test_a_model_without_end_of_text_is_asked_for_none(texts):
+    given = opened("begun", texts)
+    given = given._replace(text=given.text._replace(ends=()))
+    result = scored(given, Asked(str(texts / "documents.jsonl"), field="body"), "x")
+    assert result["scored_tokens"] == 78 and "each document as <s> text, in" in result["rows"]
+
+
 def test_a_forced_first_token_leads_what_a_decoder_reads(texts):
     given = opened("pairs", texts)
     told = given.text._replace(generation={"forced_bos_token_id": 5})
