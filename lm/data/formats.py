@@ -98,7 +98,7 @@ def _looks_json(head: bytes) -> bool:
         json.JSONDecoder().raw_decode(text)
     except json.JSONDecodeError as e:
         return len(head) == HEAD and e.pos > len(text) // 2  # cut by us
-    except RecursionError:
+    except (RecursionError, ValueError):  # JSON, but more than can be read
         return True
     return True
 

@@ -50,8 +50,8 @@ def _parsed(line: bytes, path: Path, where: str, offset: int) -> dict:
         record = json.loads(decode(line, path, offset))
     except json.JSONDecodeError as e:
         raise UserError(f"{where} is not JSON ({e.msg} at column {e.colno})") from e
-    except RecursionError as e:
-        raise UserError(f"{where} is nested too deeply") from e
+    except (RecursionError, ValueError) as e:
+        raise _beyond(where, e) from e
     if not isinstance(record, dict):
         raise UserError(f"{where} is not a JSON object but {type(record).__name__}; write one {{...}} a line")
     return record
@@ -82,6 +82,11 @@ def _values(path: Path, meter: Meter) -> Iterator[tuple[int, str, Load]]:
         raise UserError(f"{path} goes on with {rest!r} after record {number}: give one array, or an object a line")
 
 
+def _beyond(where: str, e: Exception) -> UserError:
+    """Of JSON that Python does not read: numbers of thousands of digits, thousands of brackets."""
+    return UserError(f"{where} is nested too deeply" if isinstance(e, RecursionError) else f"{where}: {e}")
+
+
 class _Buffer:
     """JSON text, of which no more is in memory than the value that is being read."""
 
@@ -106,8 +111,6 @@ class _Buffer:
             try:
                 value, self.at = self._decoder.raw_decode(self.text, self.at)
                 return value
-            except RecursionError as e:
-                raise UserError(f"{where} is nested too deeply") from e
             except json.JSONDecodeError as e:
                 wanted = 2 * (len(self.text) - self.at)  # doubled, so that a long value is not parsed over and over
                 grown = False
@@ -116,6 +119,8 @@ class _Buffer:
                 if not grown:
                     line = self.text[: e.pos].rpartition("\n")[2]
                     raise UserError(f"{where} is not JSON ({e.msg} at {line[-30:] + self.text[e.pos :][:20]!r})") from e
+            except (RecursionError, ValueError) as e:
+                raise _beyond(where, e) from e
 
     def _more(self) -> bool:
         piece = next(self._pieces, None)

@@ -147,6 +147,8 @@ def test_records_without_text_are_counted(tmp_path):
         (ARRAY + "[]", r"goes on with '\['"),
         ("[1, 2]", "is not a JSON object or string but int"),
         ("[" * 100_000, "nested too deeply"),
+        ('{"text": "a", "n": ' + "9" * 5000 + "}", "line 1: Exceeds the limit"),
+        ('[{"text": "a", "n": ' + "9" * 5000 + "}]", "record 1: Exceeds the limit"),
     ]:
         with pytest.raises(UserError, match=message):
             texts(written(tmp_path / "a.json", content))
