@@ -6,6 +6,7 @@
     python -m lm.generate --checkpoint=t5-small --special --prompt="the <extra_id_0> river"      # fill in the middle
     python -m lm.generate --checkpoint=SmolLM2-135M-Instruct --chat --prompt="Why is the sky blue?"
     python -m lm.generate --checkpoint=model.gguf --chat --system="Answer in French."   # asks for each message
+    python -m lm.generate --checkpoint=nllb --language=fra_Latn --temperature=0 --prompt="The river is old."
 
 A checkpoint is a run's folder, a Hugging Face folder or a GGUF file. Prompt and continuation go to standard output, the
 speed to standard error. An encoder-decoder reads the prompt and writes its output. The same flags give the same text.
