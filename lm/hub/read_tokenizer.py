@@ -3,6 +3,7 @@ them tokenizer_config.json, special_tokens_map.json and added_tokens.json, which
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, processors
@@ -17,6 +18,8 @@ from lm.hub.vocabulary import CONTROL, DEFINED, MODELS, Folder, as_it_says, is_r
 
 ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")  # in the order in which new ones get their ids
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
+KNOBS = {"tokenizer_class": str, "src_lang": str, "add_bos_token": bool, "add_eos_token": bool}
+NAMES = {str: "a text", bool: "true or false"}
 VOCABULARIES = ("*.model", "*.spm", "*vocab*.json", "*.txt", "*.tiktoken", "tekken.json", "*.codes", "*.tokenizer")
 Roles = dict[str, AddedToken | None]  # None: the folder says that there is none
 Added = dict[int, AddedToken]
@@ -80,6 +83,9 @@ def _check(folder: Path, told: Mapping[str, Any]) -> None:
     for piece, i in told.get("added_tokens", {}).items():
         if not isinstance(i, int) or i < 0:
             raise UserError(f"{folder}: added_tokens.json has {piece!r}: {i!r}: give each token an id")
+    for key, kind in KNOBS.items():
+        if not isinstance(value := told.get(key), (kind, NoneType)):
+            raise UserError(f"{folder}: {key} is {type(value).__name__} {value!r}: give {NAMES[kind]} or leave it out")
     for role in ROLES:
         if (value := told.get(f"{role}_token")) is not None and not _is_token(value):
             raise UserError(f"{folder}: {role}_token is {type(value).__name__} {value!r}: give a token or null")
@@ -163,7 +169,11 @@ def _contents(roles: Roles) -> dict[str, str | None]:
 
 def _told_tokens(told: Mapping[str, Any], kind: Kind | None) -> tuple[Roles, Added]:
     """The tokens of a role, and the added ones by id."""
-    named = {key.removesuffix("_token"): value for key, value in told.items() if key.endswith("_token")}
+    named = {
+        key.removesuffix("_token"): value
+        for key, value in told.items()
+        if key.endswith("_token") and (value is None or _is_token(value))
+    }
     if isinstance(told.get("extra_special_tokens"), dict):
         named |= {key.removesuffix("_token"): value for key, value in told["extra_special_tokens"].items()}
     added: Added = {int(i): _token(value) for i, value in (told.get("added_tokens_decoder") or {}).items()}

@@ -1,6 +1,7 @@
 """Folders without tokenizer.json, read as transformers reads them (recorded by `tokenizer_folders.py`)."""
 
 import json
+import shutil
 
 import pytest
 
@@ -115,6 +116,8 @@ CONFIG = {"tokenizer_class": "LlamaTokenizer", "eos_token": "</s>"}
         ),
         (("llama", CONFIG | {"added_tokens_decoder": []}, of_llama()[2]), "added_tokens_decoder is list"),
         (("llama", CONFIG | {"added_tokens_decoder": {"x": 3}}, of_llama()[2]), "added_tokens_decoder"),
+        (("llama", CONFIG | {"add_bos_token": "yes"}, of_llama()[2]), "add_bos_token is str 'yes': give true or false"),
+        (("llama", {"tokenizer_class": ["x"]}, of_llama()[2]), "tokenizer_class is list"),
         (("llama", CONFIG | {"eos_token": 5}, of_llama()[2]), "eos_token is int"),
         (("mbart", {"src_lang": "xx_XX"}, FOLDERS["mbart"][2]), "'xx_XX' stands around each text and is not in"),
     ],
@@ -131,3 +134,25 @@ def test_sizes_that_do_not_fit_are_told():
     assert "259 tokens and the model rows for 258" in str(size_note(t, 258))
     assert "rows for 261 tokens and the tokenizer 259" in str(size_note(t, 261))
     assert "rows from 259 on are of no token" in str(size_note(t, 2048))
+
+
+ODD = (None, "x", -1, 0, 1.5, [], {}, True, ["a", 3], {"0": "a"}, {"content": "q"})
+KEYS = (
+    "tokenizer_class add_prefix_space legacy do_lower_case strip_accents tokenize_chinese_chars extra_ids "
+    "offset src_lang tgt_lang language_codes keep_accents split_by_punct mask_token_sent added_tokens_decoder "
+    "additional_special_tokens extra_special_tokens add_bos_token add_eos_token eos_token pad_token unk_token "
+    "mask_token image_token chat_template"
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", KEYS.split())
+def test_no_config_ends_in_a_traceback(tmp_path, key):
+    for i, (model_type, told, files) in enumerate(FOLDERS.values()):
+        for j, value in enumerate(ODD):
+            folder = write(tmp_path / f"{i}-{j}", model_type, {**(told or {}), key: value}, files)
+            try:
+                read_text(folder).tokenizer.encode("the old river")
+            except UserError as e:
+                assert "\n" not in str(e)
+            shutil.rmtree(folder)
