@@ -8,6 +8,7 @@ first, is named and passed over: the one before it serves."""
 import contextlib
 import logging
 import shutil
+import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -83,6 +84,8 @@ class Checkpoints:
         self._damage: dict[int, str | None] = {}
         if not read_only and jax.process_index() == 0:
             self._set_damaged_aside()
+        if not read_only:
+            _hush_echoes()
         options = ocp.CheckpointManagerOptions(
             max_to_keep=None if read_only else keep,
             read_only=read_only,
@@ -241,6 +244,21 @@ class Checkpoints:
             self._background.shutdown()
             with self._writing():  # it tells once more of a save that failed
                 self._manager.close()
+
+
+def _hush_echoes() -> None:
+    """Keep to ourselves what the array store prints of a save that failed: one traceback for each write that was under
+    way, when it finds nobody listening any more. `Checkpoints.wait` tells of the failure itself."""
+    shown = sys.unraisablehook
+    if getattr(shown, "hushed", False):
+        return
+
+    def hook(e: Any) -> None:
+        if not (e.exc_type is RuntimeError and str(e.exc_value) == "Event loop is closed"):
+            shown(e)
+
+    hook.hushed = True  # type: ignore[attr-defined]
+    sys.unraisablehook = hook
 
 
 def _items(state: State) -> dict[str, Tree]:
