@@ -132,6 +132,8 @@ class Trainer:
         verdict, watched = watch.judge(
             self.recovery, self.scaled, state.watch, told["total"] / weight, told["grad_norm"]
         )
+        # A batch that predicts nothing tells nothing.
+        watched = jax.tree.map(lambda new, old: jnp.where(sums.weight > 0, new, old), watched, state.watch)
         if self.noise_scale:
             small = sums.squares / jnp.square(scale)
             watched, told["noise_scale"] = watch.noise(

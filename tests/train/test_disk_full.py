@@ -42,6 +42,7 @@ def test_a_full_disk(tmp_path, harm):
             file.write('{"step": 1}\n' * 1000)
     done = train(8, 12_000)
     assert done.returncode == 2, done.stderr[-3000:]
+    assert "Traceback" not in done.stderr and len(done.stderr.splitlines()) < 9, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     wanted = {"no checkpoint fits": f"could not be written to {run / 'checkpoints'}"}.get(
         harm, f"write to {run}: File too"
