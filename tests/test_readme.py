@@ -1,4 +1,4 @@
-"""The README's commands, all of them, in order and as they are written, where nothing is installed yet.
+"""The README's commands and Python, all of them, in order and as they are written, where nothing is installed yet.
 
 Needs the package index (or pip's cache of it). Those that take minutes are shortened by knobs of theirs."""
 
@@ -25,14 +25,18 @@ SHORTER = {
 }
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-
-
-def shortened(script: str) -> str:
-    for command, words in SHORTER.items():
-        script = re.sub(rf"{re.escape(command)}(?=\s|$)", f"{command} {words}", script)
-    return script
+def script() -> str:
+    """For bash: the README's blocks one after the other, those in Python each with the ones before it."""
+    lines, python = ["set -eo pipefail"], ""
+    text = (ROOT / "README.md").read_text()
+    for language, block in re.findall(r"^```(bash|python)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        if language == "python":
+            python += block
+            block = f"python - <<'END'\n{python}END\n"
+        for command, words in SHORTER.items():
+            block = re.sub(rf"{re.escape(command)}(?=\s|$)", f"{command} {words}", block)
+        lines.append(f"echo '== block {len(lines)}'\n{block}")
+    return "\n".join(lines)
 
 
 @pytest.fixture(scope="module")
@@ -50,15 +54,12 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_commands(clone):
-    script = "set -eo pipefail\n" + "".join(
-        f"echo '== block {i}' >&2\n{shortened(block)}" for i, block in enumerate(blocks("bash"))
-    )
     # As a user's shell: none of what the tests set for themselves.
     theirs = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_", "PYTEST", "PYTHON"))}
     log = clone.parent / "log.txt"
     with log.open("w") as out:
         done = subprocess.run(
-            ["bash", "-c", script],
+            ["bash", "-c", script()],
             cwd=clone,
             env=theirs | {"HOME": str(clone.parent), "PYTHON": sys.executable},
             stdin=subprocess.DEVNULL,
@@ -80,15 +81,3 @@ def test_commands(clone):
 def test_no_command_stands_outside_a_block_that_is_run():
     plain = re.sub(r"^```.*?^```$", "", (ROOT / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL)
     assert not re.findall(r"^    (?:make|python|pip) .*", plain, re.MULTILINE)
-
-
-def test_shown_code_runs(tmp_path):
-    """The README's Python, one block after the other."""
-    (tmp_path / "shown.py").write_text("\n".join(blocks("python")))
-    subprocess.run(
-        [sys.executable, tmp_path / "shown.py"],
-        cwd=ROOT,
-        check=True,
-        timeout=600,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
