@@ -12,8 +12,10 @@ from lm.hub.folder import CONFIG
 from lm.hub.tensors import package, read_json, reason
 
 Ids = tuple[int, ...]
-# What generation_config.json, or an older config.json, says of decoding, besides special ids.
+# What generation_config.json, or an older config.json, says of decoding, besides the ids at its beginning and end. The
+# first two a tokenizer may lack.
 DECODING = (
+    *("bos_token_id", "pad_token_id"),
     *("forced_bos_token_id", "forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens", "bad_words_ids"),
     *("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "repetition_penalty", "encoder_repetition_penalty"),
     *("num_beams", "num_beam_groups", "diversity_penalty", "length_penalty", "early_stopping", "penalty_alpha"),
@@ -64,6 +66,7 @@ def read_text(folder: str | Path) -> Text:
     decoding = _read(folder / "generation_config.json")
     generation = config | decoding
     decoding = {name: value for name in DECODING if (value := (decoding or config).get(name)) is not None}
+    decoding = {name: config[name] for name in DECODING[:2] if config.get(name) is not None} | decoding
     tokenizer = read_tokenizer(folder)
     ends = generation.get("eos_token_id")
     ends = tuple(ends) if isinstance(ends, list) else tokenizer.end if ends is None else (ends,)

@@ -164,7 +164,16 @@ def test_a_decoder_says_our_special_tokens(tmp_path, kind):
     theirs = tokenizers.Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
     ids = tokenizer_of(kind).encode("the old river").tolist()
     assert theirs.encode("the old river").ids == ids  # no end-of-text behind a prompt
-    assert read_text(tmp_path / "out").generation == {"top_p": 0.9}
+    assert read_text(tmp_path / "out").generation == {"pad_token_id": 0, "top_p": 0.9}
+
+
+def test_ids_that_only_the_config_files_name_stay(tmp_path):
+    """As of a LLaMA whose tokenizer has no padding; they count in transformers' heads that look for the last token."""
+    text = Text(chat_text().tokenizer, (0,), generation={"bos_token_id": 1, "pad_token_id": 7})
+    shape = {"family": "llama", "layers": 1, "d_model": 8, "heads": 2, "d_ff": 8, "vocab": 300}
+    config = save_folder(tmp_path, shape, toys.values(build(shape).spec()), text)
+    assert (config["bos_token_id"], config["pad_token_id"]) == (1, 7)
+    assert read_text(tmp_path).generation == text.generation
 
 
 def test_an_encoder_beside_a_decoder_reads_an_end(tmp_path):
