@@ -146,7 +146,10 @@ def help_text(main: Callable, usage: str = "", flag_values: flags.FlagValues = f
     own = found.get(module) or found.get(sys.argv[0]) or []
     if "config_knob" in flag_values:
         own = [flag_values["config"], *own]
-    lines = [f"usage: {program(where)} {usage}".rstrip(), "", (where["__doc__"] or "").strip(), "", "flags:"]
+    text = (where["__doc__"] or "").strip()
+    if "PROGRAM" in where:
+        text = text.replace("python -m lm.", "lm ")
+    lines = [f"usage: {program(where)} {usage}".rstrip(), "", text, "", "flags:"]
     for flag in own:
         value = "" if flag.boolean else f"={_placeholder(flag, usage)}"
         lines += _entry(f"--{'[no]' if flag.boolean and flag.default else ''}{flag.name}{value}", _with_default(flag))
@@ -159,7 +162,9 @@ def help_text(main: Callable, usage: str = "", flag_values: flags.FlagValues = f
 
 
 def program(where: dict[str, Any]) -> str:
-    """How the command is typed: python -m lm.train."""
+    """How the command is typed: python -m lm.train, or what `lm.__main__` says of it, lm train."""
+    if "PROGRAM" in where:
+        return where["PROGRAM"]
     spec = where.get("__spec__")
     return f"python -m {(spec.name if spec else where['__name__']).removesuffix('.__main__')}"
 

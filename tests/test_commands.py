@@ -33,10 +33,32 @@ def test_help_begins_with_how_to_type_the_command(command):
 def test_the_list_of_commands():
     done = call("lm")
     assert done.returncode == 0
-    assert all(f"python -m {command} " in done.stdout for command in COMMANDS)
-    wrong = call("lm", "train")
-    assert wrong.returncode == 2 and "write python -m lm.train" in wrong.stderr
+    assert all(f"{typed(command)} " in done.stdout for command in COMMANDS)
+    wrong = call("lm", "trian")
+    assert wrong.returncode == 2
+    assert wrong.stderr == "error: 'trian' is no command of lm; did you mean 'train'?; see lm --help\n"
     assert re.fullmatch(r"pure-lm [\w. ]+, JAX [\d.]+, Python [\d.]+\n", call("lm", "--version").stdout)
+
+
+def typed(command: str) -> str:
+    """lm.train -> lm train; of the other packages there is python -m alone."""
+    return command.replace(".", " ") if command.startswith("lm.") else f"python -m {command}"
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("lm.")])
+def test_a_command_by_its_name_is_the_module(command):
+    short, long = call("lm", command.removeprefix("lm."), "--help"), call(command, "--help")
+    assert short.returncode == 0 and not short.stderr
+    assert short.stdout == long.stdout.replace(f"usage: python -m {command}", f"usage: {typed(command)}").replace(
+        "python -m lm.", "lm "
+    )
+
+
+def test_words_behind_a_command_are_its_own():
+    done = call("lm", "zoo", "lama")
+    assert done.returncode == 2 and done.stderr.startswith("error: family 'lama' is unknown")
+    done = call("lm", "train", "--workdir=somewhere")
+    assert done.returncode == 2 and done.stderr.startswith("error: --config is missing")
 
 
 @pytest.fixture

@@ -53,6 +53,10 @@ def test_wheel_holds_the_packages_whole(wheel):
     assert {name for name in held if name.endswith(".py")} == wanted
 
 
+def test_wheel_says_that_it_is_typed(wheel):
+    assert {f"{package}/py.typed" for package in PACKAGES} <= set(zipfile.ZipFile(wheel).namelist())
+
+
 def test_wheel_carries_the_licence(wheel):
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in zipfile.ZipFile(wheel).namelist())
 
@@ -62,3 +66,18 @@ def test_help_outside_the_checkout(cli, python, tmp_path):
     done = run(python, "-m", cli, "--help", cwd=tmp_path)
     check(done)
     assert done.stdout.strip()
+
+
+def test_the_script_hands_on(python, tmp_path):
+    script = python.with_name("lm")
+    done = run(script, "--help", cwd=tmp_path)
+    check(done)
+    for command in OURS[1:]:
+        assert f"{command.replace('.', ' ')} " in done.stdout
+    done = run(script, "zoo", "llama", "3.2-1b", cwd=tmp_path)
+    check(done)
+    assert "1,235,814,400 parameters" in done.stdout
+    done = run(script, "generate", "--help", cwd=tmp_path)
+    check(done)
+    assert done.stdout.startswith("usage: lm generate ")
+    assert run(script, "generat", cwd=tmp_path).returncode == 2
