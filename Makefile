@@ -11,7 +11,7 @@ quickstart bench: export GLIBC_TUNABLES = glibc.malloc.hugetlb=1
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help quickstart test test-slow lint bench clean
+.PHONY: help quickstart check test test-slow lint bench clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -22,6 +22,14 @@ quickstart: .venv/core  ## train a small model on this machine and let it write
 	$(PY) -m lm.generate --checkpoint=runs/quickstart --prompt="def " --temperature=0.7
 	@echo
 	@echo "loss curve: runs/quickstart/loss.png    again: make quickstart    more: README.md"
+
+# What tells of most mistakes and compiles next to nothing: layout, components, counts and trees of every family, data in
+# numpy, and of docs/tour.md one training step.
+CHECK := tests/test_layout.py tests/test_docs.py tests/core tests/zoo/test_counts.py tests/zoo/test_rendered.py \
+	tests/data/test_packing.py tests/data/test_mixture.py tests/data/test_sources.py tests/scaling/test_laws.py
+
+check: lint  ## before each commit: lint, types, layout, counts, data, one toy step; under a minute on two cores
+	$(PY) -m pytest -q -n 2 --dist=worksteal $(CHECK)
 
 # worksteal keeps neighbours on one worker, where they share what they compiled; loadfile keeps the fixtures of
 # a file, some of which take minutes, from being made twice.

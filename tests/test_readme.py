@@ -1,4 +1,5 @@
-"""The README's commands and Python, all of them, in order and as they are written, where nothing is installed yet.
+"""The README's commands and Python, all of them, in order and as they are written, where nothing is installed yet; then
+the commands of the other pages, whose Python tests/test_docs.py runs.
 
 Needs the package index (or pip's cache of it). Those that take minutes are shortened by knobs of theirs."""
 
@@ -10,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.pages import PAGES, ROOT, blocks
+
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[1]
 # Command -> further words. What the README shows are the same commands without them.
 SHORTER = {
     "make quickstart": "KNOBS='--config.train.steps=30 --config.log.eval_batches=2'",
+    "make check": "CHECK=tests/core/test_component.py",
     "make test": "TESTS=tests/core/test_component.py",
     "make bench": "KNOBS='--rounds=1 --shapes=tiny'",
     "python -m lm.train": "--config.train.steps=6 --config.log.eval_batches=1 --config.data.length=64",
@@ -26,10 +29,11 @@ SHORTER = {
 
 
 def script() -> str:
-    """For bash: the README's blocks one after the other, those in Python each with the ones before it."""
+    """For bash: the blocks one after the other, those in Python each with the ones before it."""
     lines, python = ["set -eo pipefail"], ""
-    text = (ROOT / "README.md").read_text()
-    for language, block in re.findall(r"^```(bash|python)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+    readme, *others = PAGES
+    more = [(language, block) for page in others for language, block in blocks(page) if language == "bash"]
+    for language, block in blocks(readme) + more:
         if language == "python":
             python += block
             block = f"python - <<'END'\n{python}END\n"
