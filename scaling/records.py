@@ -1,8 +1,8 @@
 """Run records: what a sweep writes (one JSON object a line, `runs.jsonl`) and what a fit reads (that, or any
 table).
 
-A record is a flat object. `RECORD` lists the keys every record has; a sweep adds its own (budget, seed, shape
-and optimizer knobs ...), and readers ignore what they do not use.
+A record is a flat object. `RECORD` lists the keys every record has, beside the number of its format; a sweep adds its
+own (budget, seed, shape and optimizer knobs ...), and readers ignore what they do not use.
 """
 
 import json
@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 
 from lm.core.errors import UserError, nearest
+from lm.core.formats import KEY, format_of
+from lm.core.formats import RECORD as FORMAT
 
 from .laws import FLOPS_PER_PARAM_TOKEN
 from .tables import BOOLEANS, Row, number_of, read_rows
@@ -46,7 +48,7 @@ def append_run(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"run record has {key} = {value}; write None for a value that does not exist")
     with open(path, "a", encoding="utf-8") as f:
-        f.write(json.dumps(dict(record)) + "\n")
+        f.write(json.dumps({KEY: FORMAT.number, **record}) + "\n")
 
 
 def unsaid(note: str) -> None:
@@ -76,6 +78,10 @@ def read_runs(
     rows = read_rows(path)
     if not rows:
         raise UserError(f"{path} has no runs; it needs one row for each training run")
+    for at, cells in rows:
+        if cells.keys() >= RECORD.keys() and type(cells.get(KEY)) is int:  # a record of ours, no table's own column
+            format_of(cells, FORMAT, f"{path} {at}")
+            del cells[KEY]
     names = list(dict.fromkeys(name for _, cells in rows for name in cells))
     for ours, theirs in (columns or {}).items():
         if theirs not in names:

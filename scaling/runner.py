@@ -24,12 +24,15 @@ from rich.progress import (
 
 from lm.core.component import from_dict
 from lm.core.errors import UserError
+from lm.core.formats import KEY, RECORD, SWEEP, format_of
 from lm.core.mesh import Sharding
 from lm.data.open import Data
 from lm.evaluate.perplexity import Evaluator
 from lm.model.cost import CONVENTION
+from lm.train.config_file import part
 from lm.train.feed import Feed, batches_of, evaluation_batches, lengths_of, open_data_of
 from lm.train.optimizer import hyper_of
+from lm.train.record import completed, plain
 from lm.train.setup import (
     check_fit,
     difference,
@@ -39,7 +42,7 @@ from lm.train.setup import (
 from lm.train.step import State
 
 from .laws import Array
-from .plan import Cell, Trunk, plan, warnings
+from .plan import Cell, Trunk, default, plan, warnings
 from .records import append_run
 
 GROWS = ("budgets", "shapes", "seeds")  # knobs that may differ between the sweeps that fill one folder
@@ -212,6 +215,7 @@ def _claim(out: Path, config: ConfigDict, data: Data) -> None:
     """Write `out`/config.json, or check that the sweep it tells of is this one but for the grid."""
     path = out / "config.json"
     ours = {
+        KEY: SWEEP.number,
         "config": config.to_dict(),
         "data": {"train": data.digest, "validation": [cache.digest for cache in data.validation]},
     }
@@ -219,6 +223,7 @@ def _claim(out: Path, config: ConfigDict, data: Data) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
         theirs = json.loads(path.read_text(encoding="utf-8")) if path.exists() else ours
+        format_of(theirs, SWEEP, path)
         if (where := difference(_identity(ours), _identity(theirs), "")) is not None:
             raise UserError(
                 f"{out} holds a sweep with {where[0].lstrip('.')}={where[2]!r}, not {where[1]!r}: its runs cannot be "
@@ -232,10 +237,13 @@ def _claim(out: Path, config: ConfigDict, data: Data) -> None:
 
 
 def _identity(saved: Record) -> Record:
-    """What runs must share to stand in one fit: not the grid, nor where and how they were computed."""
-    config = {k: v for k, v in saved["config"].items() if k != "mesh"}
+    """What runs must share to stand in one fit: not the grid, nor where and how they were computed. Knobs that came
+    after the sweep was saved have their defaults."""
+    config = {k: v for k, v in completed(saved["config"], plain(default())).items() if k != "mesh"}
+    config["model"] = plain(part(config["model"], "config.model"))
     config["sweep"] = {k: v for k, v in config["sweep"].items() if k not in GROWS}
     config["data"] = {k: v for k, v in config["data"].items() if k != "cache"}
+    config["data"]["tokenizer"] = config["data"]["tokenizer"] or "byte"
     config["train"] = {k: v for k, v in config["train"].items() if k not in ("remat", "unroll")}
     return {"config": config, "data": saved["data"]}
 
@@ -245,8 +253,10 @@ def _records(path: Path) -> Iterator[Record]:
         return
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
-            yield json.loads(line)
+            record = json.loads(line)
         except json.JSONDecodeError as e:
             raise UserError(
                 f"{path} line {number} is not JSON ({e.msg}); remove the line, its run is done again"
             ) from e
+        format_of(record, RECORD, f"{path} line {number}")
+        yield record

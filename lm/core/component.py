@@ -3,6 +3,10 @@
 An architecture is a tree of components. It can be compared, hashed, printed and written as JSON:
 `{"type": "Attention", "heads": 12, ...}`; `from_dict` turns that back into the tree and names the nearest right
 key, type or value when something is off.
+
+The name after "type" is what files keep for years, so it is declared: the class's own name, or another one with
+`@component(name=..)`. A class that takes another's place, or gets a better name, lists the names that it had before
+with `was=(..)`; `from_dict` reads them all and `to_dict` writes the present one.
 """
 
 import dataclasses
@@ -10,14 +14,14 @@ import math
 import sys
 import types
 import typing
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, TypeVar, dataclass_transform
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar, dataclass_transform, overload
 
 from lm.core.errors import UserError, nearest
 from lm.core.ranges import AT_LEAST_1, BELOW_1, FINITE, NOT_NEGATIVE, POSITIVE, Range
 
 T = TypeVar("T")
-_registry: dict[str, type] = {}
+_registry: dict[str, type] = {}  # by stored name, and by each name of before
 
 # What numbers may be, by the knob's name, which means the same in every component and family. All others: finite.
 RANGES: dict[str, Range] = {
@@ -39,17 +43,50 @@ class Definition(NamedTuple):
         return self.file or self.module or "a notebook or on a command line"
 
 
+@overload
+def component(cls: type[T], /) -> type[T]: ...
+@overload
+def component(*, name: str | None = None, was: tuple[str, ...] = ()) -> Callable[[type[T]], type[T]]: ...
 @dataclass_transform(frozen_default=True)
-def component(cls: type[T]) -> type[T]:
-    """Class decorator: a frozen dataclass whose name is known to `from_dict`. Raises `UserError` where another file
-    has a component of this name."""
-    cls = dataclasses.dataclass(frozen=True)(cls)
-    if cls.__name__ in _registry:
-        before, now = definition(_registry[cls.__name__]), definition(cls)
-        if before.file != now.file or (now.file is None and before.module != now.module):
-            raise UserError(f"two components are named {cls.__name__}, one in {before}, one in {now}: rename one")
-    _registry[cls.__name__] = cls
-    return cls
+def component(cls: type | None = None, /, *, name: str | None = None, was: tuple[str, ...] = ()) -> Any:
+    """Class decorator: a frozen dataclass that `from_dict` knows by its stored name and by what it `was` called.
+
+    `name`: the stored name, where that is not the class's; `was`: names under which it, or what it replaces, may stand
+    in files. Raises `UserError` where another component has one of these names."""
+
+    def declare(cls: type) -> type:
+        cls = dataclasses.dataclass(frozen=True)(cls)
+        stored = cls.__name__ if name is None else name
+        for claimed in (stored, *was):
+            if claimed in _registry and not _again(cls, _registry[claimed]):
+                raise UserError(_two(claimed, _registry[claimed], cls))
+        setattr(cls, _STORED, (stored, *was))
+        _registry.update(dict.fromkeys((stored, *was), cls))
+        return cls
+
+    return declare if cls is None else declare(cls)
+
+
+_STORED = "_stored_names"  # attribute of a component's class
+
+
+def _again(cls: type, before: type) -> bool:
+    """Whether `cls` is a class that was there `before`, read once more (a file loaded twice, a cell run again)."""
+    here, there = definition(cls), definition(before)
+    same_place = here.file == there.file and (here.file is not None or here.module == there.module)
+    return same_place and cls.__qualname__ == before.__qualname__
+
+
+def _two(name: str, before: type, now: type) -> str:
+    both = [f"{cls.__name__} in {definition(cls)}" for cls in (before, now)]
+    if before.__name__ == now.__name__ == name:
+        return f"two components are named {name}, one in {definition(before)}, one in {definition(now)}: rename one"
+    return f"two components claim the stored name {name}, {both[0]} and {both[1]}: take it out of name= or was= of one"
+
+
+def stored_names(cls: type) -> tuple[str, ...]:
+    """The name under which a component is stored now, and those that are read as well."""
+    return vars(cls).get(_STORED, (cls.__name__,))
 
 
 def definition(cls: type) -> Definition:
@@ -62,7 +99,7 @@ def definition(cls: type) -> Definition:
 
 
 def registered(name: Any) -> type | None:
-    """The component class of that name, if its module has been imported."""
+    """The component class of that stored name, present or former, if its module has been imported."""
     return _registry.get(name) if isinstance(name, str) else None
 
 
@@ -70,7 +107,7 @@ def to_dict(value: Any) -> Any:
     """A component tree as plain dicts, lists and scalars, ready for JSON or ConfigDict."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         knobs = {f.name: to_dict(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return {"type": type(value).__name__, **knobs}
+        return {"type": stored_names(type(value))[0], **knobs}
     if isinstance(value, tuple):
         return [to_dict(v) for v in value]
     return value
@@ -110,6 +147,23 @@ def from_dict(value: Any, where: str = "model") -> Any:
             raise UserError(f"{where} is a {kind} without its knob {f.name!r}: add it")
     hints = typing.get_type_hints(cls)
     return cls(**{k: checked(from_dict(v, f"{where}.{k}"), hints[k], f"{where}.{k}") for k, v in knobs.items()})
+
+
+def canonical(saved: Any) -> Any:
+    """What `to_dict` wrote at some time, as it would write it now: names of before become the present ones, and knobs
+    that were not there yet get their defaults. Nothing is checked; components that are not known stay as they are."""
+    if isinstance(saved, (list, tuple)):
+        return [canonical(v) for v in saved]
+    if not isinstance(saved, Mapping):
+        return saved
+    knobs = {k: canonical(v) for k, v in saved.items()}
+    if (cls := registered(knobs.get("type"))) is None:
+        return knobs
+    knobs["type"] = stored_names(cls)[0]
+    for f in dataclasses.fields(cls):
+        if f.default is not dataclasses.MISSING:
+            knobs.setdefault(f.name, to_dict(f.default))
+    return knobs
 
 
 def checked(value: Any, hint: Any, where: str) -> Any:

@@ -25,13 +25,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from lm.core.errors import UserError
+from lm.core.formats import KEY, TOKEN_CACHE
 from lm.data.cache import TokenCache, shard_digest, write_covered
 from lm.data.cuts import Part, encode_part, parts_of
 from lm.data.progress import Progress
 from lm.data.sources import Document, LongDocument
 from lm.data.tokenizers import Tokenizer
 
-FORMAT = 4
 SHARD = (
     16 << 20
 )  # bytes of text, to the end of a document or of a part of a long one: seconds of work, and of what a kill can cost
@@ -64,7 +64,9 @@ def build_cache(
     A source of more than one shard is tokenised by `workers` processes (default: one a core). Of several processes
     that want the same cache, one writes it and the others wait. Raises UserError for a folder or disk that cannot be
     written, a corpus without text, and whatever the source finds wrong."""
-    identity = f"{FORMAT}:{source.fingerprint}:{tokenizer.fingerprint}:{np.__version__}:{shard}{before or ''}"
+    identity = (
+        f"{TOKEN_CACHE.number}:{source.fingerprint}:{tokenizer.fingerprint}:{np.__version__}:{shard}{before or ''}"
+    )
     root = Path(directory).expanduser()
     final = root / hashlib.blake2b(identity.encode(), digest_size=12).hexdigest()
     if not final.exists():
@@ -113,6 +115,7 @@ def _write(source: Documents, tokenizer: Tokenizer, folder: Path, workers: int, 
     np.save(folder / "table.npy", tokenizer.token_bytes())
     shards = [{key: record[key] for key in ("name", "tokens", "bytes", "covered", "digest")} for record in records]
     meta = {
+        KEY: TOKEN_CACHE.number,
         **{key: sum(record[key] for record in records) for key in ("documents", "tokens", "bytes")},
         "dropped": counts["dropped"],
         "dtype": _dtype(tokenizer).str,

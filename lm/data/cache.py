@@ -9,7 +9,8 @@ folder, and a running process never sees its map replaced. It holds
     00000.bytes    unsigned[tokens]           how many bytes of the text each token covers, if not as table.npy says
     table.npy      int32[vocabulary]          how many bytes each token stands for by itself
     offsets.npy    int64[documents + 1]       where each document starts, and the number of tokens
-    meta.json      the counts, each shard's size and hash, and the digest of all that a run record keeps
+    meta.json      the number of this format, the counts, each shard's size and hash, and the digest of all that a run
+                   record keeps
 """
 
 import hashlib
@@ -23,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from lm.core.errors import UserError
+from lm.core.formats import TOKEN_CACHE, format_of
 
 HASHED = 1 << 31  # bytes of tokens up to which opening a cache reads and hashes them all; beyond, sizes must do
 
@@ -93,11 +95,14 @@ class TokenCache:
         directory = Path(directory)
         try:
             meta = json.loads((directory / "meta.json").read_text())
+            format_of(meta, TOKEN_CACHE, directory)
             offsets = np.load(directory / "offsets.npy", mmap_mode="r")
             table = np.load(directory / "table.npy")
             dtype, listed = np.dtype(meta["dtype"]), [(s["name"], s["tokens"], s["digest"]) for s in meta["shards"]]
             sizes = [(directory / name).stat().st_size for name, _, _ in listed]
             covered = tuple(_covered(directory, shard) for shard in meta["shards"])
+        except UserError:
+            raise
         except (OSError, ValueError, EOFError, KeyError, TypeError) as e:
             raise _damaged(directory, str(e)) from e
         for (name, tokens, _), size in zip(listed, sizes, strict=True):

@@ -1,9 +1,9 @@
 """Checkpoints (orbax): parameters, optimizer state, and what is needed to rebuild the model and its tokenizer.
 
 A run's folder has `checkpoints/<step>/` with the items `params`, `opt`, `ema` where the parameters are averaged, and
-`meta` (JSON: config, model tree, tokenizer, skipped batches, other events, changes of the config), and a manifest of
-their files (`lm.train.manifest`). A checkpoint that does not agree with its manifest, or has none because a kill came
-first, is named and passed over: the one before it serves."""
+`meta` (JSON: format, config, model tree, tokenizer, skipped batches, other events, changes of the config), and a
+manifest of their files (`lm.train.manifest`). A checkpoint that does not agree with its manifest, or has none because
+a kill came first, is named and passed over: the one before it serves. `docs/formats.md` tells of every key."""
 
 import contextlib
 import logging
@@ -21,8 +21,9 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from ml_collections.config_dict import ConfigDict
 
-from lm.core.component import to_dict
+from lm.core.component import canonical, to_dict
 from lm.core.errors import UserError
+from lm.core.formats import CHECKPOINT, KEY
 from lm.core.param import Tree, abstract, flatten
 from lm.data.batches import VERSIONS
 from lm.data.tokenizers import Tokenizer, from_saved
@@ -33,6 +34,7 @@ from lm.train.components import Definitions, definitions, restored
 from lm.train.optimizer import Hyper
 from lm.train.record import plain
 from lm.train.step import State
+from lm.train.upgrade import upgraded
 
 ITEMS = ("params", "opt", "ema", "meta")
 FOREIGN = (ValueError, KeyError, OSError, TypeError, EOFError)  # what orbax raises for files of another structure
@@ -57,11 +59,12 @@ def meta_of(
 ) -> dict:
     """What a checkpoint says about itself: enough to rebuild model and tokenizer, and `text`, the training tokens'
     digest, to know them again. `wording`: how a model from elsewhere has its text written (`Text.saved`)."""
-    tree = to_dict(model)
+    tree, knobs = to_dict(model), canonical(plain(config))
     return {
-        "config": plain(config),
+        KEY: CHECKPOINT.number,
+        "config": knobs,
         "model": tree,
-        "components": definitions(tree, config.to_dict()),
+        "components": definitions(tree, knobs),
         "tokenizer": tokenizer.saved(),
         "wording": wording,
         "text": text,
@@ -169,7 +172,9 @@ class Checkpoints:
         self._sealed = self._background.submit(self._seal, step)
 
     def meta(self, step: int) -> dict:
-        return self._restore(step, meta=ocp.args.JsonRestore())["meta"]
+        """What the checkpoint says of itself (see `meta_of`). Read it first: it raises `UserError` where the checkpoint
+        is of a format that is newer than this version."""
+        return upgraded(self._restore(step, meta=ocp.args.JsonRestore())["meta"], self.path / str(step))
 
     def has_average(self, step: int) -> bool:
         return (self.path / str(step) / "ema").is_dir()
@@ -284,7 +289,7 @@ def open_model(path: str | Path, step: int | None = None) -> OpenedModel:
         have = ", ".join(map(str, checkpoints.steps)) or "none yet"
         raise UserError(f"{folder} has no checkpoint{'' if at is None else f' of step {at}'}; there are: {have}")
     meta = checkpoints.meta(at)
-    defined = meta.get("components", {})
+    defined = meta["components"]
     model = restored(meta["model"], defined, "model", folder)
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), abstract(model.spec()))
@@ -296,5 +301,5 @@ def open_model(path: str | Path, step: int | None = None) -> OpenedModel:
 def text_of(meta: dict, model: Model) -> Text:
     """How the model of a checkpoint that says this of itself reads and writes text. What it was made to read at a time
     is a row of its training, where no one told otherwise."""
-    text = Text.of(from_saved(meta["tokenizer"]), meta.get("wording"), isinstance(model, EncoderDecoder))
+    text = Text.of(from_saved(meta["tokenizer"]), meta["wording"], isinstance(model, EncoderDecoder))
     return text if text.context else text._replace(context=meta["config"]["data"]["length"])

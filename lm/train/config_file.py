@@ -15,6 +15,7 @@ from ml_collections.config_dict import ConfigDict
 from lm.core import imports
 from lm.core.component import registered
 from lm.core.errors import UserError, nearest
+from lm.core.formats import CHECKPOINT, KEY, RUN, SWEEP, format_of
 from lm.train import components, config
 from lm.train.config import nearest_knob, tuples
 from lm.zoo.build import knobs
@@ -98,8 +99,12 @@ def _from_json(file: Path, text: str, default: Callable[[], ConfigDict]) -> Conf
         given = json.loads(text)
     except json.JSONDecodeError as e:
         raise UserError(f"config file {file}, line {e.lineno} is not JSON: {e.msg}") from e
+    kind = RUN
     if isinstance(given, dict) and isinstance(given.get("config"), dict):  # what a sweep and a checkpoint write
-        given = given["config"]
+        kind = CHECKPOINT if "model" in given else SWEEP
+    if isinstance(given, dict):
+        format_of(given, kind, f"config file {file}")
+        given = {k: v for k, v in (given if kind is RUN else given["config"]).items() if k != KEY}
     if not isinstance(given, dict):
         raise UserError(f"config file {file} holds {_a(given)}; it must hold the knobs of a config")
     _find_own(given, file.parent)
@@ -118,8 +123,9 @@ def _find_own(given: Any, folder: Path) -> None:
         from lm.train.checkpoint import Checkpoints  # here, since it takes seconds to import
 
         with contextlib.closing(Checkpoints(folder, read_only=True)) as checkpoints:
-            meta = {} if checkpoints.latest is None else checkpoints.meta(checkpoints.latest)
-        components.find(given, meta.get("components", {}), folder)
+            latest = checkpoints.latest
+            defined = {} if latest is None else checkpoints.meta(latest)["components"]
+        components.find(given, defined, folder)
 
 
 def _lay_over(onto: ConfigDict, given: Mapping[str, Any], where: str) -> None:

@@ -57,7 +57,7 @@ def _from_run(folder: Path, model: Model, like: Tree) -> Tree:
         if step is None:
             raise UserError(f"{folder} has no finished checkpoint yet: wait for its first, or give another folder")
         meta = checkpoints.meta(step)
-        there = restored(meta["model"], meta.get("components", {}), "model", folder)
+        there = restored(meta["model"], meta["components"], "model", folder)
         _check_same(f"checkpoint {checkpoints.path / str(step)}", there, model)
         return checkpoints.params(step, like, average=checkpoints.has_average(step))
 

@@ -109,7 +109,7 @@ def _train(run: _Parts) -> Record:
     state, saved = start(trainer, hyper, checkpoints, meta)
     step, last = int(state.step), config.train.steps
     events: list[Event] = saved["events"]
-    changes: list[record.Change] = saved.get("changes", [])
+    changes: list[record.Change] = saved["changes"]
     changed = record.changed(record.completed(saved["config"]), meta["config"])
     batches = dataclasses.replace(run.batches, skips=tuple(map(tuple, saved["skips"])))
     metrics = Metrics(workdir, config.log.tensorboard, writes=run.chief)

@@ -72,7 +72,7 @@ def _of_run(folder: Path) -> Origin | None:
         if (step := checkpoints.latest) is None:
             return None
         meta = checkpoints.meta(step)
-    model = restored(meta["model"], meta.get("components", {}), "model", folder)
+    model = restored(meta["model"], meta["components"], "model", folder)
     return Origin(str(folder), model, ConfigDict(meta["config"]["model"]), text_of(meta, model))
 
 

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from ml_collections.config_dict import ConfigDict
 
+from lm.core.component import canonical
 from lm.core.errors import UserError
+from lm.core.formats import KEY, RUN
 from lm.train.config import default
 
 NAME = "config.json"
@@ -43,7 +45,7 @@ def _plain(value: Any, where: str) -> Any:
 def keep(workdir: Path, config: dict, begins: bool) -> Path | None:
     """Write config.json, unless it is there. Of a run that `begins` anew, since nothing was saved of what stood there
     before, an earlier one with other values is renamed; returns its new name."""
-    path, text = workdir / NAME, json.dumps(config, indent=2) + "\n"
+    path, text = workdir / NAME, json.dumps({KEY: RUN.number, **config}, indent=2) + "\n"
     aside = None
     if path.exists():
         if not begins or _same(path, config):
@@ -59,15 +61,16 @@ def keep(workdir: Path, config: dict, begins: bool) -> Path | None:
 
 def _same(path: Path, config: dict) -> bool:
     try:
-        return json.loads(path.read_text(encoding="utf-8")) == config
+        return json.loads(path.read_text(encoding="utf-8")) in ({KEY: RUN.number, **config}, config)
     except ValueError:
         return False
 
 
-def completed(saved: dict) -> dict:
-    """A saved config with the defaults of knobs that were not there when it was saved."""
-    known = plain(default())
-    return saved | {k: _over(known[k], saved.get(k, {})) for k in known if k not in OPEN}
+def completed(saved: dict, known: dict | None = None) -> dict:
+    """A saved config with the defaults of knobs that were not there when it was saved, and present component names.
+    `known`: all knobs with their defaults, those of a run by default."""
+    known = plain(default()) if known is None else known
+    return canonical(saved) | {k: _over(known[k], saved.get(k, {})) for k in known if k not in OPEN}
 
 
 def _over(known: Any, saved: Any) -> Any:

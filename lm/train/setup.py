@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections.config_dict import ConfigDict
 
-from lm.core.component import components
+from lm.core.component import canonical, components
 from lm.core.ctx import Run
 from lm.core.errors import UserError
 from lm.core.mesh import Sharding, make_mesh
@@ -117,7 +117,10 @@ def start(trainer: Trainer, hyper: dict, checkpoints: Checkpoints, meta: dict) -
     if checkpoints.latest is None:
         return first_state(trainer, hyper, meta["config"]["train"]["init_from"]), meta
     saved = checkpoints.meta(checkpoints.latest)
-    ours, theirs = _identity(meta), _identity(saved | {"config": completed(saved["config"])})
+    ours, theirs = (
+        _identity(meta),
+        _identity(saved | {"config": completed(saved["config"]), "model": canonical(saved["model"])}),
+    )
     for name in ours:
         if (where := difference(ours[name], theirs[name], name)) is not None:
             raise UserError(

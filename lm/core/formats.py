@@ -1,0 +1,38 @@
+"""The formats of files that are kept: one number for each kind, written into them and raised when a reader has to know.
+
+A file without a number is of format 0: what stood before they were counted. `docs/formats.md` says what is promised."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lm.core.errors import UserError
+
+KEY = "format"  # under which a JSON object has its number
+
+
+class Format(NamedTuple):
+    """A kind of file, and the number of its format that is written here; all up to that are read."""
+
+    kind: str
+    number: int
+
+
+CHECKPOINT = Format("checkpoint", 1)  # meta of checkpoints/<step>, which stands for the other items too
+RUN = Format("config.json of a run", 1)  # stands for the metrics.jsonl beside it too
+SWEEP = Format("config.json of a sweep", 1)
+RECORD = Format("run record", 1)  # a line of runs.jsonl
+TOKEN_CACHE = Format("token cache", 4)
+
+
+def format_of(saved: Any, kind: Format, where: str | Path) -> int:
+    """The format of a JSON object of this kind. Raises `UserError`, in which `where` names the file, for one that is
+    newer than this version knows."""
+    found = saved.get(KEY, 0) if isinstance(saved, dict) else 0
+    if type(found) is not int or found < 0:
+        raise UserError(f"{where}: {KEY}={found!r} of this {kind.kind} must be a number from 0 to {kind.number}")
+    if found > kind.number:
+        raise UserError(
+            f"{where} is a {kind.kind} of format {found}, and this version reads formats up to {kind.number}: update "
+            "(git pull, or install the version that wrote it)"
+        )
+    return found
