@@ -1,5 +1,6 @@
 """Absolute positions: rows added to the embedding. Rotations of queries and keys are in `lm.model.rotary`."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -45,7 +46,7 @@ class Learned:
 LAYOUTS = ("pairs", "halves", "fairseq")
 
 
-@component
+@dataclasses.dataclass(frozen=True)
 class Waves:
     """The values of `Sinusoidal` at positions from `first` on, as initial values of a table [rows, d]."""
 
