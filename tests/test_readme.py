@@ -23,7 +23,7 @@ SHORTER = {
     "make bench": "KNOBS='--rounds=1 --shapes=tiny'",
     "python -m lm.train": "--config.train.steps=6 --config.log.eval_batches=1 --config.data.length=64",
     "python -m lm.evaluate": "--batches=2",
-    "python -m scaling.sweep": "--config.sweep.budgets=2e9,4e9 --config.log.eval_batches=2",
+    "python -m scaling.sweep": "--config.sweep.budgets=1e10,2e10",
     "python -m tpu.compile": "--config.model.layers=2 --config.data.length=128",
 }
 
