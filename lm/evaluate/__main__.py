@@ -25,39 +25,56 @@ from absl import flags
 from lm import cli
 from lm.core.errors import UserError
 
+FLAGS = flags.FlagValues()  # its own, so that several command lines can be imported into one process
 CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", None, "Folder of a training run (its --workdir), Hugging Face folder, or .gguf file.", required=True
+    "checkpoint",
+    None,
+    "Folder of a training run (its --workdir), Hugging Face folder, or .gguf file.",
+    required=True,
+    flag_values=FLAGS,
 )
-STEP = flags.DEFINE_integer("step", None, "Step of the checkpoint; the latest if not given.")
-DATA = flags.DEFINE_string("data", None, "File, folder, glob or python-stdlib; if not given the run's data.")
+STEP = flags.DEFINE_integer("step", None, "Step of the checkpoint; the latest if not given.", flag_values=FLAGS)
+DATA = flags.DEFINE_string(
+    "data", None, "File, folder, glob or python-stdlib; if not given the run's data.", flag_values=FLAGS
+)
 SPLIT = flags.DEFINE_enum(
     "split",
     None,
     ["validation", "train", "all"],
     "Which part of the data; if not given all of --data=PATH, or the run's validation part.",
+    flag_values=FLAGS,
 )
-PATTERN = flags.DEFINE_string("pattern", None, "Files of a folder, as *.py,*.md; if not given as in the run.")
+PATTERN = flags.DEFINE_string(
+    "pattern", None, "Files of a folder, as *.py,*.md; if not given as in the run.", flag_values=FLAGS
+)
 FIELD = flags.DEFINE_string(
     "field",
     None,
     "Field of JSON (meta.text: in another), column of a table; if not given as in the run. Two of them, as "
     "source,target, are the pairs of an encoder-decoder.",
+    flag_values=FLAGS,
 )
 LENGTH = flags.DEFINE_integer(
-    "length", None, "Tokens per row; if not given as in the run, or the model's context, at most 2048."
+    "length",
+    None,
+    "Tokens per row; if not given as in the run, or the model's context, at most 2048.",
+    flag_values=FLAGS,
 )
 STRIDE = flags.DEFINE_integer(
     "stride",
     None,
     "Windows of a long document begin so many tokens apart, and each token is scored once, with at least length - "
     "stride before it; if not given windows overlap by one token.",
+    flag_values=FLAGS,
 )
 FIRST = flags.DEFINE_boolean(
-    "first", True, "Score the first token of a text too, where a begin-of-text stands before it."
+    "first", True, "Score the first token of a text too, where a begin-of-text stands before it.", flag_values=FLAGS
 )
-BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Rows per batch; if not given as many as fit 1 GiB.")
-BATCHES = flags.DEFINE_integer("batches", None, "Only so many batches; all if not given.")
-OUT = flags.DEFINE_string("out", None, "JSON file to write the result to as well.")
+BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", None, "Rows per batch; if not given as many as fit 1 GiB.", flag_values=FLAGS
+)
+BATCHES = flags.DEFINE_integer("batches", None, "Only so many batches; all if not given.", flag_values=FLAGS)
+OUT = flags.DEFINE_string("out", None, "JSON file to write the result to as well.", flag_values=FLAGS)
 
 
 def main(argv: list[str]) -> None:
@@ -72,7 +89,7 @@ def main(argv: list[str]) -> None:
         from lm.train.foreign import open_any
 
         opened = open_any(CHECKPOINT.value, STEP.value)
-    asked: dict[str, Any] = {name: flags.FLAGS[name].value for name in Asked._fields}
+    asked: dict[str, Any] = {name: FLAGS[name].value for name in Asked._fields}
     result = scored(opened, Asked(**asked), CHECKPOINT.value)
     show(result)
     if OUT.value is not None:
@@ -133,4 +150,4 @@ def scored(opened: Any, asked: Any, name: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    cli.run(main, usage="--checkpoint=PATH [--data=PATH] [flags]")
+    cli.run(main, usage="--checkpoint=PATH [--data=PATH] [flags]", flag_values=FLAGS)

@@ -127,17 +127,17 @@ def test_a_file_that_is_loaded_again_declares_again(registry):
 
 def test_a_checkpoint_of_a_renamed_component_of_ones_own(registry, tmp_path):
     @component
-    class Silent(NextToken):
+    class Mute(NextToken):
         share: float = 0.5
 
     config = tiny.config(tmp_path)
     with config.unlocked():
-        config.objective = to_dict(Silent())
+        config.objective = to_dict(Mute())
     saved = meta_of(config, build(config.model), ByteTokenizer(), "")
-    assert saved["components"].keys() == {"Silent"}
-    del core._registry["Silent"]
+    assert saved["components"].keys() == {"Mute"}
+    del core._registry["Mute"]
 
-    @component(was=("Silent",))
+    @component(was=("Mute",))
     class Quiet(NextToken):
         share: float = 0.5
         more: int = 3

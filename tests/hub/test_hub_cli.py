@@ -18,7 +18,7 @@ from lm.data.tokenizers import open_tokenizer
 from lm.hub import __main__ as hub
 from lm.hub.open import open_folder
 from lm.hub.save import save_folder
-from lm.hub.text import Text, read_text
+from lm.hub.text import read_text
 from lm.infer.chat import prompt_of
 from lm.infer.generate import Generator
 from lm.infer.sampling import Sampler
@@ -29,25 +29,11 @@ from lm.zoo.build import build
 from tests import toys
 
 pytest.importorskip("safetensors", reason="the package safetensors is not installed")
-tokenizers = pytest.importorskip("tokenizers", reason="the package tokenizers is not installed")
+pytest.importorskip("tokenizers", reason="the package tokenizers is not installed")
+from tests.hub.chat_model import KNOBS, TEMPLATE, text
 
 flags.FLAGS.mark_as_parsed()
 ROOT = Path(__file__).resolve().parents[2]
-KNOBS: dict[str, Any] = {"family": "llama", "layers": 2, "d_model": 16, "heads": 2, "kv_heads": 1, "d_ff": 24}
-KNOBS |= {"vocab": 300, "tied": True}
-TEMPLATE = "{% for m in messages %}<|turn|>{{ m['content'] }}<|end|>{% endfor %}<|turn|>"
-
-
-def text() -> Text:
-    from lm.data.hf_tokenizer import HFTokenizer
-
-    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
-    vocab = {piece: i for i, piece in enumerate(["<|end|>", "<|turn|>", *alphabet])}
-    t = tokenizers.Tokenizer(tokenizers.models.BPE(vocab, []))
-    t.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    t.decoder = tokenizers.decoders.ByteLevel()
-    t.add_special_tokens(["<|end|>", "<|turn|>"])
-    return Text(HFTokenizer(t.to_str(), {"eos": "<|end|>"}), (0, 1), template=TEMPLATE)
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from lm.hub.tokenizer_json import to_tokenizer_json
 from lm.model.transformer import EncoderDecoder
 from lm.zoo.build import build
 from tests import toys
-from tests.hub.test_hub_cli import text as chat_text
+from tests.hub.chat_model import text as chat_text
 
 tokenizers = pytest.importorskip("tokenizers", reason="the package tokenizers is not installed")
 pytest.importorskip("safetensors", reason="the package safetensors is not installed")

@@ -25,7 +25,7 @@ from tests.train import tiny
 
 pytest.importorskip("safetensors", reason="the package safetensors is not installed")
 pytest.importorskip("tokenizers", reason="the package tokenizers is not installed")
-from tests.hub.test_hub_cli import KNOBS, TEMPLATE, text
+from tests.hub.chat_model import KNOBS, TEMPLATE, text
 
 
 @pytest.fixture(scope="module")

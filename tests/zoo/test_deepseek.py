@@ -16,7 +16,7 @@ CONFIG = {"model_type": "deepseek_v3", **CASES["deepseek_v3"].config}
     [
         ({"first_k_dense_replace": 1}, "first_k_dense_replace=1 of num_hidden_layers=3: layers with experts"),
         ({"num_key_value_heads": 2}, "num_key_value_heads=2 is not supported: latent attention has one for each of 4"),
-        ({"kv_lora_rank": 0}, "kv_rank=0 of latent attention must be at least 1"),
+        ({"kv_lora_rank": 0}, "kv_lora_rank=0 must be at least 1"),
     ],
 )
 def test_what_is_refused(changes, message):

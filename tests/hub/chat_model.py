@@ -1,0 +1,22 @@
+"""A small LLaMA that chats: its knobs, its template, and how its text is written."""
+
+from typing import Any
+
+import tokenizers
+
+from lm.data.hf_tokenizer import HFTokenizer
+from lm.hub.text import Text
+
+KNOBS: dict[str, Any] = {"family": "llama", "layers": 2, "d_model": 16, "heads": 2, "kv_heads": 1, "d_ff": 24}
+KNOBS |= {"vocab": 300, "tied": True}
+TEMPLATE = "{% for m in messages %}<|turn|>{{ m['content'] }}<|end|>{% endfor %}<|turn|>"
+
+
+def text() -> Text:
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    vocab = {piece: i for i, piece in enumerate(["<|end|>", "<|turn|>", *alphabet])}
+    t = tokenizers.Tokenizer(tokenizers.models.BPE(vocab, []))
+    t.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    t.decoder = tokenizers.decoders.ByteLevel()
+    t.add_special_tokens(["<|end|>", "<|turn|>"])
+    return Text(HFTokenizer(t.to_str(), {"eos": "<|end|>"}), (0, 1), template=TEMPLATE)
