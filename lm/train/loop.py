@@ -189,8 +189,10 @@ def _train(run: _Parts) -> Record:
             stop = stop_asked(due)
             saving = bool(stop) or step == last or _due(step, config.log.checkpoint_every)
             if not (due or saving):
-                if progress.wants() and (seen := summary(step, measured, clock.look(step, feed.waited), cost)):
-                    progress.tell(step, seen)
+                if progress.wants():
+                    jax.block_until_ready(measured)  # else the clock would not see what the device still has to do
+                    if seen := summary(step, measured, clock.look(step, feed.waited), cost):
+                        progress.tell(step, seen)
                 continue
             found = bad_steps(trainer.recovery, pending)
             pending.clear()
