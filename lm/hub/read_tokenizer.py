@@ -12,7 +12,7 @@ from lm.core.errors import UserError, nearest
 from lm.data.hf_tokenizer import HFTokenizer, rules_of, tokenizer_json
 from lm.data.tokenizers import ByteTokenizer
 from lm.hub.folder import CONFIG
-from lm.hub.tensors import read_json
+from lm.hub.tensors import read_json, reason
 from lm.hub.tokenizer_classes import ALIASES, ANY, BEFORE, BY_MODEL, BYTES, FORCED, KINDS, Kind
 from lm.hub.vocabulary import CONTROL, DEFINED, MODELS, Folder, as_it_says, is_ranks, ranks, sentencepiece_model
 
@@ -56,7 +56,7 @@ def read_tokenizer(folder: Path) -> HFTokenizer | ByteTokenizer:
     except UserError:
         raise
     except Exception as e:  # the library raises this type and no other
-        raise UserError(f"{folder}: no {name} can be made of its files ({' '.join(str(e).split())[:120]})") from e
+        raise UserError(f"{folder}: no {name} can be made of its files ({reason(e)})") from e
     _add(made, folder, added, [*_in_order(roles), *_extra(source, kind, told)])
     language = told.get("src_lang") or kind.language
     lead = kind.spelled.partition("{}")[0]

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from lm.core.errors import UserError
-from lm.hub.tensors import package, read_json
+from lm.hub.tensors import package, read_json, reason
 
 SPACE = "\u2581"
 MODELS = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "spm.model")
@@ -113,9 +113,7 @@ def _vocab_and_merges(folder: Folder) -> tuple[dict[str, int], list[tuple[str, s
     try:
         return models.BPE.read_file(str(vocab), str(merges))
     except Exception as e:  # the library raises this type and no other
-        raise UserError(
-            f"{vocab} and {merges.name} are no vocabulary ({' '.join(str(e).split())}): copy them anew"
-        ) from e
+        raise UserError(f"{vocab} and {merges.name} are no vocabulary ({reason(e)}): copy them anew") from e
 
 
 @dataclass(frozen=True)

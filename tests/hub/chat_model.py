@@ -12,11 +12,20 @@ KNOBS |= {"vocab": 300, "tied": True}
 TEMPLATE = "{% for m in messages %}<|turn|>{{ m['content'] }}<|end|>{% endfor %}<|turn|>"
 
 
-def text() -> Text:
+def tokenizer(around: bool = False) -> HFTokenizer:
+    """One token a byte, <|end|> 0 and <|turn|> 1; `around`: those two stand around what a model reads."""
     alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
     vocab = {piece: i for i, piece in enumerate(["<|end|>", "<|turn|>", *alphabet])}
     t = tokenizers.Tokenizer(tokenizers.models.BPE(vocab, []))
     t.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     t.decoder = tokenizers.decoders.ByteLevel()
     t.add_special_tokens(["<|end|>", "<|turn|>"])
-    return Text(HFTokenizer(t.to_str(), {"eos": "<|end|>"}), (0, 1), template=TEMPLATE)
+    if around:
+        t.post_processor = tokenizers.processors.TemplateProcessing(
+            single="<|turn|> $A <|end|>", special_tokens=[("<|turn|>", 1), ("<|end|>", 0)]
+        )
+    return HFTokenizer(t.to_str(), {"eos": "<|end|>"})
+
+
+def text() -> Text:
+    return Text(tokenizer(), (0, 1), template=TEMPLATE)

@@ -7,7 +7,6 @@ import pytest
 
 from lm.core.component import from_dict, to_dict
 from lm.core.errors import UserError
-from lm.data.hf_tokenizer import HFTokenizer
 from lm.data.tokenizers import ByteTokenizer
 from lm.hub.text import Text
 from lm.infer.chat import chat_ids, check_writes, prompt_of
@@ -18,7 +17,8 @@ from lm.zoo.build import build
 from tests import toy_towers
 
 pytest.importorskip("jinja2", reason="the package jinja2 is not installed")
-tokenizers = pytest.importorskip("tokenizers", reason="the package tokenizers is not installed")
+pytest.importorskip("tokenizers", reason="the package tokenizers is not installed")
+from tests.hub.chat_model import tokenizer
 
 TURNS = (
     "{%- for message in messages %}\n"
@@ -30,20 +30,6 @@ TURNS = (
     "{%- if add_generation_prompt %}{{ '<|turn|>assistant\\n' }}{% endif %}"
 )
 USER = {"role": "user", "content": " hi é "}
-
-
-def tokenizer(around: bool = False) -> HFTokenizer:
-    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
-    vocab = {piece: i for i, piece in enumerate(["<|end|>", "<|turn|>", *alphabet])}
-    t = tokenizers.Tokenizer(tokenizers.models.BPE(vocab, []))
-    t.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    t.decoder = tokenizers.decoders.ByteLevel()
-    t.add_special_tokens(["<|end|>", "<|turn|>"])
-    if around:
-        t.post_processor = tokenizers.processors.TemplateProcessing(
-            single="<|turn|> $A <|end|>", special_tokens=[("<|turn|>", 1), ("<|end|>", 0)]
-        )
-    return HFTokenizer(t.to_str(), {"eos": "<|end|>"})
 
 
 def text(template: str | None = TURNS) -> Text:
