@@ -46,9 +46,15 @@ def classes(stem: str, prefix: str) -> dict[str, Class]:
     }
 
 
+def head_names(config: Config, prefix: str) -> Table:
+    """The masked-LM head's table and bias, and what files may carry beside the class that is read."""
+    spares = spare(f"{prefix}pooler.dense", "lm_head.dense", "lm_head.layer_norm")
+    return (*spares, *lm_names(config, "lm_head.decoder", "lm_head.bias"))
+
+
 def names(prefix: str, *norms: str) -> Callable[[Config], Table]:
-    fixed = body_names(prefix, *norms) + spare(f"{prefix}pooler.dense", "lm_head.dense", "lm_head.layer_norm")
-    return lambda config: (*fixed, *lm_names(config, "lm_head.decoder", "lm_head.bias"))
+    fixed = body_names(prefix, *norms)
+    return lambda config: (*fixed, *head_names(config, prefix))
 
 
 def _read(config: Config) -> Knobs:

@@ -136,18 +136,28 @@ def rows(rng: np.random.Generator, config: Any, length: int, left: tuple[int, ..
     }
 
 
+def tower(config: Any, side: str = "decoder") -> Any:
+    """The config of one side of an encoder-decoder: where there are not two, they share the whole."""
+    return getattr(config, side, config)
+
+
 def pairs(rng: np.random.Generator, model: torch.nn.Module, case: Case) -> Arrays:
     """What encoder and decoder read. A classifier's decoder reads the same text, moved right by its start token, and is
     asked at the end that the encoder's text has."""
     config, kind = model.config, type(model).__name__
     right = case.positions == "index" or "SequenceClassification" in kind
-    memory = rows(rng, config, ENCODER, *(((0, 0, 0), (0, 3, 5)) if right else ((0, 3, 0), (0, 0, 5))))
-    inputs = rows(rng, config, LENGTH, *(WHOLE if "QuestionAnswering" in kind else ((0, 0, 0), (0, 7, 3))))
+    memory = rows(
+        rng, tower(config, "encoder"), ENCODER, *(((0, 0, 0), (0, 3, 5)) if right else ((0, 3, 0), (0, 0, 5)))
+    )
+    inputs = rows(rng, tower(config), LENGTH, *(WHOLE if "QuestionAnswering" in kind else ((0, 0, 0), (0, 7, 3))))
     if "SequenceClassification" in kind:
         lengths = memory["mask"].sum(1)
         memory["tokens"][np.arange(len(lengths)), lengths - 1] = config.eos_token_id
         start = np.full((len(lengths), 1), config.decoder_start_token_id, np.int32)
         inputs = memory | {"tokens": np.concatenate([start, memory["tokens"][:, :-1]], axis=1)}
+        if config.model_type == "t5gemma":  # theirs is asked at the text's last token, which is one further here
+            inputs["mask"] = np.concatenate([np.ones_like(start), memory["mask"][:, :-1]], axis=1)
+            inputs["positions"] = inputs["mask"].cumsum(1, dtype=np.int32) - 1
     return inputs | {f"encoder/{name}": value for name, value in memory.items()}
 
 
@@ -167,11 +177,11 @@ def labels_of(model: torch.nn.Module, inputs: Arrays, rng: np.random.Generator) 
     elif "labels" not in wanted or "MultipleChoice" in kind:
         return {}
     elif "MaskedLM" in kind or ("ForPreTraining" in kind and model.config.model_type != "electra"):
-        labels["labels"] = np.where(some, rng.integers(SPECIAL, model.config.vocab_size, mask.shape), -100)
+        labels["labels"] = np.where(some, rng.integers(SPECIAL, tower(model.config).vocab_size, mask.shape), -100)
     elif "ForPreTraining" in kind:  # which tokens were replaced
         labels["labels"] = some.astype(np.int64)
     elif "encoder/tokens" in inputs:
-        labels["labels"] = np.where(mask == 1, rng.integers(SPECIAL, model.config.vocab_size, mask.shape), -100)
+        labels["labels"] = np.where(mask == 1, rng.integers(SPECIAL, tower(model.config).vocab_size, mask.shape), -100)
     elif getattr(type(model.config), "is_encoder_decoder", False):  # a decoder alone: they do not shift what comes next
         labels["labels"] = np.full(mask.shape, -100)
         labels["labels"][:, :-1] = np.where(mask[:, :-1] * mask[:, 1:] == 1, tokens[:, 1:], -100)
@@ -189,7 +199,7 @@ def computed(model: torch.nn.Module, case: Case, seed: int) -> Arrays | None:
     the gradients of the loss in the model."""
     rng, config = np.random.default_rng(seed), model.config
     wanted = inspect.signature(model.forward).parameters
-    if "decoder_input_ids" in wanted:
+    if "decoder_input_ids" in wanted and config.is_encoder_decoder:
         inputs = pairs(rng, model, case)
         theirs = {"input_ids": inputs["encoder/tokens"], "attention_mask": inputs["encoder/mask"]}
         theirs |= {"decoder_input_ids": inputs["tokens"], "decoder_attention_mask": inputs["mask"]}

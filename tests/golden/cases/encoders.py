@@ -27,6 +27,21 @@ DISTIL = {
 # Five layers in two groups, the first of three.
 ALBERT = {**BERT, "num_hidden_layers": 5, "num_hidden_groups": 2, "inner_group_num": 2, "embedding_size": 10}
 ELECTRA = {**BERT, "embedding_size": 10}
+MPNET = {**{k: v for k, v in BERT.items() if k != "type_vocab_size"}}
+ROFORMER = {**BERT, "hidden_size": 24, "embedding_size": 10}
+MODERN = {
+    **{k: v for k, v in MPNET.items() if k != "layer_norm_eps"},
+    "hidden_size": 24,
+    "norm_eps": 1e-2,
+    "num_hidden_layers": 5,
+    "local_attention": 8,
+    "pad_token_id": 0,
+    "rope_parameters": {
+        "full_attention": {"rope_type": "linear", "rope_theta": 500.0, "factor": 2.0},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 50.0},
+    },
+}
+BIASES = {f"{part}_bias": True for part in ("attention", "mlp", "norm", "classifier")}
 DECODER = {"is_decoder": True, "type_vocab_size": 1}  # NextToken tells no types apart
 
 PAIRS = {"pretraining": "ForPreTraining", "pairs": "ForNextSentencePrediction"}
@@ -114,4 +129,59 @@ CASES = {
     "electra_relu": Case("ElectraForPreTraining", {**ELECTRA, "embedding_size": 28, "hidden_act": "relu"}),
     "electra_relu_masked": Case("ElectraForMaskedLM", {**ELECTRA, "hidden_act": "relu"}),
     "electra_decoder": Case("ElectraForCausalLM", {**ELECTRA, **DECODER}),
+    **group(
+        "mpnet",
+        "MPNet",
+        MPNET,
+        "mask",
+        parts("mpnet", "encoder.relative_attention_bias.weight", "encoder.layer.1.attention.attn.q.bias"),
+    ),
+    "mpnet_relu": Case(
+        "MPNetForMaskedLM", {**MPNET, "hidden_act": "relu", "tie_word_embeddings": False}, positions="mask"
+    ),
+    **group("roformer", "RoFormer", ROFORMER, gradients=parts("roformer", SELF, "embeddings_project.weight")),
+    "roformer_choice": Case(
+        "RoFormerForMultipleChoice", ROFORMER, padding="left"
+    ),  # theirs takes the last, padding too
+    "roformer_values": Case(
+        "RoFormerForMaskedLM",
+        {**ROFORMER, "rotary_value": True, "embedding_size": 24, "hidden_act": "relu", "tie_word_embeddings": False},
+        parts("roformer", "encoder.layer.1.attention.self.value.weight"),
+        positions="index",
+    ),
+    "roformer_decoder": Case("RoFormerForCausalLM", {**ROFORMER, **DECODER}),
+    **group(
+        "modernbert",
+        "ModernBert",
+        MODERN,
+        gradients=(
+            "model.embeddings.tok_embeddings.weight",
+            "model.layers.1.attn.Wqkv.weight",
+            "model.layers.0.mlp.Wi.weight",
+            "head.dense.weight",
+        ),
+    ),
+    "modernbert_biases": Case(
+        "ModernBertForMaskedLM",
+        {
+            **MODERN,
+            **BIASES,
+            "decoder_bias": False,
+            "hidden_activation": "gelu_pytorch_tanh",
+            "classifier_activation": "silu",
+            "tie_word_embeddings": False,
+            "layer_types": [
+                "sliding_attention",
+                "sliding_attention",
+                "full_attention",
+                "full_attention",
+                "sliding_attention",
+            ],
+        },
+        ("head.dense.bias",),
+    ),
+    "modernbert_rows_mean": Case(
+        "ModernBertForSequenceClassification", {**MODERN, **BIASES, "classifier_pooling": "mean", "num_labels": 3}
+    ),
+    "modernbert_choice_mean": Case("ModernBertForMultipleChoice", {**MODERN, "classifier_pooling": "mean"}),
 }

@@ -50,6 +50,8 @@ COUNTS = {
     ("xlm_roberta_xl", "xxl"): 10_712_994_816,
     ("camembert", "base"): 110_655_493,
     ("camembert", "large"): 336_695_557,
+    # arXiv 2004.09297
+    ("mpnet", "base"): 109_518_527,
     # arXiv 1910.01108
     ("distilbert", "base"): 66_985_530,
     ("distilbert", "base-cased"): 65_812_036,
