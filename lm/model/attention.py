@@ -134,7 +134,7 @@ class Attention:
             y = y.reshape(*y.shape[:2], -1, self.head_dim)
             early = norm is not None and self.norm_over != "whole" and not self.norm_rotated
             y = jnp.swapaxes(norm(norm_p, y) if norm and early else y, 1, 2)  # [B, heads, S, K]
-            y = self.rotary(y, tokens, name == "k") if self.rotary and name != "v" else y
+            y = self.rotary(y, tokens, name == "k") if self.rotary and (name != "v" or self.rotary.values) else y
             return norm(norm_p, y) if norm and self.norm_rotated else y
 
         def project(inputs: Array, key_tokens: Tokens) -> tuple[Array, Array]:

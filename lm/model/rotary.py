@@ -8,6 +8,7 @@ text, so that a row never depends on its neighbours, nor a document on others in
 
 import math
 from collections.abc import Callable
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -168,13 +169,16 @@ class Rotary:
 
     The angle of pair i at position n is n * theta^(-2i/r), r being the number of rotated elements. Pairs are
     (i, i + r/2), or (2i, 2i + 1) if `interleaved`. With `decay`, pair i of queries is also multiplied by
-    z_i^(n / decay), of keys by its inverse, z_i = (2i/r + 0.4) / 1.4: xPos (Sun et al. 2022, arXiv 2212.10554)."""
+    z_i^(n / decay), of keys by its inverse, z_i = (2i/r + 0.4) / 1.4: xPos (Sun et al. 2022, arXiv 2212.10554). With
+    `values` attention rotates its values too (RoFormer's English models), which makes its outputs depend on where a
+    text begins."""
 
     theta: float = 10000.0
     fraction: float = 1.0
     interleaved: bool = False
     scaling: Scaling | None = None
     decay: float | None = None
+    values: bool = False
 
     def __call__(self, x: Array, tokens: Tokens, key: bool = False) -> Array:
         """x [B, H, S, K] of these tokens -> x rotated, in x's dtype. `key`: x are keys, which matters to xPos."""
@@ -212,6 +216,8 @@ class Rotary:
 class Rotary2D:
     """Rotary positions of two kinds (ChatGLM-6B, Zeng et al. 2022, arXiv 2210.02414): one half of each head turns by
     the token's place in the text, the other by its place within a span that is filled in."""
+
+    values: ClassVar[bool] = False
 
     rotary: Rotary = Rotary()
 

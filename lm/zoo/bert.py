@@ -9,6 +9,7 @@ other, by the pooled state of the first token. `lm.zoo` has its relatives, which
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 from lm.core.errors import UserError, nearest
 from lm.core.param import Initializer, Normal
@@ -120,8 +121,9 @@ def layer(
     mask: MaskKind = Bidirectional(),
     dropout: float = 0.0,
     init: Initializer = Normal(0.02),
+    **knobs: Any,
 ) -> Block:
-    """Attention and MLP with biases, normed before or after."""
+    """Attention and MLP with biases, normed before or after. `knobs`: further ones of the attention."""
     attention = Attention(
         heads=heads,
         head_dim=head_size(d_model, heads),
@@ -130,6 +132,7 @@ def layer(
         dropout=dropout,
         init=init,
         out_init=init,
+        **knobs,
     )
     mlp = MLP(d_ff or 4 * d_model, activation, init=init, out_init=init)
     residual = PreNorm(norm, dropout) if norm_first else PostNorm(norm, dropout=dropout)
@@ -141,7 +144,7 @@ def encoder(
     *,
     d_model: int,
     vocab: int,
-    position: Learned,
+    position: Learned | None,
     types: int,
     embed_norm: LayerNorm | None,
     norm: LayerNorm,

@@ -19,7 +19,7 @@ ELSEWHERE = frozenset(
     qwen2_audio_encoder qwen2_moe qwen2_vl qwen2_vl_text qwen2_vl_vision qwen3_5 qwen3_5_moe qwen3_5_moe_text
     qwen3_5_moe_vision qwen3_5_text qwen3_5_vision qwen3_asr qwen3_moe qwen3_next qwen3_omni_moe qwen3_omni_moe_text
     qwen3_omni_moe_thinker qwen3_vl qwen3_vl_moe qwen3_vl_moe_text qwen3_vl_moe_vision qwen3_vl_text qwen3_vl_vision
-    qwen4_exp qwen4_exp_text qwen4_exp_vision reformer rembert roc_bert roformer segformer slanet swiftformer
+    qwen4_exp qwen4_exp_text qwen4_exp_vision reformer rembert roc_bert segformer slanet swiftformer
     switch_transformers t5gemma t5gemma2 t5gemma2_text table-transformer timesformer visual_bert xcodec xglm xlm
     """.split()  # noqa: SIM905
 )

@@ -3,23 +3,17 @@ padding's row and T5's biases by distance, from one table for all layers; no typ
 text at once."""
 
 from lm.core.param import Normal
-from lm.model.attention import Attention
-from lm.model.block import Block
 from lm.model.layers import LayerNorm
-from lm.model.masks import Bidirectional
-from lm.model.mlp import MLP
 from lm.model.positions import Learned
-from lm.model.residual import PostNorm
 from lm.model.scores import BucketedBias, Table
 from lm.model.stack import Stack
 from lm.model.transformer import LanguageModel
 from lm.zoo import roberta
-from lm.zoo.bert import BASE, encoder
+from lm.zoo.bert import BASE, encoder, layer
 from lm.zoo.dialect import Config, Dialect, Fixed, Knob, Unused, act, layers_heads
 from lm.zoo.family import Family
 from lm.zoo.names import LAYER, SAME, rows
 from lm.zoo.names import Table as TensorNames
-from lm.zoo.parts import head_size
 
 OFFSET = 2  # of the first position: the padding's row is 1
 
@@ -40,18 +34,8 @@ def mpnet(
 ) -> LanguageModel:
     """An MPNet of any shape. d_ff defaults to 4 d_model; distances from 128 on share the last of `buckets`."""
     init, norm = Normal(0.02), LayerNorm(eps)
-    attention = Attention(
-        heads=heads,
-        head_dim=head_size(d_model, heads),
-        mask=Bidirectional(),
-        terms=(BucketedBias(buckets=buckets, bidirectional=True),),
-        biases=("q", "k", "v", "o"),
-        dropout=dropout,
-        init=init,
-        out_init=init,
-    )
-    mlp = MLP(d_ff or 4 * d_model, activation, init=init, out_init=init)
-    block = Block((("attention", attention), ("mlp", mlp)), PostNorm(norm, dropout=dropout))
+    distance = BucketedBias(buckets=buckets, bidirectional=True)
+    block = layer(d_model, heads, d_ff, activation, norm, dropout=dropout, terms=(distance,))
     return encoder(
         Stack.of([block] * layers, tables=(("relative_bias", Table(buckets, heads, init=init)),)),
         d_model=d_model,

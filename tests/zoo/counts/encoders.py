@@ -52,6 +52,13 @@ COUNTS = {
     ("camembert", "large"): 336_695_557,
     # arXiv 2004.09297
     ("mpnet", "base"): 109_518_527,
+    # arXiv 2104.09864
+    ("roformer", "base"): 124_099_664,
+    ("roformer", "small"): 30_046_928,
+    ("roformer", "char-base"): 94_877_664,
+    ("roformer", "char-small"): 15_416_928,
+    ("roformer", "small-discriminator"): 13_481_146,
+    ("roformer", "small-generator"): 4_554_490,
     # arXiv 1910.01108
     ("distilbert", "base"): 66_985_530,
     ("distilbert", "base-cased"): 65_812_036,
