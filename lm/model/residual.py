@@ -45,12 +45,14 @@ class Plain(SingleStream):
 
 @component
 class PreNorm(SingleStream):
-    """x + f(norm(x)) (GPT-2; Xiong et al. 2020, arXiv 2002.04745); with `normed` norm(x) + f(norm(x)) (BLOOM's
-    apply_residual_connection_post_layernorm)."""
+    """x + scale * f(norm(x)) (GPT-2; Xiong et al. 2020, arXiv 2002.04745); with `normed` norm(x) + scale * f(norm(x))
+    (BLOOM's apply_residual_connection_post_layernorm). A `scale` below 1 keeps deep stacks transferable (Tensor
+    Programs VI, Yang et al. 2023, arXiv 2310.02244; Granite)."""
 
     norm: Norm
     dropout: float = 0.0
     normed: bool = False
+    scale: float = 1.0
 
     def spec(self, d: int) -> Tree:
         return self.norm.spec(d)
@@ -58,6 +60,7 @@ class PreNorm(SingleStream):
     def __call__(self, p: Tree, carry: Carry, f: SubLayer, ctx: Ctx) -> tuple[Carry, Tree]:
         x = self.norm(p, carry)
         y, slot = f(x)
+        y = y if self.scale == 1 else y * self.scale
         return (x if self.normed else carry) + dropout(y, self.dropout, ctx, "residual"), slot
 
 

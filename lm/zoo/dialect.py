@@ -97,11 +97,17 @@ def token_labels(name: str) -> Class:
 
 
 def generators(
-    stem: str, lm: str = "ForCausalLM", base: str = "Model", tokens: str | None = "score", answers: Class | None = None
+    stem: str,
+    lm: str = "ForCausalLM",
+    base: str = "Model",
+    sequences: bool = True,
+    tokens: str | None = "score",
+    answers: Class | None = None,
 ) -> dict[str, Class]:
-    """The classes of a generator: language model, base model, classifier of rows (by their last tokens' states) and,
-    where there are such, of tokens (whose linear map is called `tokens`), and of answers' ends."""
-    found = {f"{stem}{lm}": Class(), f"{stem}{base}": BASE, f"{stem}ForSequenceClassification": SEQUENCE}
+    """The classes of a generator: language model, base model and, where there are such, classifiers of rows (by their
+    last tokens' states) and of tokens (whose linear map is called `tokens`), and of answers' ends."""
+    found = {f"{stem}{lm}": Class(), f"{stem}{base}": BASE}
+    found |= {f"{stem}ForSequenceClassification": SEQUENCE} if sequences else {}
     found |= {f"{stem}ForTokenClassification": token_labels(tokens)} if tokens else {}
     return found | ({f"{stem}ForQuestionAnswering": answers} if answers else {})
 

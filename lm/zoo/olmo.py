@@ -1,20 +1,26 @@
 """OLMo 1 (Groeneveld et al. 2024, arXiv 2402.00838): LLaMA's layers with norms without parameters and clipped
 projections. OLMo 2 (2501.00656): RMS norms behind the sub-layers instead of before, and of all queries and keys at
-once."""
+once. OLMo 3 (2512.13961): three layers with a window to one that sees everything, whose rotary positions alone are
+stretched."""
+
+import functools
+from typing import Any
 
 from lm.core.param import Normal
 from lm.model.attention import Attention
 from lm.model.block import Block
 from lm.model.layers import LayerNorm, RMSNorm
+from lm.model.masks import Causal, Window
 from lm.model.mlp import GatedMLP
 from lm.model.residual import Sandwich
-from lm.model.rotary import Rotary, Scaling
+from lm.model.rotary import Rotary, Scaling, YarnScaling
 from lm.model.transformer import LanguageModel
 from lm.zoo import llama
 from lm.zoo.dialect import Dialect, Field, Knob, act, generators
-from lm.zoo.family import Family
+from lm.zoo.family import Family, Sizes
+from lm.zoo.kinds import RopeByKind, layer_kinds
 from lm.zoo.names import LAYER, SAME, Table, rows
-from lm.zoo.parts import decoder, head_size, pre_norm
+from lm.zoo.parts import GLOBAL, LOCAL, decoder, head_size, layers_of, pre_norm
 from lm.zoo.rope import Rope
 
 SIZES = {
@@ -27,6 +33,15 @@ SIZES_2 = {
     "7b": {"layers": 32, "d_model": 4096, "heads": 32, "d_ff": 11008, **_2},
     "13b": {"layers": 40, "d_model": 5120, "heads": 40, "d_ff": 13824, **_2},
     "32b": {"layers": 64, "d_model": 5120, "heads": 40, "kv_heads": 8, "d_ff": 27648, **_2},
+}
+_3: dict[str, Any] = {
+    "vocab": 100278,
+    "eps": 1e-6,
+    "scaling": YarnScaling(8.0, 8192, magnitude=1.2079441541679836),
+}
+SIZES_3: Sizes = {
+    "7b": {"layers": 32, "d_model": 4096, "heads": 32, "d_ff": 11008, **_3},
+    "32b": {"layers": 64, "d_model": 5120, "heads": 40, "kv_heads": 8, "d_ff": 27648, **_3},
 }
 BIASES = ("q", "k", "v", "o")
 
@@ -75,35 +90,52 @@ def olmo2(
     activation: str = "silu",
     theta: float = 10000.0,
     scaling: Scaling | None = None,
+    layer_types: tuple[str, ...] = (),
+    pattern: int = 1,
+    window: int = 4096,
+    local_theta: float | None = None,
+    local_scaling: Scaling | None = None,
     attention_bias: bool = False,
     eps: float = 1e-5,
     tied: bool = False,
 ) -> LanguageModel:
-    """An OLMo 2 of any shape."""
+    """An OLMo 2 or 3 of any shape. Of `pattern` layers all but the last have a window, unless `layer_types` says
+    otherwise; they use `local_theta` and `local_scaling` if the first is given."""
     init, norm = Normal(0.02), RMSNorm(eps)
-    attention = Attention(
-        heads=heads,
-        head_dim=head_dim or head_size(d_model, heads),
-        kv_heads=kv_heads,
-        rotary=Rotary(theta=theta, scaling=scaling),
-        biases=BIASES if attention_bias else (),
-        q_norm=norm,
-        k_norm=norm,
-        norm_over="whole",
-        init=init,
-        out_init=init,
-    )
     mlp = GatedMLP(d_ff, activation, init=init, out_init=init)
-    block = Block((("attention", attention), ("mlp", mlp)), Sandwich(None, norm))
-    return decoder([block] * layers, d_model=d_model, vocab=vocab, norm=norm, tied=tied, init=init)
+
+    def block(kind: str) -> Block:
+        rotary = Rotary(theta=theta, scaling=scaling)
+        if kind == LOCAL and local_theta is not None:
+            rotary = Rotary(theta=local_theta, scaling=local_scaling)
+        attention = Attention(
+            heads=heads,
+            head_dim=head_dim or head_size(d_model, heads),
+            kv_heads=kv_heads,
+            mask=Window(window) if kind == LOCAL else Causal(),
+            rotary=rotary,
+            biases=BIASES if attention_bias else (),
+            q_norm=norm,
+            k_norm=norm,
+            norm_over="whole",
+            init=init,
+            out_init=init,
+        )
+        return Block((("attention", attention), ("mlp", mlp)), Sandwich(None, norm))
+
+    kinds = layer_types or tuple(LOCAL if (i + 1) % pattern else GLOBAL for i in range(layers))
+    blocks = [block(kind) for kind in layers_of(kinds, layers)]
+    return decoder(blocks, d_model=d_model, vocab=vocab, norm=norm, tied=tied, init=init)
 
 
+olmo3 = functools.partial(olmo2, pattern=4, theta=500000.0, local_theta=500000.0)
 FAMILIES = {
     "olmo": Family(olmo, SIZES, "arXiv 2402.00838"),
     "olmo2": Family(olmo2, SIZES_2, "arXiv 2501.00656"),
+    "olmo3": Family(olmo3, SIZES_3, "arXiv 2512.13961"),
 }
 
-# transformers' Olmo2ForCausalLM.
+# transformers' Olmo2ForCausalLM and Olmo3ForCausalLM.
 HF_2: Table = (
     ("body/embed/token", "model.embed_tokens.weight", SAME),
     *rows(
@@ -126,7 +158,6 @@ HF_2: Table = (
 )
 _FIELDS: tuple[Field, ...] = (
     *llama.SHARED,
-    Rope(),
     act("activation", "hidden_act", "silu"),
     Knob("attention_bias", "attention_bias", False),
     Knob("tied", "tie_word_embeddings", False),
@@ -135,13 +166,25 @@ DIALECTS = {
     "olmo": Dialect(
         "olmo",
         generators("Olmo", tokens=None),
-        (*_FIELDS, Knob("clip", "clip_qkv", None)),
+        (*_FIELDS, Rope(), Knob("clip", "clip_qkv", None)),
         llama.HF,
     ),
     "olmo2": Dialect(
         "olmo2",
         generators("Olmo2", tokens=None),
-        (*_FIELDS, Knob("eps", "rms_norm_eps", 1e-5)),
+        (*_FIELDS, Rope(), Knob("eps", "rms_norm_eps", 1e-5)),
+        HF_2,
+    ),
+    "olmo3": Dialect(
+        "olmo3",
+        generators("Olmo3", tokens=None),
+        (
+            *_FIELDS,
+            Knob("eps", "rms_norm_eps", 1e-5),
+            Knob("window", "sliding_window", 4096),
+            layer_kinds(4),
+            RopeByKind(Rope(theta=500000.0), Rope(theta=500000.0)),
+        ),
         HF_2,
     ),
 }

@@ -11,6 +11,7 @@ from tests.golden.cases import (
     encoders,
     encoders_relative,
     encoders_window,
+    further,
     recent,
     xlnet,
 )
@@ -20,6 +21,7 @@ CASES: dict[str, Case] = {
     for group in (
         decoders,
         recent,
+        further,
         deepseek,
         classifiers,
         encdec_t5,

@@ -1,0 +1,155 @@
+"""Command R, R+ and Aya (Cohere 2024; Aya 23: arXiv 2405.15032; Aya Expanse: 2412.04261): attention and SwiGLU side by
+side behind one LayerNorm without bias, interleaved rotary positions, a tied head with scaled logits; R+ has norms of
+queries and keys. Command R7B and A (2504.00698): three layers with a window and rotary positions to one that sees
+everything and has no positions; as has Tiny Aya."""
+
+import functools
+from typing import Any
+
+from lm.core.param import Normal
+from lm.model.attention import Attention
+from lm.model.block import Block
+from lm.model.heads import LMHead
+from lm.model.layers import LayerNorm
+from lm.model.masks import Causal, Window
+from lm.model.mlp import GatedMLP
+from lm.model.rotary import Rotary, Scaling
+from lm.model.transformer import LanguageModel
+from lm.zoo import llama
+from lm.zoo.dialect import Dialect, Field, Knob, act, generators
+from lm.zoo.family import Family, Sizes
+from lm.zoo.kinds import layer_kinds
+from lm.zoo.names import LAYER, SAME, Table, rows, unused
+from lm.zoo.parts import GLOBAL, LOCAL, decoder, head_size, layers_of, parallel
+from lm.zoo.rope import Rope
+
+_8B: dict[str, Any] = {"layers": 32, "d_model": 4096, "heads": 32, "kv_heads": 8, "d_ff": 14336}
+_35B: dict[str, Any] = {"layers": 40, "d_model": 8192, "heads": 64, "d_ff": 22528, "theta": 8000000.0}
+_32B = {**_35B, "kv_heads": 8, "d_ff": 24576, "theta": 4000000.0}
+_104B = {"layers": 64, "d_model": 12288, "heads": 96, "kv_heads": 8, "d_ff": 33792, "qk_norm": True}
+SIZES: Sizes = {
+    "command-r": _35B,
+    "command-r-08-2024": _32B,
+    "command-r-plus": {**_104B, "theta": 75000000.0, "logit_scale": 5 / 6},
+    "aya-8b": _8B,
+    "aya-expanse-32b": _32B,
+}
+SIZES_2: Sizes = {
+    "command-r7b": _8B,
+    "command-a": {"layers": 64, "d_model": 12288, "heads": 96, "kv_heads": 8, "d_ff": 36864},
+    "tiny-aya": {
+        "layers": 36,
+        "d_model": 2048,
+        "heads": 16,
+        "kv_heads": 4,
+        "d_ff": 11008,
+        "vocab": 262144,
+        "logit_scale": 1.0,
+    },
+}
+
+
+def cohere(
+    *,
+    layers: int,
+    d_model: int,
+    heads: int,
+    d_ff: int,
+    kv_heads: int | None = None,
+    head_dim: int | None = None,
+    vocab: int = 256000,
+    layer_types: tuple[str, ...] = (),
+    pattern: int = 1,
+    window: int = 4096,
+    everywhere: bool = True,
+    activation: str = "silu",
+    theta: float = 10000.0,
+    scaling: Scaling | None = None,
+    qk_norm: bool = False,
+    attention_bias: bool = False,
+    logit_scale: float = 0.0625,
+    eps: float = 1e-5,
+    tied: bool = True,
+) -> LanguageModel:
+    """A Command R of any shape. Of `pattern` layers all but the last have a window, unless `layer_types` says
+    otherwise; those without have rotary positions only if these are `everywhere`."""
+    init, norm = Normal(0.02), LayerNorm(eps, bias=False)
+    mlp = GatedMLP(d_ff, activation, init=init, out_init=init)
+
+    def block(kind: str) -> Block:
+        attention = Attention(
+            heads=heads,
+            head_dim=head_dim or head_size(d_model, heads),
+            kv_heads=kv_heads,
+            mask=Window(window) if kind == LOCAL else Causal(),
+            rotary=Rotary(theta=theta, interleaved=True, scaling=scaling) if everywhere or kind == LOCAL else None,
+            biases=("q", "k", "v", "o") if attention_bias else (),
+            q_norm=norm if qk_norm else None,
+            k_norm=norm if qk_norm else None,
+            norm_over="each",
+            init=init,
+            out_init=init,
+        )
+        return parallel(attention, mlp, norm)
+
+    kinds = layer_types or tuple(LOCAL if (i + 1) % pattern else GLOBAL for i in range(layers))
+    return decoder(
+        [block(kind) for kind in layers_of(kinds, layers)],
+        d_model=d_model,
+        vocab=vocab,
+        norm=norm,
+        tied=tied,
+        head=LMHead(vocab, scale=logit_scale, init=init),
+        init=init,
+    )
+
+
+cohere2 = functools.partial(cohere, pattern=4, everywhere=False, theta=50000.0, logit_scale=0.25)
+FAMILIES = {
+    "cohere": Family(cohere, SIZES, "Cohere 2024, arXiv 2405.15032, 2412.04261"),
+    "cohere2": Family(cohere2, SIZES_2, "Cohere 2024, arXiv 2504.00698"),
+}
+
+# transformers' CohereForCausalLM and Cohere2ForCausalLM.
+HF: Table = (
+    ("body/embed/token", "model.embed_tokens.weight", SAME),
+    *rows(
+        LAYER,
+        "model.layers.{layer}.",
+        ("both_norm", "input_layernorm"),
+        ("both/attention/q", "self_attn.q_proj"),
+        ("both/attention/k", "self_attn.k_proj"),
+        ("both/attention/v", "self_attn.v_proj"),
+        ("both/attention/o", "self_attn.o_proj"),
+        ("both/attention/q_norm", "self_attn.q_norm", SAME),  # [heads, head_dim]
+        ("both/attention/k_norm", "self_attn.k_norm", SAME),
+        ("both/mlp/gate", "mlp.gate_proj"),
+        ("both/mlp/up", "mlp.up_proj"),
+        ("both/mlp/down", "mlp.down_proj"),
+    ),
+    *rows("body/stack/", "model.", ("norm", "norm")),
+    ("head/w", "lm_head.weight", SAME),
+    *unused("model.layers.{layer}.self_attn.rotary_emb.inv_freq"),
+)
+_FIELDS: tuple[Field, ...] = (
+    *llama.SHARED,
+    act("activation", "hidden_act", "silu"),
+    Knob("logit_scale", "logit_scale", 0.0625),
+    Knob("attention_bias", "attention_bias", False),
+    Knob("eps", "layer_norm_eps", 1e-5),
+    Knob("tied", "tie_word_embeddings", True),
+)
+DIALECTS = {
+    "cohere": Dialect(
+        "cohere",
+        generators("Cohere", sequences=False, tokens=None),
+        (*_FIELDS, Rope(theta=500000.0, longest=8192), Knob("qk_norm", "use_qk_norm", False)),
+        HF,
+    ),
+    "cohere2": Dialect(
+        "cohere2",
+        generators("Cohere2", sequences=False, tokens=None),
+        (*_FIELDS, Rope(longest=8192), Knob("window", "sliding_window", 4096), layer_kinds(4)),
+        HF,
+    ),
+}
