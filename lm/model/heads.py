@@ -60,11 +60,12 @@ class TransformHead:
     norm: Norm
     activation: str = "gelu"
     width: int | None = None
+    bias: bool = True  # of the dense layer
     init: Initializer = Normal()
 
     def spec(self, d: int) -> Tree:
         width = self.width or d
-        dense = linear_spec((d, width), ("embed", None), True, self.init)
+        dense = linear_spec((d, width), ("embed", None), self.bias, self.init)
         return {"dense": dense, "norm": self.norm.spec(width), "lm": self.head.spec(width)}
 
     def __call__(self, p: Tree, x: Array, ctx: Ctx) -> Array:
@@ -79,45 +80,51 @@ class TokenScores:
 
     outputs: int
     activation: str | None = None
+    norm: Norm | None = None  # of the dense layer's outputs
+    dense_bias: bool = True
     bias: bool = True
     init: Initializer = Normal()
 
+    def __post_init__(self) -> None:
+        _check_dense(self)
+
     def spec(self, d: int) -> Tree:
-        dense = {"dense": linear_spec((d, d), ("embed", "embed"), True, self.init)} if self.activation else {}
-        return dense | {"out": linear_spec((d, self.outputs), ("embed", None), self.bias, self.init)}
+        return _dense_spec(self, d) | {"out": linear_spec((d, self.outputs), ("embed", None), self.bias, self.init)}
 
     def __call__(self, p: Tree, x: Array, ctx: Ctx) -> Array:
         """x [..., d] -> float32 scores [..., outputs]."""
-        x = activation(self.activation)(linear(p["dense"], x)) if self.activation else x
-        return linear(p["out"], x).astype(jnp.float32)
+        return linear(p["out"], _dense(self, p, x)).astype(jnp.float32)
 
 
-PLACES = ("first", "last", "end")
+PLACES = ("first", "last", "end", "mean")
 
 
 @component
 class RowScores:
     """`outputs` scores for each row, from the state of one token: its first real one, its last, or the last where the
-    ids `row` are `end` (with "encoder/tokens" those that the encoder reads: T5, BART). With `activation` behind a dense
-    layer, which is BERT's pooler; without outputs the pooled state itself is the result. Padding (segment 0) is passed
-    over."""
+    ids `row` are `end` (with "encoder/tokens" those that the encoder reads: T5, BART); or from the "mean" of all. With
+    `activation` behind a dense layer, which is BERT's pooler; without outputs the pooled state itself is the result.
+    Padding (segment 0) is passed over."""
 
     outputs: int | None = None
     at: str = "first"
     end: int | None = None
     row: str = "tokens"
     activation: str | None = None
+    norm: Norm | None = None  # of the dense layer's outputs
+    dense_bias: bool = True
     bias: bool = True
     init: Initializer = Normal()
 
     def __post_init__(self) -> None:
+        _check_dense(self)
         if self.at not in PLACES:
             raise UserError(f"at={self.at!r} of a head is unknown{nearest(self.at, PLACES)}")
         if (self.at == "end") != (self.end is not None):
             raise UserError(f"a head at={self.at!r} has end={self.end}: give `end`, a token's id, with at='end' only")
 
     def spec(self, d: int) -> Tree:
-        dense = {"dense": linear_spec((d, d), ("embed", "embed"), True, self.init)} if self.activation else {}
+        dense = _dense_spec(self, d)
         if self.outputs is None:
             return dense
         return dense | {"out": linear_spec((d, self.outputs), ("embed", None), self.bias, self.init)}
@@ -131,12 +138,34 @@ class RowScores:
             if self.row not in ctx.rows:
                 raise UserError(f"a head looks for its end in the rows {self.row!r}{nearest(self.row, ctx.rows)}")
             real &= ctx.rows[self.row] == self.end
-        place = jnp.min(jnp.where(real, index, length - 1), axis=1)
-        if self.at != "first":
-            place = jnp.max(jnp.where(real, index, 0), axis=1)
-        state = jnp.take_along_axis(x, place[:, None, None], axis=1)[:, 0]
-        state = activation(self.activation)(linear(p["dense"], state)) if self.activation else state
+        if self.at == "mean":
+            share = real / jnp.maximum(real.sum(axis=1, keepdims=True), 1)
+            state = jnp.einsum("bs,bsd->bd", share, x.astype(jnp.float32)).astype(x.dtype)
+        else:
+            place = jnp.min(jnp.where(real, index, length - 1), axis=1)
+            if self.at != "first":
+                place = jnp.max(jnp.where(real, index, 0), axis=1)
+            state = jnp.take_along_axis(x, place[:, None, None], axis=1)[:, 0]
+        state = _dense(self, p, state)
         return (state if self.outputs is None else linear(p["out"], state)).astype(jnp.float32)
+
+
+def _check_dense(head: TokenScores | RowScores) -> None:
+    if head.activation is None and (head.norm or not head.dense_bias):
+        raise UserError("a head without `activation` has no dense layer: set it, or neither norm nor dense_bias")
+
+
+def _dense_spec(head: TokenScores | RowScores, d: int) -> Tree:
+    if head.activation is None:
+        return {}
+    spec = {"dense": linear_spec((d, d), ("embed", "embed"), head.dense_bias, head.init)}
+    return spec | ({"norm": head.norm.spec(d)} if head.norm else {})
+
+
+def _dense(head: TokenScores | RowScores, p: Tree, x: Array) -> Array:
+    """x [..., d] -> [..., d]"""
+    x = activation(head.activation)(linear(p["dense"], x)) if head.activation else x
+    return head.norm(p["norm"], x) if head.norm else x
 
 
 @component

@@ -170,7 +170,7 @@ def encoder(
     lm = LMHead(vocab, bias=True, init=init)
     pair = RowScores(2, activation="tanh", init=init)
     known: dict[str, Head] = {
-        "mlm": TransformHead(lm, norm, activation, embed_width, init),
+        "mlm": TransformHead(lm, norm, activation, embed_width, init=init),
         "nsp": pair,
         "sop": pair,
         "sbo": SpanBoundary(lm, norm, activation, width=embed_width, init=init),

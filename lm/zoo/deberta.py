@@ -150,7 +150,7 @@ def deberta(
         init=init,
     )
     heads_of: dict[str, Head] = {
-        "mlm": TransformHead(LMHead(vocab, bias=True, init=init), norm, activation, width, init),
+        "mlm": TransformHead(LMHead(vocab, bias=True, init=init), norm, activation, width, init=init),
         "rtd": WithFirst(TokenScores(1, activation, init=init), norm),
     }
     if pretraining not in heads_of:

@@ -11,7 +11,7 @@ ELSEWHERE = frozenset(
     glm4v_moe_vision glm4v_text glm4v_vision glm_image_text glm_ocr glmasr glmga gpt-sw3 gpt_neox_japanese gpt_oss
     hubert hyperclovax hyperclovax_vision_v2 ibert informer iquestcoder llama4 llama4_text llama4_vision_model llava
     mask2former maskformer ministral ministral3 mistral3 mistral4 mistral_large4 mistral_large4_text mixtral mllama
-    modernbert molmo2 nemotron3_5_asr nemotron3_5_transcribe_asr_audio nemotron3_5_transcribe_audio
+    molmo2 nemotron3_5_asr nemotron3_5_transcribe_asr_audio nemotron3_5_transcribe_audio
     nemotron3_diarization nemotron3_diarization_audio nemotron_asr_streaming nemotron_asr_streaming_encoder
     nemotron_h nemotron_h_omni nllb-moe nomic_bert olmo_hybrid olmoe oneformer paligemma pegasus_x phimoe
     pixtral poolformer qwen2_5_omni qwen2_5_omni_bigvgan qwen2_5_omni_dit qwen2_5_omni_talker qwen2_5_omni_text

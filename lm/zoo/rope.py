@@ -17,6 +17,7 @@ from lm.model.rotary import (
     yarn_magnitude,
 )
 from lm.zoo.dialect import Config, Knobs, number
+from lm.zoo.parts import GLOBAL, LOCAL
 
 NEW, OLD = "rope_parameters", "rope_scaling"
 THETA, FRACTION = "rope_theta", "partial_rotary_factor"
@@ -128,6 +129,47 @@ class Rope:
         if isinstance(knobs["scaling"], LongScaling):
             config[ORIGINAL] = knobs["scaling"].original
         return config
+
+
+@dataclasses.dataclass(frozen=True)
+class RopeByLayer:
+    """The rotary knobs of layers of two kinds: those that see all (`everywhere`), and those with a window (`local`),
+    whose knobs are `local_theta` and `local_scaling`. A config has a dict of parameters for each kind, by its name in
+    `layer_types`, or the bases in fields of their own. `scaled`: the kinds that an older `rope_scaling` changes."""
+
+    everywhere: Rope
+    local: Rope
+    scaled: tuple[str, ...] = (GLOBAL, LOCAL)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*self.everywhere.names, *self.local.names)))
+
+    def read(self, config: Config) -> Knobs:
+        given, old = mapping(config, NEW), mapping(config, OLD)
+        for name in given:
+            if name not in (GLOBAL, LOCAL):
+                raise UserError(f"{NEW} has {name!r}: give one dict for {GLOBAL}, one for {LOCAL}")
+        plain = {name: value for name, value in config.items() if name not in (NEW, OLD)}
+
+        def one(rope: Rope, kind: str) -> Knobs:
+            own = mapping(given, kind)
+            if kind in self.scaled and "type" in old and "rope_type" not in old | own:
+                raise UserError(f"{OLD} has 'type', which this model type does not read: call it rope_type")
+            other = () if rope.theta_name == THETA else (THETA,)
+            told = {name: value for name, value in plain.items() if name not in other}
+            return rope.read({**told, NEW: own | (old if kind in self.scaled else {})})
+
+        local = one(self.local, LOCAL)
+        return one(self.everywhere, GLOBAL) | {f"local_{name}": local[name] for name in ("theta", "scaling")}
+
+    def write(self, knobs: Knobs) -> dict[str, Any]:
+        local = {name: knobs[f"local_{name}"] for name in ("theta", "scaling")}
+        told = ((LOCAL, self.local, local), (GLOBAL, self.everywhere, knobs))
+        written = {kind: (rope.theta_name, rope.write(own)) for kind, rope, own in told}
+        return {
+            NEW: {k: {THETA: w[theta], **(w[OLD] or {"rope_type": "default"})} for k, (theta, w) in written.items()}
+        }
 
 
 def mapping(config: Config, name: str) -> dict[str, Any]:

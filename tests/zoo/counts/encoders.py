@@ -59,6 +59,9 @@ COUNTS = {
     ("roformer", "char-small"): 15_416_928,
     ("roformer", "small-discriminator"): 13_481_146,
     ("roformer", "small-generator"): 4_554_490,
+    # arXiv 2412.13663
+    ("modernbert", "base"): 149_655_232,
+    ("modernbert", "large"): 395_881_664,
     # arXiv 1910.01108
     ("distilbert", "base"): 66_985_530,
     ("distilbert", "base-cased"): 65_812_036,
