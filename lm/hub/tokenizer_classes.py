@@ -277,9 +277,11 @@ BY_MODEL = {
         "Qwen2Tokenizer": "qwen2 qwen3",
         "RobertaTokenizer": "bart led longformer roberta roberta-prelayernorm",
         "T5Tokenizer": "mt5 t5",
+        "XGLMTokenizer": "xglm",
         "XLMRobertaTokenizer": "xlm-roberta",
         "XLNetTokenizer": "xlnet",
-        ANY: "glm glm4 gpt_bigcode mistral mixtral nemotron olmo2 phi3 stablelm umt5 xlm-roberta-xl",
+        ANY: "ernie4_5 glm glm4 gpt_bigcode granite mistral mixtral nemotron olmo2 olmo3 persimmon phi3 stablelm umt5 "
+        "xlm-roberta-xl",
     }.items()
     for model in names.split()
 }
@@ -291,4 +293,4 @@ BEFORE = {  # these, for a folder that has no such model: their class in transfo
     "umt5": "T5Tokenizer",
     "xlm-roberta-xl": "XLMRobertaTokenizer",
 }
-FORCED = {"nemotron", "phi3", "qwen2"}  # whatever class the folder names
+FORCED = {"ernie4_5", "nemotron", "phi3", "qwen2"}  # whatever class the folder names

@@ -16,7 +16,7 @@ from lm.model.mlp import GatedMLP
 from lm.model.rotary import Rotary, Scaling
 from lm.model.transformer import LanguageModel
 from lm.zoo import llama
-from lm.zoo.dialect import Dialect, Field, Knob, act, generators
+from lm.zoo.dialect import Dialect, Field, Knob, Unused, act, generators
 from lm.zoo.family import Family, Sizes
 from lm.zoo.kinds import layer_kinds
 from lm.zoo.names import LAYER, SAME, Table, rows, unused
@@ -149,7 +149,13 @@ DIALECTS = {
     "cohere2": Dialect(
         "cohere2",
         generators("Cohere2", sequences=False, tokens=None),
-        (*_FIELDS, Rope(longest=8192), Knob("window", "sliding_window", 4096), layer_kinds(4)),
+        (
+            *(f for f in _FIELDS if f.names != ("head_dim",)),
+            Unused("head_dim"),  # always d / heads
+            Rope(longest=8192),
+            Knob("window", "sliding_window", 4096),
+            layer_kinds(4),
+        ),
         HF,
     ),
 }

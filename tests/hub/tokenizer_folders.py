@@ -289,6 +289,7 @@ def folders():
         ),
         "mistral": of_llama("mistral", legacy=True),
         "phi3": of_llama("phi3", legacy=False),
+        "ernie 4.5": of_llama("ernie4_5"),
         "no class": (
             "llama",
             None,
