@@ -26,9 +26,9 @@ from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks.protocol import DECODE, MATMUL, SHAPES, Shape
-from lm import cli
+from lm.commands import cli
 from lm.core.errors import UserError, nearest
-from lm.model.cost import training_flops
+from lm.inspect.cost import training_flops
 from lm.zoo.gpt2 import gpt2
 
 HERE = Path(__file__).parent

@@ -8,14 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.protocol import DECODE, MATMUL, SHAPES, serve
-from lm.core.ctx import Run
+from lm.core.ctx import Execution
 from lm.core.param import initialize
 from lm.infer.generate import Generator
 from lm.infer.sampling import Sampler
 from lm.model.transformer import LanguageModel
 from lm.objectives.causal import NextToken
 from lm.train.config import default
-from lm.train.optimizer import hyper_of
+from lm.train.optim.optimizer import hyper_of
 from lm.train.setup import trainer_of
 from lm.zoo.gpt2 import gpt2
 
@@ -28,7 +28,7 @@ def model_of(shape: str) -> LanguageModel:
 def training(shape: str, dtype: str, **run: Any) -> Callable[[], object]:
     s, config = SHAPES[shape], default()
     config.train.dtype = dtype
-    trainer = trainer_of(config, model_of(shape), NextToken(), None, run=Run(**run))
+    trainer = trainer_of(config, model_of(shape), NextToken(), None, execution=Execution(**run))
     state = trainer.init(hyper_of(config.optimizer))
     step_fn = trainer.jitted(state)
     tokens = np.random.default_rng(0).integers(s.vocab, size=(s.rows, s.length), dtype=np.int32)

@@ -14,16 +14,16 @@ import jax
 import jax.numpy as jnp
 from absl import flags
 
-from lm import cli
+from lm.commands import cli
 from lm.core.ctx import Ctx
 from lm.core.errors import UserError
 from lm.core.param import abstract, count
 from lm.model.transformer import Model
 from lm.objectives.causal import NextToken
 from lm.train.config import default
-from lm.train.optimizer import hyper_of
+from lm.train.optim.optimizer import hyper_of
 from lm.train.setup import trainer_of
-from lm.zoo.build import build
+from lm.zoo.registry import build
 
 LENGTH = 2048
 

@@ -15,26 +15,26 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
-from lm import cli
+from lm.commands import cli
 from lm.core.component import to_dict
-from lm.core.ctx import Run
-from lm.model.cost import training_flops
+from lm.core.ctx import Execution
+from lm.inspect.cost import training_flops
 from lm.objectives.causal import NextToken, TokenLoss
 from lm.train.config import default
 from lm.train.hardware import peak_flops
-from lm.train.optimizer import hyper_of
+from lm.train.optim.optimizer import hyper_of
 from lm.train.setup import trainer_of
 from lm.zoo.gpt2 import gpt2
 
 VARIANTS = {  # name -> (dtype, Run, positions per chunk of the cross-entropy)
-    "scan, float32": ("float32", Run(), 128),
-    "unrolled": ("float32", Run(unroll=True), 128),
-    "scan, remat full": ("float32", Run(remat="full"), 128),
-    "scan, remat dots": ("float32", Run(remat="dots"), 128),
-    "plain attention": ("float32", Run(blocked_attention=False), 128),
-    "whole logits": ("float32", Run(), 1 << 20),
-    "scan, bfloat16": ("bfloat16", Run(), 128),
-    "unrolled, bfloat16": ("bfloat16", Run(unroll=True), 128),
+    "scan, float32": ("float32", Execution(), 128),
+    "unrolled": ("float32", Execution(unroll=True), 128),
+    "scan, remat full": ("float32", Execution(remat="full"), 128),
+    "scan, remat dots": ("float32", Execution(remat="dots"), 128),
+    "plain attention": ("float32", Execution(blocked_attention=False), 128),
+    "whole logits": ("float32", Execution(), 1 << 20),
+    "scan, bfloat16": ("bfloat16", Execution(), 128),
+    "unrolled, bfloat16": ("bfloat16", Execution(unroll=True), 128),
 }
 
 
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> None:
     for name, (dtype, run, chunk) in VARIANTS.items():
         config = default()
         config.train.dtype = dtype
-        trainer = trainer_of(config, model, NextToken(TokenLoss(chunk=chunk)), None, run=run)
+        trainer = trainer_of(config, model, NextToken(TokenLoss(chunk=chunk)), None, execution=run)
         states[name] = trainer.init(hyper_of(config.optimizer))
         steps[name] = trainer.jitted(states[name])
         states[name], _ = steps[name](states[name], batch)

@@ -4,7 +4,7 @@ another size with --config.model.size=medium; on one machine lower --config.data
 from ml_collections.config_dict import ConfigDict
 
 from lm.train.config import default
-from lm.zoo.build import knobs
+from lm.zoo.registry import knobs
 
 
 def get_config() -> ConfigDict:

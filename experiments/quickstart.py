@@ -4,7 +4,7 @@ quickstart`. About three minutes of training on two CPU cores."""
 from ml_collections.config_dict import ConfigDict
 
 from lm.train.config import default
-from lm.zoo.build import knobs
+from lm.zoo.registry import knobs
 
 
 def get_config() -> ConfigDict:

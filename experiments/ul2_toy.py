@@ -8,15 +8,15 @@ from ml_collections.config_dict import ConfigDict
 from lm.core.component import to_dict
 from lm.core.param import FanIn, Normal
 from lm.model.attention import Attention
+from lm.model.attention_bias import BiasTable, BucketedBias
 from lm.model.block import Block
 from lm.model.embed import Embed
 from lm.model.heads import LMHead
+from lm.model.kv_sources import CrossKV
 from lm.model.layers import RMSNorm
 from lm.model.masks import Bidirectional, Causal
 from lm.model.mlp import GatedMLP
 from lm.model.residual import PreNorm
-from lm.model.scores import BucketedBias, Table
-from lm.model.sources import Cross
 from lm.model.stack import Stack
 from lm.model.transformer import EncoderDecoder, Transformer, tied
 from lm.objectives.denoising import MixtureOfDenoisers
@@ -35,13 +35,13 @@ def encoder_decoder(*, layers: int, d_model: int, heads: int, d_ff: int, vocab: 
         bias = BucketedBias(bidirectional=isinstance(mask, Bidirectional))
         mlp = GatedMLP(d_ff, init=FanIn(), out_init=FanIn())
         parts = (("attention", attention(mask, terms=(bias,))), *cross, ("mlp", mlp))
-        tables = ((bias.name, Table(bias.buckets, heads)),)
+        tables = ((bias.name, BiasTable(bias.buckets, heads)),)
         stack = Stack.of([Block(parts, PreNorm(RMSNorm()))] * layers, norm=RMSNorm(), tables=tables)
         return Transformer(d_model, Embed(vocab, init=Normal(1.0)), stack)
 
     return EncoderDecoder(
         encoder=tower(Bidirectional()),
-        decoder=tower(Causal(), ("cross", attention(Bidirectional(), source=Cross()))),
+        decoder=tower(Causal(), ("cross", attention(Bidirectional(), source=CrossKV()))),
         head=LMHead(vocab, scale=d_model**-0.5),
         ties=tied(("decoder/embed/token", "head/w"), "encoder/embed/token"),
     )

@@ -25,7 +25,7 @@ import numpy as np
 from absl import flags
 from matplotlib.figure import Figure
 
-from lm import cli
+from lm.commands import cli
 from lm.core.errors import UserError, nearest
 
 from . import approach2, approach3, plots, report

@@ -17,11 +17,11 @@ from ml_collections.config_dict import ConfigDict
 
 from lm.core.errors import UserError
 from lm.core.param import count
-from lm.model.cost import training_flops
+from lm.inspect.cost import training_flops
 from lm.model.transformer import Model
 from lm.train import config as train_config
-from lm.train.schedule import Span, multiplier
-from lm.zoo.build import build
+from lm.train.optim.schedule import Span, multiplier
+from lm.zoo.registry import build
 
 from .laws import Array
 

@@ -28,18 +28,19 @@ from lm.core.formats import KEY, RECORD, SWEEP, format_of
 from lm.core.mesh import Sharding
 from lm.data.open import Data
 from lm.evaluate.perplexity import Evaluator
-from lm.model.cost import CONVENTION
+from lm.inspect.cost import CONVENTION
+from lm.runs.config_json import plain
 from lm.train.config_file import part
-from lm.train.feed import Feed, batches_of, evaluation_batches, lengths_of, open_data_of
-from lm.train.optimizer import hyper_of
-from lm.train.record import completed, plain
+from lm.train.feed import DevicePrefetcher, batches_of, evaluation_batches, lengths_of, open_data_of
+from lm.train.optim.optimizer import hyper_of
+from lm.train.record import completed
 from lm.train.setup import (
     check_fit,
     difference,
     sharding_of,
     trainer_of,
 )
-from lm.train.step import State
+from lm.train.state import State
 
 from .laws import Array
 from .plan import Cell, Trunk, default, plan, warnings
@@ -113,7 +114,7 @@ def run_trunk(
     # The learning rate comes with each step, so that one compiled program serves the trunk and its cool-downs.
     constant = dataclasses.replace(trainer.optimizer, multiplier=lambda step: jnp.ones(()))
     trainer = dataclasses.replace(trainer, optimizer=constant)
-    evaluator = Evaluator(trunk.model, objective, trainer.dtype, sharding, trainer.run)
+    evaluator = Evaluator(trunk.model, objective, trainer.dtype, sharding, trainer.execution)
     asked = math.ceil(evaluation_tokens / (config.data.length * config.data.batch_size)) or len(held_out)
     spread = np.linspace(0, len(held_out) - 1, min(asked, len(held_out))).astype(int)
     start = trainer.init(hyper_of(config.optimizer))
@@ -121,7 +122,7 @@ def run_trunk(
 
     def advance(state: State, cell: Cell, rates: Array, first: int, last: int) -> State | None:
         """Steps first ... last - 1 of a cell, which take over `state`; None once the loss is not finite."""
-        stream = Feed(batches, sharding, first)
+        stream = DevicePrefetcher(batches, sharding, first)
         seen = first
         for step, rate in enumerate(rates[first:last], first + 1):
             hyper = state.hyper | {"learning_rate": jnp.float32(rate)}

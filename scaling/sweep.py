@@ -23,7 +23,7 @@ from pathlib import Path
 
 from absl import flags
 
-from lm import cli
+from lm.commands import cli
 from lm.core.errors import UserError
 
 DEFAULT = Path(__file__).resolve().parents[1] / "experiments" / "sweep.py"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from absl import flags
 
-from lm import cli
+from lm.commands import cli
 from lm.core.errors import UserError
 
 ROOT = Path(__file__).parents[1]

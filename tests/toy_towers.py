@@ -3,43 +3,43 @@
 import functools
 
 from lm.core.param import Constant, FanIn, Normal
-from lm.model.anchors import Anchored
-from lm.model.block import Block, Branched, Requeried
-from lm.model.conditional import ConditionalAttention, ConditionalMLP, SoftTopK
-from lm.model.convolution import Convolution
+from lm.model.attention_bias import (
+    BiasTable,
+    BucketedBias,
+    EdgeBlocks,
+)
+from lm.model.block import Block, EnhancedDecoderLayer, ParallelConvolution
 from lm.model.embed import Embed, Rows
 from lm.model.heads import (
+    FirstTokenFeature,
     Heads,
     LMHead,
-    RowScores,
+    NoHead,
+    SequenceClassifier,
     SpanBoundary,
-    States,
     StreamHead,
-    TokenScores,
+    TokenClassifier,
     TransformHead,
-    WithFirst,
 )
+from lm.model.kv_sources import CrossKV
 from lm.model.layers import LayerNorm, RMSNorm
-from lm.model.marks import BeforeToken, FirstToken
 from lm.model.masks import (
-    Anchors,
     Bidirectional,
     Either,
     Except,
+    GlobalMask,
     Window,
 )
 from lm.model.mlp import GatedMLP
 from lm.model.positions import Learned
 from lm.model.residual import PostNorm, PreNorm
-from lm.model.scores import (
-    BucketedBias,
-    EdgeBlocks,
-    Table,
-)
-from lm.model.sources import Cross
+from lm.model.special.conditional import ConditionalAttention, ConditionalMLP, SoftTopK
+from lm.model.special.convolution import Convolution
+from lm.model.special.global_attention import GlobalAttention
+from lm.model.special.global_tokens import GlobalBefore, GlobalFirst
+from lm.model.special.streams import StreamAttention, StreamTransformer
+from lm.model.special.summaries import Gathered, Summaries
 from lm.model.stack import Stack
-from lm.model.streams import StreamAttention, StreamTransformer
-from lm.model.summaries import Gathered, Summaries
 from lm.model.transformer import EncoderDecoder, Group, LanguageModel, Transformer
 from tests.toys import HEADS, LENGTH, SIZE, VOCAB, WIDE, D, attention, block, gated, mlp, pre, tower
 
@@ -49,9 +49,9 @@ def encoder_decoder() -> EncoderDecoder:
     embeddings and the head."""
     above = attention(mask=Bidirectional(), terms=(BucketedBias(buckets=8, farthest=7, bidirectional=True),), scale=1.0)
     below = attention(terms=(BucketedBias(None, buckets=6, farthest=7, init=WIDE),), scale=1.0, q_init=Normal(0.3))
-    cross = attention(mask=Bidirectional(), source=Cross(), scale=1.0)
+    cross = attention(mask=Bidirectional(), source=CrossKV(), scale=1.0)
     norm = PreNorm(RMSNorm(), dropout=0.25)
-    encoder = tower([block(above, mlp, norm)] * 2, tables=(("relative_bias", Table(8, HEADS, init=Constant(0.5))),))
+    encoder = tower([block(above, mlp, norm)] * 2, tables=(("relative_bias", BiasTable(8, HEADS, init=Constant(0.5))),))
     decoder = tower([block(below, mlp, norm, cross=cross)] * 2)
     shared = "decoder/embed/token"
     ties = (("encoder/embed/token", shared), ("head/w", shared))
@@ -62,13 +62,13 @@ def long_reader() -> EncoderDecoder:
     """An encoder for long texts: LongT5's summaries, keys of anchors, CoLT5's branches, a layer each."""
     here = functools.partial(attention, mask=Window(3, 3))
     summaries = Summaries(3, RMSNorm(), BucketedBias(None, buckets=8, farthest=7, bidirectional=True, init=WIDE))
-    routed = attention(mask=Bidirectional(), source=Cross("routed"))
+    routed = attention(mask=Bidirectional(), source=CrossKV("routed"))
     both = ConditionalAttention(here(), routed, SoftTopK(4, init=WIDE), SoftTopK(2, 0.5, 20, 1.5, init=WIDE))
     wide = GatedMLP(16, init=WIDE, out_init=WIDE)
-    anchors = attention(mask=Except(Window(3, 3), Anchors()), summaries=Gathered(2))
+    anchors = attention(mask=Except(Window(3, 3), GlobalMask()), summaries=Gathered(2))
     last = block(both, ConditionalMLP(gated, wide, SoftTopK(3, init=WIDE)))
     blocks = [block(here(summaries=summaries)), block(anchors), last]
-    cross = attention(mask=Bidirectional(), source=Cross(), kv_heads=1)
+    cross = attention(mask=Bidirectional(), source=CrossKV(), kv_heads=1)
     return EncoderDecoder(tower(blocks), tower([block(attention(), gated, pre, cross=cross)]), LMHead(VOCAB, init=WIDE))
 
 
@@ -76,7 +76,7 @@ def predictors() -> EncoderDecoder:
     """ProphetNet's, of three tokens at once."""
     knobs = {"dropout": 0.25, "init": WIDE, "out_init": WIDE}
     streams = StreamAttention(HEADS, SIZE, 3, buckets=6, farthest=7, **knobs)
-    cross = attention(mask=Bidirectional(), source=Cross())
+    cross = attention(mask=Bidirectional(), source=CrossKV())
     embed = Embed(VOCAB, Learned(20, init=WIDE), norm=LayerNorm(), dropout=0.25, init=WIDE)
     below = Stack.of([block(streams, mlp, PostNorm(LayerNorm()), cross=cross)] * 2)
     decoder = StreamTransformer(D, embed, below, 3, init=WIDE)
@@ -90,11 +90,11 @@ def encoder() -> LanguageModel:
     lm = LMHead(VOCAB, bias=True, init=WIDE)
     heads = Heads(
         (
-            ("pooled", RowScores(activation="tanh", init=WIDE)),
-            ("kind", RowScores(3, at="end", end=2, bias=False, init=WIDE)),
-            ("tags", TokenScores(3, bias=False, init=WIDE)),
+            ("pooled", SequenceClassifier(activation="tanh", init=WIDE)),
+            ("kind", SequenceClassifier(3, at="end", end=2, bias=False, init=WIDE)),
+            ("tags", TokenClassifier(3, bias=False, init=WIDE)),
             ("spans", SpanBoundary(lm, LayerNorm(), places=4, place_width=3, width=6, init=WIDE)),
-            ("states", States()),
+            ("states", NoHead()),
         )
     )
     one = block(attention(mask=Bidirectional()), mlp, PostNorm(LayerNorm()))
@@ -104,16 +104,18 @@ def encoder() -> LanguageModel:
 def windowed_encoder() -> LanguageModel:
     """Longformer's attention, with first tokens as anchors, behind a layer with a convolution beside it and before one
     of BigBird's and one that asks twice; detection of replaced tokens."""
-    local = attention(mask=Either((Window(2, 3), Anchors())))
-    one = Block((("attention", Anchored(local, attention(mask=Bidirectional()))), ("mlp", mlp)), PostNorm(LayerNorm()))
-    last = Block((("attention", attention(mask=Bidirectional(), source=Cross("context"))),), PostNorm(LayerNorm()))
+    local = attention(mask=Either((Window(2, 3), GlobalMask())))
+    one = Block(
+        (("attention", GlobalAttention(local, attention(mask=Bidirectional()))), ("mlp", mlp)), PostNorm(LayerNorm())
+    )
+    last = Block((("attention", attention(mask=Bidirectional(), source=CrossKV("context"))),), PostNorm(LayerNorm()))
     convolution = Convolution(3, groups=2, dropout=0.25, init=WIDE)
     edges = block(attention(mask=Bidirectional(), terms=(EdgeBlocks(2, 3, LENGTH // 2),)), mlp, PostNorm(LayerNorm()))
-    blocks = [Branched(one, convolution, LayerNorm()), one, edges, Requeried(last)]
+    blocks = [ParallelConvolution(one, convolution, LayerNorm()), one, edges, EnhancedDecoderLayer(last)]
     embed = Embed(VOCAB, width=6, project="sum", norm=LayerNorm(), init=WIDE)
-    body = Transformer(D, embed, Stack.of(blocks, tables=(("absolute", Table(16, init=WIDE)),)))
-    head = WithFirst(TokenScores(1, "gelu", init=WIDE), LayerNorm())
-    return LanguageModel(body, head, marks=(("global", FirstToken()), ("question", BeforeToken(2))))
+    body = Transformer(D, embed, Stack.of(blocks, tables=(("absolute", BiasTable(16, init=WIDE)),)))
+    head = FirstTokenFeature(TokenClassifier(1, "gelu", init=WIDE), LayerNorm())
+    return LanguageModel(body, head, marks=(("global", GlobalFirst()), ("question", GlobalBefore(2))))
 
 
 def two_models() -> Group:
@@ -127,6 +129,6 @@ def two_models() -> Group:
         TransformHead(LMHead(VOCAB, bias=True), LayerNorm(), init=FanIn()),
         ties=(("head/lm/w", "body/embed/token"),),
     )
-    discriminator = LanguageModel(Transformer(D, embed, Stack.of([one] * 2)), TokenScores(1, "gelu", init=WIDE))
+    discriminator = LanguageModel(Transformer(D, embed, Stack.of([one] * 2)), TokenClassifier(1, "gelu", init=WIDE))
     ties = (("generator/body/embed", "discriminator/body/embed"),)
     return Group((("generator", generator), ("discriminator", discriminator)), ties)

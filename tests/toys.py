@@ -8,17 +8,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lm.core.ctx import Ctx, Run
+from lm.core.ctx import Ctx, Execution
 from lm.core.param import Constant, Normal, Param, flatten
-from lm.model.adaptive import AdaptiveEmbed, AdaptiveHead
 from lm.model.attention import Attention
+from lm.model.attention_bias import (
+    Alibi,
+    BiasTable,
+    BlockSparse,
+    BucketedBias,
+    ContentToPosition,
+    Distances,
+    PositionToContent,
+    RelativeBias,
+    SameType,
+)
 from lm.model.block import Block, Parallel
 from lm.model.embed import Embed
 from lm.model.heads import (
     LMHead,
     MultiTokenHead,
 )
-from lm.model.latent import LatentAttention
+from lm.model.kv_sources import CacheShape, SegmentMemory
 from lm.model.layers import LayerNorm, RMSNorm
 from lm.model.masks import (
     Causal,
@@ -30,10 +40,9 @@ from lm.model.masks import (
     Window,
 )
 from lm.model.mlp import MLP, GatedMLP
-from lm.model.moe import BalancedRouter, MoE, SoftmaxRouter
+from lm.model.moe.layer import BalancedRouter, MoE, SoftmaxRouter
 from lm.model.positions import Learned, Sinusoidal
 from lm.model.residual import Plain, PostNorm, PreNorm, ResiDual, Sandwich
-from lm.model.resize import Resize
 from lm.model.rotary import (
     DynamicScaling,
     FrequencyScaling,
@@ -45,18 +54,9 @@ from lm.model.rotary import (
     Rotary2D,
     YarnScaling,
 )
-from lm.model.scores import (
-    Alibi,
-    BlockSparse,
-    BucketedBias,
-    ContentToPosition,
-    Distances,
-    PositionToContent,
-    SameType,
-    Table,
-    TransformerXL,
-)
-from lm.model.sources import Recurrence, Room
+from lm.model.special.adaptive import AdaptiveEmbed, AdaptiveHead
+from lm.model.special.latent import LatentAttention
+from lm.model.special.resize import Resize
 from lm.model.stack import Stack
 from lm.model.transformer import LanguageModel, Transformer
 
@@ -204,26 +204,26 @@ def relative_embeddings(mask: Any = Causal()) -> LanguageModel:
     distances = Distances(4, farthest=6)
     terms = (ContentToPosition(distances, bias=True, init=WIDE), PositionToContent(distances, init=WIDE))
     one = attention(terms=terms, scale=(3 * SIZE) ** -0.5, mask=mask)
-    return language_model([block(one, mlp)] * 2, tables=(("relative", Table(8, norm=LayerNorm(), init=WIDE)),))
+    return language_model([block(one, mlp)] * 2, tables=(("relative", BiasTable(8, norm=LayerNorm(), init=WIDE)),))
 
 
 def bucketed() -> LanguageModel:
     """T5's bias in a decoder-only tower."""
     one = attention(terms=(BucketedBias(buckets=6, farthest=7),), scale=1.0)
-    return language_model([block(one)] * 2, tables=(("relative_bias", Table(6, HEADS, init=WIDE)),))
+    return language_model([block(one)] * 2, tables=(("relative_bias", BiasTable(6, HEADS, init=WIDE)),))
 
 
 def recurrent(memory: int = LENGTH) -> LanguageModel:
-    one = attention(terms=(TransformerXL(init=WIDE),), source=Recurrence(memory))
+    one = attention(terms=(RelativeBias(init=WIDE),), source=SegmentMemory(memory))
     return language_model([block(one, mlp, PostNorm(LayerNorm()))] * 2, norm=None)
 
 
 def banded() -> LanguageModel:
     """Transformer-XL's choices: a vocabulary in bands, tied but for the first projection, and biases for all layers."""
-    term = TransformerXL("biases", clamp=4, init=WIDE)
-    one = block(attention(mask=Window(LENGTH), terms=(term,), source=Recurrence(LENGTH)), mlp, PostNorm(LayerNorm()))
+    term = RelativeBias("biases", clamp=4, init=WIDE)
+    one = block(attention(mask=Window(LENGTH), terms=(term,), source=SegmentMemory(LENGTH)), mlp, PostNorm(LayerNorm()))
     bands = {"vocab": VOCAB, "cutoffs": (4, 9), "shrink": 2, "init": WIDE}
-    tables = (("biases", Table(2, HEADS * SIZE, init=WIDE)),)
+    tables = (("biases", BiasTable(2, HEADS * SIZE, init=WIDE)),)
     return LanguageModel(
         Transformer(D, AdaptiveEmbed(scale=2.0, dropout=0.25, **bands), Stack.of([one] * 2, tables=tables)),
         AdaptiveHead(**bands),
@@ -233,8 +233,8 @@ def banded() -> LanguageModel:
 
 def in_any_order() -> LanguageModel:
     """XLNet's, reading ahead no more than the row `order` allows, and without it nothing."""
-    terms = (TransformerXL(init=WIDE), SameType(init=WIDE))
-    one = attention(mask=Permuted(causal=True), terms=terms, source=Recurrence(LENGTH))
+    terms = (RelativeBias(init=WIDE), SameType(init=WIDE))
+    one = attention(mask=Permuted(causal=True), terms=terms, source=SegmentMemory(LENGTH))
     body = Transformer(D, Embed(VOCAB, blank=True, init=WIDE), Stack.of([block(one, mlp, PostNorm(LayerNorm()))] * 2))
     return LanguageModel(body, LMHead(VOCAB, init=WIDE))
 
@@ -316,16 +316,18 @@ def tokens(batch: int, length: int = LENGTH, seed: int = 0) -> jax.Array:
     return jnp.asarray(np.random.default_rng(seed).integers(0, VOCAB, (batch, length)), jnp.int32)
 
 
-@functools.partial(jax.jit, static_argnums=0, static_argnames="run")
-def forward(model: Any, params: Any, batch: dict, key: Any = None, slots: Any = None, *, run: Run = Run()) -> Any:
-    """logits, slots, out."""
-    ctx = Ctx(key=key, run=run)
-    x, slots, out = model.hidden(params, batch, ctx, slots)
-    return model.logits(params, x, ctx), slots, out
+@functools.partial(jax.jit, static_argnums=0, static_argnames="execution")
+def forward(
+    model: Any, params: Any, batch: dict, key: Any = None, cache: Any = None, *, execution: Execution = Execution()
+) -> Any:
+    """logits, cache, out."""
+    ctx = Ctx(key=key, execution=execution)
+    x, cache, out = model.hidden(params, batch, ctx, cache)
+    return model.logits(params, x, ctx), cache, out
 
 
-def room(batch: int, length: int = LENGTH, memory: int = 0) -> Room:
-    return Room(batch, length, memory)
+def shape(batch: int, length: int = LENGTH, memory: int = 0) -> CacheShape:
+    return CacheShape(batch, length, memory)
 
 
 def close(a: Any, b: Any, atol: float = 1e-5) -> None:

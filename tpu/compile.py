@@ -16,7 +16,7 @@ from typing import Any
 
 from absl import flags
 
-from lm import cli
+from lm.commands import cli
 
 DEFAULT = Path(__file__).resolve().parents[1] / "experiments" / "gpt2.py"
 
@@ -34,12 +34,12 @@ def report(config: Any, topology: str) -> dict[str, Any]:
 
     from lm.core.component import from_dict
     from lm.core.param import count
-    from lm.model.cost import training_flops
+    from lm.inspect.cost import training_flops
     from lm.train.config import check
     from lm.train.feed import abstract_batch
-    from lm.train.optimizer import hyper_of
+    from lm.train.optim.optimizer import hyper_of
     from lm.train.setup import sharding_of, trainer_of
-    from lm.zoo.build import build
+    from lm.zoo.registry import build
 
     check(config)
     chip, pod = chip_of(topology), devices(topology)

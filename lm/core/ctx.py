@@ -13,7 +13,7 @@ Array = jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class Execution:
     """How a model is executed; no choice here changes its outputs.
 
     remat: what the backward pass recomputes within a layer: "none", "dots" (keep matmul results) or "full";
@@ -39,7 +39,7 @@ class Ctx:
     layer: Array | int = 0  # index of the layer within its stack (traced inside a scan)
     sharding: Sharding | None = dataclasses.field(default=None, metadata={"static": True})
     record: frozenset[str] = dataclasses.field(default=frozenset(), metadata={"static": True})
-    run: Run = dataclasses.field(default=Run(), metadata={"static": True})
+    execution: Execution = dataclasses.field(default=Execution(), metadata={"static": True})
     path: str = dataclasses.field(default="", metadata={"static": True})  # of the component being called
 
     def at(self, name: str) -> "Ctx":
@@ -57,10 +57,10 @@ def constrain(x: Array, ctx: Ctx, *axes: str | None) -> Array:
     return jax.lax.with_sharding_constraint(x, ctx.sharding.named(axes))
 
 
-def tap(out: dict, ctx: Ctx, name: str, x: Array) -> Array:
+def tap(aux: dict, ctx: Ctx, name: str, x: Array) -> Array:
     """Hand x out under `name` if the caller asked for it in `ctx.record`."""
     if name in ctx.record:
-        out[name] = x
+        aux[name] = x
     return x
 
 

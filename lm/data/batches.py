@@ -58,7 +58,7 @@ class Stream:
 
 
 @dataclass(frozen=True)
-class Lanes:
+class ContiguousStreams:
     """[n] -> the example of row n of one source, which goes on from row n - count (Transformer-XL, Dai et al. 2019,
     arXiv 1901.02860): the text is cut into `count` lanes of equal length, read side by side, and in a new epoch cut
     elsewhere. An example's `fresh` is 1 where its lane begins, and what was remembered is of elsewhere."""
@@ -205,11 +205,11 @@ class Batches:
         return Mixture(tuple(weight for _, weight in self.sources))
 
     @cached_property
-    def _streams(self) -> list[Stream] | list[Lanes]:
+    def _streams(self) -> list[Stream] | list[ContiguousStreams]:
         pack = PACKINGS[self.packing]
         known = [(pack(cache, self.length), self.seed, i, self.example) for i, (cache, _) in enumerate(self.sources)]
         if self.packing == "stream":
-            return [Lanes(*parts, count=self.batch_size) for parts in known]
+            return [ContiguousStreams(*parts, count=self.batch_size) for parts in known]
         return [Stream(*parts) for parts in known]
 
     @cached_property

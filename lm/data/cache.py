@@ -1,4 +1,4 @@
-"""The token cache: a corpus in tokens, as memory-mapped shards. `lm.data.build` writes it.
+"""The token cache: a corpus in tokens, as memory-mapped shards. `lm.data.tokenize` writes it.
 
 A cache is a folder named after the fingerprints of source, tokenizer and NumPy version: a changed source gets a new
 folder, and a running process never sees its map replaced. It holds

@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lm.data.covered import Sized
 from lm.data.progress import tell
-from lm.data.tokenizers import Tokenizer
+from lm.text.covered import Sized
+from lm.text.tokenizers import Tokenizer
 
 PART = 1 << 16  # characters; byte pairs of a longer text are slower to find, and take fifty times its size in memory
 MOST = 1 << 22

@@ -15,7 +15,7 @@ import sentencepiece
 
 from lm.core.errors import UserError, nearest
 from lm.data.sources import Documents
-from lm.data.tokenizers import SPACE, ByteTokenizer, SentencePieceTokenizer
+from lm.text.tokenizers import SPACE, ByteTokenizer, SentencePieceTokenizer
 
 CHUNK = 4000  # characters
 

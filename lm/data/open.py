@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lm.core.errors import UserError
-from lm.data.build import build_cache
 from lm.data.cache import TokenCache
 from lm.data.files import Where
-from lm.data.hf_tokenizer import HFTokenizer
 from lm.data.progress import Progress, tell
 from lm.data.sources import Source, open_source
-from lm.data.tokenizers import Tokenizer, open_tokenizer
+from lm.data.tokenize import build_cache
+from lm.data.tokenizer import open_tokenizer
+from lm.text.hf_tokenizer import HFTokenizer
+from lm.text.tokenizers import Tokenizer
 
 CACHE = "~/.cache/pure-lm"
 

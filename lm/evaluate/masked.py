@@ -8,8 +8,8 @@ import numpy as np
 
 from lm.core.errors import UserError
 from lm.data.cache import TokenCache
-from lm.data.tokenizers import Tokenizer
 from lm.evaluate.documents import Row, padded
+from lm.text.tokenizers import Tokenizer
 
 NAMES = ("[MASK]", "<mask>", "<special1>")  # what published vocabularies call it
 

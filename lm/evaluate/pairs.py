@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lm.core.errors import UserError
-from lm.data.tokenizers import Tokenizer
 from lm.evaluate.documents import Row, padded
+from lm.text.tokenizers import Tokenizer
 
 Ids = tuple[int, ...]
 

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lm.core.ctx import Ctx, Run
+from lm.core.ctx import Ctx, Execution
 from lm.core.errors import UserError
 from lm.core.mesh import Sharding
 from lm.core.param import Tree
-from lm.model.sources import Room
+from lm.model.kv_sources import CacheShape
 from lm.model.transformer import Model
 from lm.objectives.causal import Loss
 
@@ -32,17 +32,17 @@ class Evaluator:
         objective: Any,
         dtype: jax.typing.DTypeLike = jnp.float32,
         sharding: Sharding | None = None,
-        run: Run = Run(),
+        execution: Execution = Execution(),
         memory: int = 0,
     ) -> None:
         """`memory`: how many rows the batches have, where the model remembers them in the next; 0: it does not."""
-        ctx = Ctx(sharding=sharding, run=run)
+        ctx = Ctx(sharding=sharding, execution=execution)
         # By numpy: every process makes the whole of them, on no device in particular.
-        self._slots = [jax.tree.map(np.asarray, model.slots(Room(memory, 0, dtype=dtype)))] if memory else []
+        self._slots = [jax.tree.map(np.asarray, model.cache(CacheShape(memory, 0, dtype=dtype)))] if memory else []
 
-        def sums(params: Tree, batch: dict, *slots: Tree) -> tuple[dict[str, jax.Array], list[Tree]]:
-            loss: Loss = objective(model, params, batch, ctx, dtype, *slots)
-            return {name: loss.stats[name] for name in SUMS if name in loss.stats}, [loss.slots for _ in slots]
+        def sums(params: Tree, batch: dict, *cache: Tree) -> tuple[dict[str, jax.Array], list[Tree]]:
+            loss: Loss = objective(model, params, batch, ctx, dtype, *cache)
+            return {name: loss.stats[name] for name in SUMS if name in loss.stats}, [loss.cache for _ in cache]
 
         self._sums = jax.jit(sums)
 
@@ -51,10 +51,10 @@ class Evaluator:
         `bytes` and `bits_per_byte`. Raises `UserError` when no token is predicted at all."""
         totals: dict[str, float] = {}
         pending: dict[str, jax.Array] = {}
-        slots = self._slots
+        cache = self._slots
         for batch in batches:
             done = pending
-            pending, slots = self._sums(params, dict(batch), *slots)
+            pending, cache = self._sums(params, dict(batch), *cache)
             _add(totals, done)  # one batch late, so that the device never waits for the host
         _add(totals, pending)
         tokens = totals.get("tokens", 0)

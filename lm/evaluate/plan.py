@@ -15,24 +15,24 @@ from lm.core.ctx import Ctx
 from lm.core.errors import UserError
 from lm.core.param import Tree, abstract, with_aliases
 from lm.data.batches import EvalBatches
-from lm.data.build import build_cache
 from lm.data.cache import TokenCache
 from lm.data.open import Data, Part, Weighted, sources_of
 from lm.data.progress import tell
 from lm.data.sources import STDLIB, Source, open_source
+from lm.data.tokenize import build_cache
 from lm.evaluate.documents import Documents
 from lm.evaluate.masked import Masked, mask_of
 from lm.evaluate.pairs import Pairs
 from lm.evaluate.rows import Rows, batches, groups, rows_together
-from lm.hub.text import Text
-from lm.infer.chat import check_writes
-from lm.model.adaptive import AdaptiveHead
-from lm.model.cost import largest
+from lm.infer.prompt import check_writes
+from lm.inspect.cost import largest
 from lm.model.heads import Heads, LMHead, MultiTokenHead, StreamHead, TransformHead
 from lm.model.masks import Permuted
+from lm.model.special.adaptive import AdaptiveHead
 from lm.model.transformer import EncoderDecoder, Model
 from lm.objectives.causal import NextToken
 from lm.objectives.multi_token import MultiToken
+from lm.text.format import TextFormat
 
 SCORING = (LMHead, AdaptiveHead, TransformHead, StreamHead, MultiTokenHead)
 LONGEST = 2048  # tokens of a row, of a model from elsewhere, where nothing else is asked for
@@ -76,7 +76,7 @@ class Setting(NamedTuple):
     to batch, `held_out` makes batches of data as in training."""
 
     model: Model
-    text: Text
+    text: TextFormat
     data: ConfigDict
     objective: Any
     memory: int
@@ -111,7 +111,7 @@ def plan(opened: Setting, asked: Asked) -> Plan:
     return Plan(measure, objective, 0, _wording(opened, asked, mask), split, tuple(pieces))
 
 
-def measure_of(model: Model, text: Text) -> tuple[str, int | None]:
+def measure_of(model: Model, text: TextFormat) -> tuple[str, int | None]:
     """How a model scores text, and the token that hides what is scored, if that is needed.
 
     Raises `UserError` for one that does not."""
@@ -280,7 +280,7 @@ def _wording(opened: Setting, asked: Asked, mask: int | None) -> str:
     )
 
 
-def _pieces(text: Text, ids: tuple[int, ...], behind: bool = False) -> str:
+def _pieces(text: TextFormat, ids: tuple[int, ...], behind: bool = False) -> str:
     """Special tokens as they are spelled."""
     tokenizer = text.tokenizer
     names = {tokenizer.piece_id(piece): piece for piece in (*tokenizer.markers, *tokenizer.special.values())}

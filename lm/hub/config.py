@@ -13,23 +13,23 @@ from lm.core.param import flatten
 from lm.model.attention import Attention
 from lm.model.heads import Head
 from lm.model.mlp import MLP, GatedMLP
-from lm.zoo.build import DIALECTS, FAMILIES, build, checked_knob
 from lm.zoo.dialect import Class, Dialect, Field, Knob
 from lm.zoo.elsewhere import ELSEWHERE
-from lm.zoo.names import Table
+from lm.zoo.names import TensorNames
+from lm.zoo.registry import DIALECTS, FAMILIES, build, checked_knob
 
 
 class Spelling(NamedTuple):
     """What a folder calls its tensors. `prefix`: of the base model's within those of the class; files may lack it, or
     have another of `prefixes`."""
 
-    names: Table
+    names: TensorNames
     prefix: str
     prefixes: tuple[str, ...]
 
 
 class Described(NamedTuple):
-    """A model as config.json describes it: `config.model` for `lm.zoo.build.build`, and what its tensors are called.
+    """A model as config.json describes it: `config.model` for `lm.zoo.registry.build`, and what its tensors are called.
 
     bare: the head of a file that lacks all tensors by which the class's own head pools. one_table: whether a file with
     one token table is tied, even if config.json says that it is not."""

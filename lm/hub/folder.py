@@ -8,22 +8,12 @@ from typing import Any
 import numpy as np
 
 from lm.core.errors import UserError
+from lm.core.optional import package
 from lm.core.param import Tree
 from lm.hub.config import spelling, text_config
 from lm.hub.names import Model, each_tensor
-from lm.hub.tensors import (
-    INDEX,
-    WHOLE,
-    Progress,
-    package,
-    quiet,
-    read_json,
-    read_tensors,
-    reason,
-    renamed,
-    stored_in,
-)
-from lm.zoo.names import Table
+from lm.hub.tensors import INDEX, WHOLE, Progress, quiet, read_json, read_tensors, reason, renamed, stored_in
+from lm.zoo.names import TensorNames
 
 CONFIG = "config.json"
 SHARD = 5 * 10**9  # bytes
@@ -61,7 +51,7 @@ def write_folder(
     folder: str | Path,
     model: Model,
     params: Tree,
-    table: Table,
+    table: TensorNames,
     dtype: Any = np.float32,
     shard: int = SHARD,
     progress: Progress = quiet,

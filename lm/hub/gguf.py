@@ -16,7 +16,7 @@ from lm.hub.gguf_file import InGGUF, open_gguf
 from lm.hub.gguf_tables import ARCHITECTURES, FRACTIONS, WIDTHS, Values, says_nothing
 from lm.hub.gguf_text import text_of
 from lm.hub.tensors import Stored
-from lm.hub.text import Text
+from lm.text.format import TextFormat
 
 FREQUENCIES = "rope_freqs.weight"
 LLAMA3 = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
@@ -75,7 +75,7 @@ class GGUF:
                 found[there] = tensor._replace(name=there, turn=self._turn(name))
         return found
 
-    def text(self) -> Text:
+    def text(self) -> TextFormat:
         return text_of(self.metadata, str(self.path))
 
     def _tensor(self, name: str) -> InGGUF:

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lm.core.errors import UserError
+from lm.core.optional import package
 from lm.hub.gguf_tables import Values
-from lm.hub.tensors import package, reason
+from lm.hub.tensors import reason
 
 MAGIC, VERSIONS = b"GGUF", (2, 3)
 PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\.gguf)", re.IGNORECASE)

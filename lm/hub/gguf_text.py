@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from lm.core.errors import UserError, nearest
-from lm.data.hf_tokenizer import HFTokenizer
-from lm.data.tokenizers import SentencePieceTokenizer, Tokenizer
-from lm.hub.tensors import package, reason
-from lm.hub.text import Ids, Text
+from lm.core.optional import package
+from lm.hub.tensors import reason
+from lm.text.format import Ids, TextFormat
+from lm.text.hf_tokenizer import HFTokenizer
+from lm.text.tokenizers import SentencePieceTokenizer, Tokenizer
 
 Roles = Mapping[str, int]
 CONTROL, USER, KINDS = 3, 4, range(1, 7)  # of `token_type`, as SentencePiece counts
@@ -40,7 +41,7 @@ WHOLE_WORDS = BEGUN  # a word that is in the vocabulary is not put together from
 COMPOSED = ("qwen2",)  # Unicode's NFC first
 
 
-def text_of(metadata: Mapping[str, Any], name: str) -> Text:
+def text_of(metadata: Mapping[str, Any], name: str) -> TextFormat:
     """Raises `UserError` for metadata that are missing, contradict one another, or are not supported."""
     kind = _needed(metadata, "model", name)
     makers = {"gpt2": _byte_pairs, "llama": _sentencepiece}
@@ -62,7 +63,7 @@ def text_of(metadata: Mapping[str, Any], name: str) -> Text:
     tokenizer = makers[kind](metadata, roles, (before, after), name)
     template, others = _templates(metadata)
     ids = tuple(sorted({*ends.values()} - {None}))
-    return Text(tokenizer, ids, before, after, template=template, templates=others or None)
+    return TextFormat(tokenizer, ids, before, after, template=template, templates=others or None)
 
 
 def _needed(metadata: Mapping[str, Any], key: str, name: str) -> Any:

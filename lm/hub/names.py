@@ -15,7 +15,7 @@ from lm.core.errors import UserError
 from lm.core.param import Tree, flatten, get
 from lm.model.stack import Stack
 from lm.model.transformer import EncoderDecoder, LanguageModel
-from lm.zoo.names import Table
+from lm.zoo.names import TensorNames
 
 Model = LanguageModel | EncoderDecoder
 LAYER = "/stack/{layer}/"
@@ -75,7 +75,7 @@ class Link(NamedTuple):
         return np.swapaxes(x, -1, -2) if self.transpose and x.ndim > 1 else x
 
 
-def to_params(model: Model, table: Table, tensors: Mapping[str, np.ndarray]) -> Tree:
+def to_params(model: Model, table: TensorNames, tensors: Mapping[str, np.ndarray]) -> Tree:
     """The parameters of `model` from their tensors. Of a tensor that has several names any will do.
 
     Raises `UserError` for a tensor that is missing, that the model should have had (see `belonging`), of another shape
@@ -114,14 +114,14 @@ def to_params(model: Model, table: Table, tensors: Mapping[str, np.ndarray]) -> 
     return jax.tree.unflatten(jax.tree.structure(spec), [params[path] for path, _ in flatten(spec)])
 
 
-def to_tensors(model: Model, table: Table, params: Tree) -> dict[str, np.ndarray]:
+def to_tensors(model: Model, table: TensorNames, params: Tree) -> dict[str, np.ndarray]:
     """Parameters of `model` as their tensors, each written once, under the first of its names.
 
     Raises `UserError` for parameters that are not the model's."""
     return dict(each_tensor(model, table, params))
 
 
-def each_tensor(model: Model, table: Table, params: Tree) -> Iterator[tuple[str, np.ndarray]]:
+def each_tensor(model: Model, table: TensorNames, params: Tree) -> Iterator[tuple[str, np.ndarray]]:
     """The names and tensors of `to_tensors`, made one by one."""
     spec, values = dict(flatten(model.spec())), dict(flatten(params))
     for path in spec.keys() | values.keys():
@@ -135,7 +135,7 @@ def each_tensor(model: Model, table: Table, params: Tree) -> Iterator[tuple[str,
         yield link.name, link.join([arrays[path][at] for path, at in link.pieces])
 
 
-def missing_names(model: Model, table: Table, have: Container[str]) -> list[str]:
+def missing_names(model: Model, table: TensorNames, have: Container[str]) -> list[str]:
     """Tensors that the model needs and that are not there under any of their names."""
     return [
         links[0].name
@@ -144,7 +144,7 @@ def missing_names(model: Model, table: Table, have: Container[str]) -> list[str]
     ]
 
 
-def differing_names(model: Model, table: Table, tensors: Mapping[str, np.ndarray]) -> tuple[str, str] | None:
+def differing_names(model: Model, table: TensorNames, tensors: Mapping[str, np.ndarray]) -> tuple[str, str] | None:
     """Two tensors that the model ties, but that are not the same."""
     for links in _by_pieces(model, table).values():
         found = [link for link in links if link.name in tensors]
@@ -154,7 +154,7 @@ def differing_names(model: Model, table: Table, tensors: Mapping[str, np.ndarray
     return None
 
 
-def links_by_name(model: Model, table: Table) -> dict[str, Link]:
+def links_by_name(model: Model, table: TensorNames) -> dict[str, Link]:
     """All their tensors that hold something of this model."""
     return {link.name: link for link in _links(model, table)}
 
@@ -165,14 +165,14 @@ DEAD = re.compile(
 )
 
 
-def dead_names(table: Table) -> Callable[[str], bool]:
+def dead_names(table: TensorNames) -> Callable[[str], bool]:
     """Whether a name is that of a tensor that files are known to carry and that no output depends on."""
     unused = [re.escape(theirs).replace(r"\{layer\}", r"\d+") for ours, theirs, _ in table if not ours]
     listed = re.compile("|".join(pattern.replace(r"\{any\}", ".*") for pattern in unused))
     return lambda name: bool(listed.fullmatch(name) or DEAD.fullmatch(name))
 
 
-def belonging(model: Model, table: Table) -> Callable[[str], bool]:
+def belonging(model: Model, table: TensorNames) -> Callable[[str], bool]:
     """Whether an extra tensor, one that is none of the model's own, ought to have been: then file and config.json are
     of two models, and reading on would give outputs that nobody trained.
 
@@ -220,7 +220,7 @@ def _misshapen(what: str, shape: tuple[int, ...], wanted: tuple[int, ...]) -> st
     return f"{what} is {list(shape)}, the model's {list(wanted)}: build the model with the shape of the checkpoint"
 
 
-def _by_pieces(model: Model, table: Table) -> dict[tuple[Piece, ...], list[Link]]:
+def _by_pieces(model: Model, table: TensorNames) -> dict[tuple[Piece, ...], list[Link]]:
     """All names of each part of our parameters. Tied layers and tied tables have several."""
     names: dict[tuple[Piece, ...], list[Link]] = {}
     for link in _links(model, table):
@@ -232,7 +232,7 @@ def _by_pieces(model: Model, table: Table) -> dict[tuple[Piece, ...], list[Link]
     return names
 
 
-def _links(model: Model, table: Table) -> Iterator[Link]:
+def _links(model: Model, table: TensorNames) -> Iterator[Link]:
     """All their tensors that hold something of this model, in the table's order."""
     spec = dict(flatten(model.spec()))
     for ours, theirs, layout in table:

@@ -29,14 +29,15 @@ from lm.hub.tensors import (
     renamed,
     stored_in,
 )
-from lm.hub.text import Text, read_text
-from lm.zoo.build import build
+from lm.hub.text import read_text
+from lm.text.format import TextFormat
+from lm.zoo.registry import build
 
 LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len")  # what model types call it
 
 
 class Opened(NamedTuple):
-    """knobs: `config.model`, from which `lm.zoo.build.build` makes the model again; config: config.json, or the one
+    """knobs: `config.model`, from which `lm.zoo.registry.build` makes the model again; config: config.json, or the one
     that a GGUF file's metadata stand for."""
 
     model: Model
@@ -76,7 +77,7 @@ def open_folder(folder: str | Path, architecture: str | None = None, progress: P
     return Opened(source.model, params, source.knobs, source.config)
 
 
-def open_text(path: str | Path) -> Text:
+def open_text(path: str | Path) -> TextFormat:
     """Tokenizer and chat template of a Hugging Face folder or a GGUF file."""
     return GGUF(path).text() if is_gguf(path) else read_text(path)
 

@@ -9,12 +9,12 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, processors
 
 from lm.core.errors import UserError, nearest
-from lm.data.hf_tokenizer import HFTokenizer, rules_of, tokenizer_json
-from lm.data.tokenizers import ByteTokenizer
 from lm.hub.folder import CONFIG
 from lm.hub.tensors import read_json, reason
 from lm.hub.tokenizer_classes import ALIASES, ANY, BEFORE, BY_MODEL, BYTES, FORCED, KINDS, Kind
 from lm.hub.vocabulary import CONTROL, DEFINED, MODELS, Folder, as_it_says, is_ranks, ranks, sentencepiece_model
+from lm.text.hf_tokenizer import HFTokenizer, rules_of, tokenizer_json
+from lm.text.tokenizers import ByteTokenizer
 
 ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")  # in the order in which new ones get their ids
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")

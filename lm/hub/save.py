@@ -19,9 +19,9 @@ from lm.hub.folder import CONFIG, SHARD, write_folder
 from lm.hub.open import LENGTHS
 from lm.hub.save_text import special_ids, write_text
 from lm.hub.tensors import Progress, quiet, reason
-from lm.hub.text import Text
 from lm.model.transformer import EncoderDecoder
-from lm.zoo.build import DIALECTS, FAMILIES, build
+from lm.text.format import TextFormat
+from lm.zoo.registry import DIALECTS, FAMILIES, build
 
 FILES = (  # those of a model, by whomever they were written, which are not to stay beside another one's
     *("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "*chat_template*"),
@@ -35,7 +35,7 @@ def save_folder(
     folder: str | Path,
     knobs: Mapping[str, Any],
     params: Tree,
-    text: Text | None = None,
+    text: TextFormat | None = None,
     *,
     dtype: str = "float32",
     model_type: str | None = None,

@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lm.data.hf_tokenizer import HFTokenizer, rules_of
-from lm.data.tokenizers import SentencePieceTokenizer, Tokenizer
-from lm.hub.text import Text
 from lm.hub.tokenizer_json import to_tokenizer_json
+from lm.text.format import TextFormat
+from lm.text.hf_tokenizer import HFTokenizer, rules_of
+from lm.text.tokenizers import SentencePieceTokenizer, Tokenizer
 
 # Model types for which transformers 5 takes a tokenizer class of its own, whatever tokenizer_config.json names.
 OWN_CLASS = ("qwen2",)
 
 
-def special_ids(text: Text, decoder: bool) -> dict[str, int | list[int] | None]:
+def special_ids(text: TextFormat, decoder: bool) -> dict[str, int | list[int] | None]:
     """For config.json and generation_config.json; None where there is none, lest the class's defaults count.
     `decoder`: whether there is one beside an encoder."""
     roles, ends, told = _roles(text.tokenizer), list(text.ends), text.generation or {}
@@ -39,7 +39,7 @@ def _roles(tokenizer: Tokenizer) -> dict[str, int | None]:
     }
 
 
-def write_text(folder: Path, text: Text, config: Mapping[str, Any]) -> None:
+def write_text(folder: Path, text: TextFormat, config: Mapping[str, Any]) -> None:
     """The files beside this config.json. Raises OSError, and `UserError` for a tokenizer that has no such form."""
     decoder = bool(config.get("is_encoder_decoder")) or "decoder_start_token_id" in config
     tokenizer = text.tokenizer
@@ -56,7 +56,7 @@ def write_text(folder: Path, text: Text, config: Mapping[str, Any]) -> None:
         (folder / "chat_template.jinja").write_text(text.template, encoding="utf-8")
 
 
-def _tokenizer_config(text: Text, config: Mapping[str, Any], content: str) -> dict[str, Any]:
+def _tokenizer_config(text: TextFormat, config: Mapping[str, Any], content: str) -> dict[str, Any]:
     made = rules_of(content, "tokenizer.json")
     roles = {role: None if i is None else made.id_to_token(i) for role, i in _roles(text.tokenizer).items()}
     roles |= text.tokenizer.special

@@ -1,7 +1,6 @@
 """Tensors in safetensors files, one or in shards: opened, named as a table names them, and read one at a time."""
 
 import contextlib
-import importlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -11,10 +10,11 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from lm.core.errors import UserError
+from lm.core.optional import package
 from lm.core.param import Tree, flatten
 from lm.hub.config import Spelling
 from lm.hub.names import Link, Model, belonging, dead_names, links_by_name, missing_names, to_params
-from lm.zoo.names import Table
+from lm.zoo.names import TensorNames
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -100,7 +100,7 @@ class Comparison(NamedTuple):
     unexpected: list[Stored]
 
 
-def compare(stored: Mapping[str, Stored], model: Model, table: Table) -> Comparison:
+def compare(stored: Mapping[str, Stored], model: Model, table: TensorNames) -> Comparison:
     """`stored` by the names of the table, see `renamed`."""
     known, dead, belongs = links_by_name(model, table), dead_names(table), belonging(model, table)
     extra = {name: tensor for name, tensor in stored.items() if name not in known}
@@ -114,7 +114,7 @@ def compare(stored: Mapping[str, Stored], model: Model, table: Table) -> Compari
     )
 
 
-def read_tensors(stored: Mapping[str, Stored], model: Model, table: Table, progress: Progress = quiet) -> Tree:
+def read_tensors(stored: Mapping[str, Stored], model: Model, table: TensorNames, progress: Progress = quiet) -> Tree:
     """The parameters of `model` from tensors by the names of the table: numpy float32. What is left over is logged.
 
     Raises `UserError` naming tensor and file where one is missing, of another shape, no floats, or one that the model
@@ -244,14 +244,6 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def _float(value: dict[str, Any]) -> Any:
     return float(value["__float__"]) if value.keys() == {"__float__"} else value
-
-
-def package(name: str, who: Any, extra: str = "hf") -> Any:
-    """An optional package. Raises `UserError` that says how to install it."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as e:
-        raise UserError(f"{who} needs the package {name.split('.')[0]}: pip install -e '.[{extra}]'") from e
 
 
 def reason(e: Exception) -> str:

@@ -3,15 +3,16 @@
 from collections.abc import Mapping
 from pathlib import Path
 from types import NoneType
-from typing import Any, NamedTuple
+from typing import Any
 
 from lm.core.errors import UserError
-from lm.data.hf_tokenizer import HFTokenizer
-from lm.data.tokenizers import ByteTokenizer, Tokenizer
+from lm.core.optional import package
 from lm.hub.folder import CONFIG
-from lm.hub.tensors import package, read_json, reason
+from lm.hub.tensors import read_json, reason
+from lm.text.format import TextFormat
+from lm.text.hf_tokenizer import HFTokenizer
+from lm.text.tokenizers import ByteTokenizer, Tokenizer
 
-Ids = tuple[int, ...]
 # What generation_config.json, or an older config.json, says of decoding, besides the ids at its beginning and end. The
 # first two a tokenizer may lack.
 DECODING = (
@@ -25,38 +26,7 @@ DECODING = (
 )
 
 
-class Text(NamedTuple):
-    """before, after: ids that stand around every text that the model reads; ends: ids any of which ends what it writes;
-    start: the first id that a decoder is given; template: of a chat, in Jinja; context: the most tokens that the model
-    is made to read at a time, where that is known; generation: what else generation_config.json says of decoding;
-    templates: those of a chat that have a name, as `tool_use`."""
-
-    tokenizer: Tokenizer
-    ends: Ids
-    before: Ids = ()
-    after: Ids = ()
-    start: int | None = None
-    template: str | None = None
-    context: int | None = None
-    generation: dict[str, Any] | None = None
-    templates: dict[str, str] | None = None
-
-    def saved(self) -> dict[str, Any]:
-        """All but the tokenizer, ready for JSON."""
-        return {k: v for k, v in self._asdict().items() if k != "tokenizer"}
-
-    @classmethod
-    def of(cls, tokenizer: Tokenizer, saved: dict[str, Any] | None, reads: bool = True) -> "Text":
-        """What `saved` told of, or how our own runs write text: what an encoder beside a decoder `reads` ends with an
-        end-of-text."""
-        if saved is None:
-            end = (tokenizer.eos_id,)
-            return cls(tokenizer, end, (), end if reads else (), tokenizer.pad_id if reads else None)
-        known = {name: saved[name] for name in cls._fields if name in saved}  # older checkpoints keep fewer
-        return cls(tokenizer, **known | {name: tuple(known[name]) for name in ("ends", "before", "after")})
-
-
-def read_text(folder: str | Path) -> Text:
+def read_text(folder: str | Path) -> TextFormat:
     """Of a Hugging Face folder: its tokenizer by its own files (`lm.hub.read_tokenizer`), its chat templates, and what
     config.json and generation_config.json say of the tokens at the beginning and end.
 
@@ -75,7 +45,7 @@ def read_text(folder: str | Path) -> Text:
     around = tokenizer.around
     if "forced_bos_token_id" not in decoding and config.get("is_encoder_decoder") is not False:
         decoding |= _target(tokenizer, told.get("tgt_lang"), start)
-    return Text(tokenizer, ends, *around, start, template, generation=decoding or None, templates=others or None)
+    return TextFormat(tokenizer, ends, *around, start, template, generation=decoding or None, templates=others or None)
 
 
 def read_tokenizer(folder: str | Path) -> HFTokenizer | ByteTokenizer:

@@ -7,10 +7,10 @@ import re
 from typing import Any
 
 from lm.core.errors import UserError
-from lm.data.hf_tokenizer import HFTokenizer
-from lm.data.tokenizers import SPACE, ByteTokenizer, SentencePieceTokenizer, Tokenizer
-from lm.hub.tensors import package
-from lm.hub.text import Ids
+from lm.core.optional import package
+from lm.text.format import Ids
+from lm.text.hf_tokenizer import HFTokenizer
+from lm.text.tokenizers import SPACE, ByteTokenizer, SentencePieceTokenizer, Tokenizer
 
 NORMAL, UNKNOWN, CONTROL, DEFINED, BYTE = 1, 2, 3, 4, 6  # kinds of pieces of a SentencePiece model
 UNIGRAM, BPE = 1, 2  # its kinds of vocabularies

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from lm.core.errors import UserError
-from lm.hub.tensors import package, read_json, reason
+from lm.core.optional import package
+from lm.hub.tensors import read_json, reason
 
 SPACE = "\u2581"
 MODELS = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "spm.model")

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from lm.core.errors import UserError, nearest
-from lm.data.tokenizers import Tokenizer
-from lm.hub.text import Text
+from lm.text.format import TextFormat
+from lm.text.tokenizers import Tokenizer
 
 # How languages are spelled as special tokens: mBART's en_XX, NLLB's eng_Latn, M2M's __en__, which stands for en.
 LANGUAGE = re.compile(r"[a-z]{2,3}_[A-Z]{2}|[a-z]{3}_[A-Z][a-z]{3}|__([a-z]{2,3})__")
@@ -29,7 +29,7 @@ class Decoding(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def decoding_of(text: Text) -> Decoding:
+def decoding_of(text: TextFormat) -> Decoding:
     told = text.generation or {}
     words = told.get("bad_words_ids") or []
     single = tuple(word[0] for word in words if len(word) == 1)
@@ -54,7 +54,7 @@ def languages(tokenizer: Tokenizer) -> dict[str, int]:
     return found
 
 
-def in_languages(text: Text, source: str | None = None, target: str | None = None) -> Text:
+def in_languages(text: TextFormat, source: str | None = None, target: str | None = None) -> TextFormat:
     """The format of text that is read in one language and written in another. Raises `UserError` for languages that the
     model does not know, and where it does not tell them apart."""
     known = languages(text.tokenizer)
@@ -82,7 +82,7 @@ def _replaced(ids: tuple[int, ...], known: Mapping[str, int], code: str) -> tupl
     return tuple(known[code] if i in known.values() else i for i in ids)
 
 
-def lacks_language(text: Text) -> bool:
+def lacks_language(text: TextFormat) -> bool:
     """Whether a model that writes in several languages is not told in which."""
     known = languages(text.tokenizer).values()
     told = (text.generation or {}).get("forced_bos_token_id")

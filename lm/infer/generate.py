@@ -16,15 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from lm.core.component import components
-from lm.core.ctx import Ctx, Run
+from lm.core.ctx import Ctx, Execution
 from lm.core.errors import UserError
 from lm.core.mesh import Sharding
 from lm.core.param import Tree, with_aliases
 from lm.infer.sampling import Sampler
-from lm.model.resize import Resize
+from lm.model.kv_sources import CacheShape, SegmentMemory, for_rows, rewound
 from lm.model.rotary import LongScaling
-from lm.model.sources import Recurrence, Room, for_rows, rewound
-from lm.model.stack import Segment
+from lm.model.special.resize import Resize
+from lm.model.stack import LayerGroup
 from lm.model.transformer import EncoderDecoder, Model
 
 Array = jax.Array
@@ -51,34 +51,34 @@ class Generator:
     ) -> None:
         self.model, self.params = unrolled(model, params)
         self.dtype, self.least = dtype, least
-        ctx = Ctx(sharding=sharding, run=Run(unroll=True))
+        ctx = Ctx(sharding=sharding, execution=Execution(unroll=True))
         unrolled_model = self.model
 
-        def advance(params: Tree, batch: dict, slots: Tree, keys: Array, sampler: Sampler) -> tuple[Array, Tree]:
+        def advance(params: Tree, batch: dict, cache: Tree, keys: Array, sampler: Sampler) -> tuple[Array, Tree]:
             """Read batch [B, S]; draw what follows each row's last token."""
-            x, slots, _ = unrolled_model.hidden(params, batch, ctx, slots, dtype)
+            x, cache, _ = unrolled_model.hidden(params, batch, ctx, cache, dtype)
             logits = unrolled_model.logits(params, x[:, -1], ctx.at("head"))
             keys = jax.vmap(jax.random.fold_in)(keys, batch["positions"][:, -1] + 1)
-            return sampler(keys, logits), slots
+            return sampler(keys, logits), cache
 
-        def prefill(params: Tree, batch: dict, keys: Array, room: Room, sampler: Sampler) -> tuple[Array, Tree]:
-            return advance(params, batch, unrolled_model.slots(room), keys, sampler)
+        def prefill(params: Tree, batch: dict, keys: Array, shape: CacheShape, sampler: Sampler) -> tuple[Array, Tree]:
+            return advance(params, batch, unrolled_model.cache(shape), keys, sampler)
 
         def decode(
-            params: Tree, slots: Tree, token: Array, positions: Array, keys: Array, sampler: Sampler
+            params: Tree, cache: Tree, token: Array, positions: Array, keys: Array, sampler: Sampler
         ) -> tuple[Array, Tree]:
             batch = {"tokens": token, "positions": positions, "segments": jnp.ones_like(token)}
-            return advance(params, {k: v[:, None] for k, v in batch.items()}, slots, keys, sampler)
+            return advance(params, {k: v[:, None] for k, v in batch.items()}, cache, keys, sampler)
 
-        def reread(params: Tree, slots: Tree, batch: dict, rows: Array) -> Tree:
+        def reread(params: Tree, cache: Tree, batch: dict, rows: Array) -> Tree:
             """Slots in which these rows [B] have read batch [B, S], as long as its "length" says."""
-            _, new, _ = unrolled_model.hidden(params, batch, ctx, rewound(slots), dtype)
-            return for_rows(rows, new, slots)
+            _, new, _ = unrolled_model.hidden(params, batch, ctx, rewound(cache), dtype)
+            return for_rows(rows, new, cache)
 
         self._turns = turns(model)
-        self._reread = jax.jit(reread, donate_argnames="slots")
-        self._prefill = jax.jit(prefill, static_argnames=("room", "sampler"))
-        self._decode = jax.jit(decode, static_argnames="sampler", donate_argnames="slots")
+        self._reread = jax.jit(reread, donate_argnames="cache")
+        self._prefill = jax.jit(prefill, static_argnames=("shape", "sampler"))
+        self._decode = jax.jit(decode, static_argnames="sampler", donate_argnames="cache")
 
     def __call__(self, prompts: Prompts, **options: Any) -> list[np.ndarray]:
         """The continuations, int32[at most max_new] each, without prompt or end-of-text; see `stream`."""
@@ -117,19 +117,21 @@ class Generator:
         lengths = np.array([len(p) for p in prompts], np.int32)
         memory = self._memory(encoder, len(prompts))
         width = batch["tokens"].shape[1] + max_new
-        room = Room(len(prompts), width, memory["encoder/tokens"].shape[1] if memory else 0, jnp.dtype(self.dtype))
+        shape = CacheShape(
+            len(prompts), width, memory["encoder/tokens"].shape[1] if memory else 0, jnp.dtype(self.dtype)
+        )
         rows = first_row + np.arange(len(prompts))
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), rows)
 
-        token, slots = self._prefill(self.params, batch | memory, keys, room=room, sampler=sampler.first)
+        token, cache = self._prefill(self.params, batch | memory, keys, shape=shape, sampler=sampler.first)
         live, text = np.ones(len(prompts), bool), batch["tokens"]
         for i in range(max_new):
             drawn = token
             if i + 1 < max_new:  # dispatched before `drawn` is waited for, so that the device is never idle
                 if (turning := np.isin(lengths + i, self._turns)).any():
                     anew = _anew(text, lengths + i, width)
-                    slots = self._reread(self.params, slots, anew, turning)
-                token, slots = self._decode(self.params, slots, drawn, lengths + i, keys, sampler=sampler)
+                    cache = self._reread(self.params, cache, anew, turning)
+                token, cache = self._decode(self.params, cache, drawn, lengths + i, keys, sampler=sampler)
             tokens = np.asarray(drawn) if last is None or i + 1 < max_new else np.full_like(drawn, last)
             text = np.concatenate([text, tokens[:, None]], axis=1) if self._turns else text
             live = live if eos_id is None else live & ~np.isin(tokens, eos_id)
@@ -137,9 +139,9 @@ class Generator:
                 return
             yield np.where(live, tokens, ENDED)
 
-    def room(self, read: int, max_new: int) -> int:
+    def cache_length(self, read: int, max_new: int) -> int:
         """For how many positions a longest prompt of `read` tokens is compiled, those of what is added among them."""
-        return _room(read + max_new, self.model.longest, self.least)
+        return _bucket(read + max_new, self.model.longest, self.least)
 
     def _memory(self, encoder: Prompts | None, rows: int) -> dict[str, np.ndarray]:
         if not isinstance(self.model, EncoderDecoder):
@@ -158,7 +160,7 @@ def turns(model: Model) -> list[int]:
     """Lengths of a text past which it has to be read anew. Raises `UserError` for a model that cannot do so."""
     tower = model.decoder if isinstance(model, EncoderDecoder) else model.body
     found = {s.original for s in components(tower) if isinstance(s, LongScaling) and s.reread}
-    if found and any(isinstance(source, Recurrence) for source in components(tower)):
+    if found and any(isinstance(source, SegmentMemory) for source in components(tower)):
         raise UserError("a segment memory cannot be read anew: set reread=False in this model's LongScaling")
     return sorted(found)
 
@@ -171,13 +173,13 @@ def unrolled(model: Model, params: Tree) -> tuple[Model, Tree]:
     name = "decoder" if isinstance(model, EncoderDecoder) else "body"
     params = with_aliases(params, model.ties)
     tower = getattr(model, name)
-    segments: list[Segment | Resize] = []
+    segments: list[LayerGroup | Resize] = []
     own: Tree = {}
     for i, segment in enumerate(tower.stack.segments):
         p = params[name]["stack"][str(i)]
         for layer in [p] * segment.repeats if segment.tied else _layers(p, segment.repeats):
             own[str(len(segments))] = layer
-            segments.append(dataclasses.replace(segment, repeats=1) if isinstance(segment, Segment) else segment)
+            segments.append(dataclasses.replace(segment, repeats=1) if isinstance(segment, LayerGroup) else segment)
     stack = dataclasses.replace(tower.stack, segments=tuple(segments))
     model = dataclasses.replace(model, ties=(), **{name: dataclasses.replace(tower, stack=stack)})
     return model, {**params, name: {**params[name], "stack": {**params[name]["stack"], **own}}}
@@ -209,7 +211,7 @@ def _batch(
             raise UserError(f"{what} {i} has token id {wrong[0]}, but {known}: use the model's own tokenizer")
         if longest is not None and len(row) + max_new > longest:
             raise UserError(_too_long(f"{what} {i}", len(row), max_new, longest))
-    width = _room(max(map(len, rows)) + max_new, longest, least) - max_new
+    width = _bucket(max(map(len, rows)) + max_new, longest, least) - max_new
     tokens, segments = np.zeros((2, len(rows), width), np.int32)
     for i, row in enumerate(rows):
         tokens[i, width - len(row) :] = row
@@ -221,16 +223,16 @@ def _batch(
     }
 
 
-def _room(tokens: int, longest: int | None, least: int) -> int:
+def _bucket(tokens: int, longest: int | None, least: int) -> int:
     """The bucket of so many tokens."""
-    room = max(least, 1 << (tokens - 1).bit_length())
-    return room if longest is None else min(room, longest)
+    length = max(least, 1 << (tokens - 1).bit_length())
+    return length if longest is None else min(length, longest)
 
 
 def _anew(text: np.ndarray, lengths: np.ndarray, most: int) -> dict[str, np.ndarray]:
     """Rows of text [B, S], which end with as many real tokens as `lengths` [B] says, to be read as a part of texts of
     one token more. Their bucket, at most `most`, is filled on the right with what nobody sees."""
-    width = _room(text.shape[1], most, 16)
+    width = _bucket(text.shape[1], most, 16)
     column = np.arange(width)
     positions = column - (text.shape[1] - lengths)[:, None]
     return {

@@ -10,15 +10,15 @@ from lm.core.component import component
 from lm.core.ctx import Ctx, constrain, dropout, tap
 from lm.core.errors import UserError, nearest
 from lm.core.param import Initializer, Normal, Param, Tree, stack
+from lm.core.rows import Tokens
 from lm.kernels import attention as kernel
-from lm.kernels.attention import Tokens
+from lm.model.attention_bias import AttentionBias
+from lm.model.kv_sources import CacheShape, KVSource, SelfKV, row_tokens
 from lm.model.layers import ZEROS, Norm, linear, linear_spec
 from lm.model.masks import Causal, MaskKind
 from lm.model.positions import Learned
 from lm.model.rotary import Rotary, Rotary2D
-from lm.model.scores import ScoreTerm
-from lm.model.sources import Own, Room, Source, row_tokens
-from lm.model.summaries import Gathered, Summaries
+from lm.model.special.summaries import Gathered, Summaries
 
 Array = jax.Array
 NORM_OVER = ("head", "each", "whole")
@@ -64,8 +64,8 @@ class Attention:
     kv_heads: int | None = None
     mask: MaskKind = Causal()
     rotary: Rotary | Rotary2D | None = None
-    terms: tuple[ScoreTerm, ...] = ()
-    source: Source = Own()
+    terms: tuple[AttentionBias, ...] = ()
+    source: KVSource = SelfKV()
     query: Learned | None = None
     biases: tuple[str, ...] = ()
     scale: float | None = None
@@ -119,12 +119,12 @@ class Attention:
             spec["summaries"] = self.summaries.spec(d, self.heads, self.head_dim)
         return spec | ({"query": self.query.spec(d)} if self.query else {})
 
-    def slots(self, d: int, room: Room) -> Tree:
+    def cache(self, d: int, shape: CacheShape) -> Tree:
         if self.summaries:
             raise UserError("summaries need the whole text and cannot be cached: use them in an encoder")
-        return self.source.slots(d, (self.kv, self.head_dim, self.head_dim), room)
+        return self.source.cache(d, (self.kv, self.head_dim, self.head_dim), shape)
 
-    def __call__(self, p: Tree, x: Array, ctx: Ctx, slot: Tree, out: dict) -> tuple[Array, Tree]:
+    def __call__(self, p: Tree, x: Array, ctx: Ctx, cache: Tree, aux: dict) -> tuple[Array, Tree]:
         tokens = row_tokens(ctx)
 
         def heads(name: str, inputs: Array, tokens: Tokens) -> Array:
@@ -143,37 +143,37 @@ class Attention:
         inputs = self.query(p["query"], tokens.places, x.shape[-1], x.dtype) if self.query else x
         q = constrain(heads("q", inputs, tokens), ctx, "batch", "heads", "seq", None)
         q = q / (ctx.layer + 1) if self.by_layer else q
-        k, v, key_tokens, new = self.source(project, x, ctx, slot)
+        k, v, key_tokens, new = self.source(project, x, ctx, cache)
         keys, more = Keys(k.astype(x.dtype), v.astype(x.dtype), key_tokens), None
         if self.summaries:
             found, found_tokens = self.summaries(p["summaries"], x, tokens)
             more = Keys(*project(found, found_tokens), found_tokens)
-        y = self._attend(p, q, tokens, keys, more, ctx, out, slot is None and self.source.aligned)
+        y = self._attend(p, q, tokens, keys, more, ctx, aux, cache is None and self.source.aligned)
         y = jnp.swapaxes(y, 1, 2).reshape(*x.shape[:2], -1)
         y = self.inner_norm(p["inner_norm"], y) if self.inner_norm else y
         return constrain(linear(p["o"], y), ctx, "batch", "seq", "embed"), new
 
     def _attend(
-        self, p: Tree, q: Array, tokens: Tokens, keys: Keys, more: Keys | None, ctx: Ctx, out: dict, aligned: bool
+        self, p: Tree, q: Array, tokens: Tokens, keys: Keys, more: Keys | None, ctx: Ctx, aux: dict, aligned: bool
     ) -> Array:
         """q [B, H, S, K] to [B, H, S, V]; `more` are keys of summaries."""
         scale = self.head_dim**-0.5 if self.scale is None else self.scale
         whole = (ctx.key is None or self.dropout == 0) and "probs" not in ctx.record
-        banded = whole and aligned and ctx.run.blocked_attention and self.mask.band() != (None, None)
+        banded = whole and aligned and ctx.execution.blocked_attention and self.mask.band() != (None, None)
         if banded and not (self.terms or self.cap or self.sinks or more):
             k, v, key_tokens = keys
             return kernel.blocked(q, k, v, mask=self.mask, q_tokens=tokens, k_tokens=key_tokens, scale=scale)
         if not banded or not all(getattr(term, "pairwise", False) for term in self.terms):
-            return self._scored(p, q, tokens, keys, more, scale, ctx, out)
+            return self._scored(p, q, tokens, keys, more, scale, ctx, aux)
         outs = []
         for b in kernel.blocks_of(self.mask, q.shape[2]):
             own, seen = slice(b.start, b.stop), slice(b.first, b.last)
             near = Keys(keys.k[:, :, seen], keys.v[:, :, seen], keys.tokens[seen])
-            outs.append(self._scored(p, q[:, :, own], tokens[own], near, more, scale, ctx, out))
+            outs.append(self._scored(p, q[:, :, own], tokens[own], near, more, scale, ctx, aux))
         return jnp.concatenate(outs, axis=2)
 
     def _scored(
-        self, p: Tree, q: Array, tokens: Tokens, keys: Keys, more: Keys | None, scale: float, ctx: Ctx, out: dict
+        self, p: Tree, q: Array, tokens: Tokens, keys: Keys, more: Keys | None, scale: float, ctx: Ctx, aux: dict
     ) -> Array:
         """All queries to all keys, with the terms of their scores."""
         bias = None
@@ -199,7 +199,7 @@ class Attention:
             cap=self.cap,
             sink=p["sinks"] if self.sinks else None,
             free=more.k.shape[2] if more else 0,
-            on_probs=lambda probs: dropout(tap(out, ctx, "probs", probs), self.dropout, ctx, "probs"),
+            on_probs=lambda probs: dropout(tap(aux, ctx, "probs", probs), self.dropout, ctx, "probs"),
         )
 
     def _for_all_heads(self, k: Array) -> Array:

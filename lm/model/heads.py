@@ -11,8 +11,8 @@ from lm.core.ctx import Ctx, constrain
 from lm.core.errors import UserError, nearest
 from lm.core.leaf import dot, take
 from lm.core.param import Initializer, Normal, Param, Tree
-from lm.model.adaptive import AdaptiveHead
 from lm.model.layers import ZEROS, Norm, RMSNorm, activation, linear, linear_spec
+from lm.model.special.adaptive import AdaptiveHead
 from lm.model.stack import Stack
 
 Array = jax.Array
@@ -73,8 +73,8 @@ class TransformHead:
         return self.head(p["lm"], x, ctx)
 
 
-@component
-class TokenScores:
+@component(was=("TokenScores",))
+class TokenClassifier:
     """`outputs` scores for each token: tags, starts and ends of answers, or with `activation`, behind a dense layer,
     whether a token was replaced (ELECTRA, Clark et al. 2020, arXiv 2003.10555)."""
 
@@ -99,8 +99,8 @@ class TokenScores:
 PLACES = ("first", "last", "end", "mean")
 
 
-@component
-class RowScores:
+@component(was=("RowScores",))
+class SequenceClassifier:
     """`outputs` scores for each row, from the state of one token: its first real one, its last, or the last where the
     ids `row` are `end` (with "encoder/tokens" those that the encoder reads: T5, BART); or from the "mean" of all. With
     `activation` behind a dense layer, which is BERT's pooler; without outputs the pooled state itself is the result.
@@ -150,30 +150,30 @@ class RowScores:
         return (state if self.outputs is None else linear(p["out"], state)).astype(jnp.float32)
 
 
-def _check_dense(head: TokenScores | RowScores) -> None:
+def _check_dense(head: TokenClassifier | SequenceClassifier) -> None:
     if head.activation is None and (head.norm or not head.dense_bias):
         raise UserError("a head without `activation` has no dense layer: set it, or neither norm nor dense_bias")
 
 
-def _dense_spec(head: TokenScores | RowScores, d: int) -> Tree:
+def _dense_spec(head: TokenClassifier | SequenceClassifier, d: int) -> Tree:
     if head.activation is None:
         return {}
     spec = {"dense": linear_spec((d, d), ("embed", "embed"), head.dense_bias, head.init)}
     return spec | ({"norm": head.norm.spec(d)} if head.norm else {})
 
 
-def _dense(head: TokenScores | RowScores, p: Tree, x: Array) -> Array:
+def _dense(head: TokenClassifier | SequenceClassifier, p: Tree, x: Array) -> Array:
     """x [..., d] -> [..., d]"""
     x = activation(head.activation)(linear(p["dense"], x)) if head.activation else x
     return head.norm(p["norm"], x) if head.norm else x
 
 
-@component
-class WithFirst:
+@component(was=("WithFirst",))
+class FirstTokenFeature:
     """Scores of each token beside its row's first one: `scores` reads norm(x + x_first), x [B, S, d] (DeBERTa v3 finds
     replaced tokens so: He et al. 2021, arXiv 2111.09543, and the published code)."""
 
-    scores: TokenScores
+    scores: TokenClassifier
     norm: Norm
 
     def spec(self, d: int) -> Tree:
@@ -181,7 +181,7 @@ class WithFirst:
 
     def __call__(self, p: Tree, x: Array, ctx: Ctx) -> Array:
         """x [B, S, d] -> float32 scores [B, S, outputs]."""
-        first = RowScores()({}, x, ctx).astype(x.dtype)
+        first = SequenceClassifier()({}, x, ctx).astype(x.dtype)
         return self.scores(p["scores"], self.norm(p["sum_norm"], x + first[:, None]), ctx)
 
 
@@ -273,8 +273,8 @@ class MultiTokenHead:
         return {str(k): self.head(p["lm"], h, ctx) for k, h in enumerate(self.states(p, x, ctx))}
 
 
-@component
-class States:
+@component(was=("States",))
+class NoHead:
     """No head: the states themselves."""
 
     def spec(self, d: int) -> Tree:
@@ -286,9 +286,10 @@ class States:
 
 @component
 class StreamHead:
-    """A head on the states of one stream of `lm.model.streams`, x [..., (1 + streams) d]; 1 predicts the next token."""
+    """A head on the states of one stream of `lm.model.special.streams`, x [..., (1 + streams) d]; 1 predicts the next
+    token."""
 
-    head: LMHead | States
+    head: LMHead | NoHead
     streams: int = 2
     stream: int = 1
 
@@ -324,10 +325,10 @@ Head = (
     | MultiTokenHead
     | TransformHead
     | SpanBoundary
-    | TokenScores
-    | RowScores
-    | WithFirst
+    | TokenClassifier
+    | SequenceClassifier
+    | FirstTokenFeature
     | StreamHead
-    | States
+    | NoHead
     | Heads
 )

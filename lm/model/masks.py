@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from lm.core.component import component
 from lm.core.errors import UserError
-from lm.kernels.attention import Mask, Tokens
+from lm.core.rows import Mask, Tokens
 
 Array = jax.Array
 Band = tuple[int | None, int | None]
@@ -166,8 +166,8 @@ class Permuted:
         return None, 0 if self.causal else None
 
 
-@component
-class Anchors:
+@component(was=("Anchors",))
+class GlobalMask:
     """Keys marked in `ctx.rows["global"]`: none without such rows (Longformer, Beltagy et al. 2020, 2004.05150)."""
 
     causal: ClassVar[bool] = False
@@ -219,4 +219,6 @@ class Except:
         return self.mask.band()
 
 
-MaskKind = Bidirectional | Causal | Window | Prefix | Strided | Dilated | Chunked | Permuted | Anchors | Either | Except
+MaskKind = (
+    Bidirectional | Causal | Window | Prefix | Strided | Dilated | Chunked | Permuted | GlobalMask | Either | Except
+)

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from lm.core.component import component
 from lm.core.ctx import Ctx, constrain, dropout
 from lm.core.param import Initializer, Normal, Tree
+from lm.model.kv_sources import CacheShape
 from lm.model.layers import Norm, activation, linear, linear_spec
-from lm.model.sources import Room
 
 Array = jax.Array
 
@@ -31,13 +31,13 @@ class MLP:
             "down": linear_spec((self.d_ff, d), ("mlp", "embed"), self.bias, self.out_init),
         } | ({"inner_norm": self.inner_norm.spec(self.d_ff)} if self.inner_norm else {})
 
-    def slots(self, d: int, room: Room) -> Tree:
+    def cache(self, d: int, shape: CacheShape) -> Tree:
         return None
 
-    def __call__(self, p: Tree, x: Array, ctx: Ctx, slot: Tree, out: dict) -> tuple[Array, Tree]:
+    def __call__(self, p: Tree, x: Array, ctx: Ctx, cache: Tree, aux: dict) -> tuple[Array, Tree]:
         h = constrain(activation(self.activation)(linear(p["up"], x)), ctx, "batch", "seq", "mlp")
         h = self.inner_norm(p["inner_norm"], h) if self.inner_norm else h
-        return linear(p["down"], dropout(h, self.dropout, ctx, "hidden")), slot
+        return linear(p["down"], dropout(h, self.dropout, ctx, "hidden")), cache
 
 
 @component
@@ -61,13 +61,13 @@ class GatedMLP:
             "down": linear_spec((self.d_ff, d), ("mlp", "embed"), self.bias, self.out_init),
         }
 
-    def slots(self, d: int, room: Room) -> Tree:
+    def cache(self, d: int, shape: CacheShape) -> Tree:
         return None
 
-    def __call__(self, p: Tree, x: Array, ctx: Ctx, slot: Tree, out: dict) -> tuple[Array, Tree]:
+    def __call__(self, p: Tree, x: Array, ctx: Ctx, cache: Tree, aux: dict) -> tuple[Array, Tree]:
         gate, up = linear(p["gate"], x), linear(p["up"], x)
         if self.limit is not None:
             gate, up = jnp.minimum(gate, self.limit), jnp.clip(up, -self.limit, self.limit)
         h = activation(self.activation)(gate) * (up + self.shift if self.shift else up)
         h = constrain(h, ctx, "batch", "seq", "mlp")
-        return linear(p["down"], dropout(h, self.dropout, ctx, "hidden")), slot
+        return linear(p["down"], dropout(h, self.dropout, ctx, "hidden")), cache

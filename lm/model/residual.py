@@ -1,5 +1,5 @@
 """Residual wirings. A wiring owns what is carried from sub-layer to sub-layer: `enter` makes the carry from the
-embedding, `__call__` passes it through one sub-layer f (x -> (y, slot)), `leave` turns it into the stack's output,
+embedding, `__call__` passes it through one sub-layer f (x -> (y, cache)), `leave` turns it into the stack's output,
 given the stack's final norm.
 """
 
@@ -39,8 +39,8 @@ class Plain(SingleStream):
         return {}
 
     def __call__(self, p: Tree, carry: Carry, f: SubLayer, ctx: Ctx) -> tuple[Carry, Tree]:
-        y, slot = f(carry)
-        return carry + dropout(y, self.dropout, ctx, "residual"), slot
+        y, cache = f(carry)
+        return carry + dropout(y, self.dropout, ctx, "residual"), cache
 
 
 @component
@@ -59,9 +59,9 @@ class PreNorm(SingleStream):
 
     def __call__(self, p: Tree, carry: Carry, f: SubLayer, ctx: Ctx) -> tuple[Carry, Tree]:
         x = self.norm(p, carry)
-        y, slot = f(x)
+        y, cache = f(x)
         y = y if self.scale == 1 else y * self.scale
-        return (x if self.normed else carry) + dropout(y, self.dropout, ctx, "residual"), slot
+        return (x if self.normed else carry) + dropout(y, self.dropout, ctx, "residual"), cache
 
 
 @component
@@ -76,8 +76,8 @@ class PostNorm(SingleStream):
         return self.norm.spec(d)
 
     def __call__(self, p: Tree, carry: Carry, f: SubLayer, ctx: Ctx) -> tuple[Carry, Tree]:
-        y, slot = f(carry)
-        return self.norm(p, self.alpha * carry + dropout(y, self.dropout, ctx, "residual")), slot
+        y, cache = f(carry)
+        return self.norm(p, self.alpha * carry + dropout(y, self.dropout, ctx, "residual")), cache
 
 
 @component
@@ -93,8 +93,8 @@ class Sandwich(SingleStream):
         return ({"before": self.before.spec(d)} if self.before else {}) | {"after": self.after.spec(d)}
 
     def __call__(self, p: Tree, carry: Carry, f: SubLayer, ctx: Ctx) -> tuple[Carry, Tree]:
-        y, slot = f(self.before(p["before"], carry) if self.before else carry)
-        return carry + dropout(self.after(p["after"], y), self.dropout, ctx, "residual"), slot
+        y, cache = f(self.before(p["before"], carry) if self.before else carry)
+        return carry + dropout(self.after(p["after"], y), self.dropout, ctx, "residual"), cache
 
 
 @component
@@ -116,9 +116,9 @@ class ResiDual:
 
     def __call__(self, p: Tree, carry: Carry, f: SubLayer, ctx: Ctx) -> tuple[Carry, Tree]:
         post, dual = carry
-        y, slot = f(post)
+        y, cache = f(post)
         y = dropout(y, self.dropout, ctx, "residual")
-        return (self.norm(p, post + y), dual + y), slot
+        return (self.norm(p, post + y), dual + y), cache
 
 
 Residual = Plain | PreNorm | PostNorm | Sandwich | ResiDual

@@ -16,7 +16,7 @@ import numpy as np
 
 from lm.core.component import component
 from lm.core.errors import UserError
-from lm.kernels.attention import Tokens
+from lm.core.rows import Tokens
 
 Array = jax.Array
 Scaled = tuple[Array | np.ndarray, float]

@@ -11,10 +11,10 @@ from lm.core.ctx import Ctx
 from lm.core.errors import UserError
 from lm.core.param import Tree, stack
 from lm.model.block import Layer
+from lm.model.kv_sources import CacheShape
 from lm.model.layers import Norm
 from lm.model.residual import Carry, ResiDual
-from lm.model.resize import Resize
-from lm.model.sources import Room
+from lm.model.special.resize import Resize
 
 Array = jax.Array
 
@@ -25,7 +25,7 @@ REMAT = {
 }
 
 
-class Place(NamedTuple):
+class LayerAddress(NamedTuple):
     """Where a layer's parameters live: segment, repeat (index on the `layers` axis), position in the pattern."""
 
     segment: int
@@ -33,8 +33,8 @@ class Place(NamedTuple):
     position: int
 
 
-@component
-class Segment:
+@component(was=("Segment",))
+class LayerGroup:
     """A pattern of blocks repeated; parameters carry a leading `layers` axis of size `repeats`. With `tied`, all
     repeats use one set of parameters, without that axis (ALBERT, Lan et al. 2020, arXiv 1909.11942)."""
 
@@ -51,47 +51,47 @@ class Segment:
         return spec if self.tied else stack(spec, self.repeats)
 
     def __call__(
-        self, p: Tree, carry: Carry, ctx: Ctx, slots: list | None, first: int | Array = 0
+        self, p: Tree, carry: Carry, ctx: Ctx, caches: list | None, first: int | Array = 0
     ) -> tuple[Carry, list | None, Tree]:
-        """Walk the layers. `slots` is a list with one entry per layer; `first` the index of the first layer.
+        """Walk the layers. `cache` is a list with one entry per layer; `first` the index of the first layer.
 
-        Returns carry, slots, and out with a leading axis of size `repeats`."""
+        Returns carry, cache, and aux with a leading axis of size `repeats`."""
 
         def repeat(carry: Carry, xs: tuple) -> tuple[Carry, tuple]:
-            r, own, slot = xs
-            own, new, out = p if self.tied else own, [], {}
+            r, own, cache = xs
+            own, new, aux = p if self.tied else own, [], {}
             for i, block in enumerate(self.pattern):
                 at = ctx.replace(layer=first + r * len(self.pattern) + i)
-                carry, s, out[str(i)] = block(own[str(i)], carry, at, None if slot is None else slot[i])
+                carry, s, aux[str(i)] = block(own[str(i)], carry, at, None if cache is None else cache[i])
                 new.append(s)
-            return carry, (None if slot is None else new, out)
+            return carry, (None if cache is None else new, aux)
 
-        if ctx.run.remat != "none":
-            repeat = jax.checkpoint(repeat, policy=REMAT[ctx.run.remat], prevent_cse=ctx.run.unroll)
+        if ctx.execution.remat != "none":
+            repeat = jax.checkpoint(repeat, policy=REMAT[ctx.execution.remat], prevent_cse=ctx.execution.unroll)
         n = len(self.pattern)
-        by_repeat = None if slots is None else [slots[r * n : (r + 1) * n] for r in range(self.repeats)]
+        by_repeat = None if caches is None else [caches[r * n : (r + 1) * n] for r in range(self.repeats)]
         stacked = None if self.tied else p
-        if not ctx.run.unroll:
+        if not ctx.execution.unroll:
             packed = None if by_repeat is None else jax.tree.map(lambda *x: jnp.stack(x), *by_repeat)
-            carry, (new, out) = jax.lax.scan(repeat, carry, (jnp.arange(self.repeats), stacked, packed))
+            carry, (new, aux) = jax.lax.scan(repeat, carry, (jnp.arange(self.repeats), stacked, packed))
             if new is not None:
                 new = [jax.tree.map(lambda x, r=r: x[r], s) for r in range(self.repeats) for s in new]
-            return carry, new, out
+            return carry, new, aux
         # One split of each tensor, not an index per layer: the gradient of an index pads the whole stack each time.
         split = [None] * self.repeats if self.tied else unstack(stacked, self.repeats)
         news: list[Tree] = []
         outs: list[Tree] = []
         for r in range(self.repeats):
-            carry, (new, out) = repeat(carry, (r, split[r], None if by_repeat is None else by_repeat[r]))
+            carry, (new, aux) = repeat(carry, (r, split[r], None if by_repeat is None else by_repeat[r]))
             news.extend(new or [])
-            outs.append(out)
-        return carry, None if slots is None else news, jax.tree.map(lambda *x: jnp.stack(x), *outs)
+            outs.append(aux)
+        return carry, None if caches is None else news, jax.tree.map(lambda *x: jnp.stack(x), *outs)
 
-    def update(self, p: Tree, out: Tree) -> Tree:
+    def update(self, p: Tree, aux: Tree) -> Tree:
         if self.tied:
-            out = jax.tree.map(lambda x: x.sum(0), out)
+            aux = jax.tree.map(lambda x: x.sum(0), aux)
         updates = {str(i): b.update if self.tied else jax.vmap(b.update) for i, b in enumerate(self.pattern)}
-        return p | {i: update(p[i], out[i]) for i, update in updates.items()}
+        return p | {i: update(p[i], aux[i]) for i, update in updates.items()}
 
 
 def unstack(tree: Tree, n: int) -> list[Tree]:
@@ -106,7 +106,7 @@ class Stack:
     """Segments in turn, then the final norm where the residual wiring wants it. `tables` are components evaluated once
     and read by every layer as `ctx.shared[name]`."""
 
-    segments: tuple[Segment | Resize, ...]
+    segments: tuple[LayerGroup | Resize, ...]
     norm: Norm | None = None
     tables: tuple[tuple[str, Any], ...] = ()
 
@@ -137,17 +137,17 @@ class Stack:
         _, start, period, repeats = best
         end = start + period * repeats
         parts = [(blocks[:start], 1), (blocks[start : start + period], repeats), (blocks[end:], 1)]
-        return cls(tuple(Segment(tuple(b), r, tied and r > 1) for b, r in parts if b), **knobs)
+        return cls(tuple(LayerGroup(tuple(b), r, tied and r > 1) for b, r in parts if b), **knobs)
 
     @property
     def layers(self) -> int:
         return sum(s.layers for s in self.segments)
 
-    def locate(self, layer: int) -> Place:
+    def locate(self, layer: int) -> LayerAddress:
         """Where layer i's parameters are."""
         for index, segment in enumerate(self.segments):
             if layer < segment.layers:
-                return Place(index, *divmod(layer, len(segment.pattern)))
+                return LayerAddress(index, *divmod(layer, len(segment.pattern)))
             layer -= segment.layers
         raise IndexError(f"layer {layer} is past the last of this stack")
 
@@ -168,23 +168,23 @@ class Stack:
         spec |= {"tables": {name: table.spec(d) for name, table in self.tables}} if self.tables else {}
         return spec | ({"norm": self.norm.spec(widths[-1])} if self.norm else {})
 
-    def slots(self, d: int, room: Room) -> list:
+    def cache(self, d: int, shape: CacheShape) -> list:
         """One entry per layer; not stacked, because decoding updates each in place."""
         pairs = zip(self.segments, self.widths(d)[:-1], strict=True)
-        return [b.slots(width, room) for s, width in pairs for _ in range(s.repeats) for b in s.pattern]
+        return [b.cache(width, shape) for s, width in pairs for _ in range(s.repeats) for b in s.pattern]
 
-    def __call__(self, p: Tree, x: Array, ctx: Ctx, slots: list | None) -> tuple[Array, list | None, Tree]:
+    def __call__(self, p: Tree, x: Array, ctx: Ctx, caches: list | None) -> tuple[Array, list | None, Tree]:
         tables = {name: table(p["tables"][name], ctx) for name, table in self.tables}
         ctx = ctx.replace(shared=ctx.shared | tables)
         residual = self.segments[0].pattern[0].residual
-        carry, first, new, out = residual.enter(x), 0, [], {}
+        carry, first, new, aux = residual.enter(x), 0, [], {}
         for i, segment in enumerate(self.segments):
-            own = None if slots is None else slots[first : first + segment.layers]
-            carry, own, out[str(i)] = segment(p[str(i)], carry, ctx, own, first)
+            own = None if caches is None else caches[first : first + segment.layers]
+            carry, own, aux[str(i)] = segment(p[str(i)], carry, ctx, own, first)
             new.extend(own or [])
             first += segment.layers
         x = residual.leave(carry, lambda y: self.norm(p["norm"], y) if self.norm else y)
-        return x, None if slots is None else new, out
+        return x, None if caches is None else new, aux
 
-    def update(self, p: Tree, out: Tree) -> Tree:
-        return p | {str(i): s.update(p[str(i)], out[str(i)]) for i, s in enumerate(self.segments)}
+    def update(self, p: Tree, aux: Tree) -> Tree:
+        return p | {str(i): s.update(p[str(i)], aux[str(i)]) for i, s in enumerate(self.segments)}

@@ -18,17 +18,17 @@ from lm.core.component import component
 from lm.core.ctx import Ctx
 from lm.core.errors import UserError
 from lm.core.param import Ties, Tree, with_aliases, without_aliases
-from lm.model.adaptive import AdaptiveEmbed
 from lm.model.embed import Embed
 from lm.model.heads import Head
-from lm.model.marks import Mark
-from lm.model.sources import Room
+from lm.model.kv_sources import CacheShape
+from lm.model.special.adaptive import AdaptiveEmbed
+from lm.model.special.global_tokens import GlobalTokens
+from lm.model.special.streams import StreamTransformer
 from lm.model.stack import Stack
-from lm.model.streams import StreamTransformer
 
 Array = jax.Array
 Batch = dict[str, Array]
-Result = tuple[Array, Any, Tree]  # states [B, S, d], slots, out
+Result = tuple[Array, Any, Tree]  # states [B, S, d], cache, aux
 
 
 def rows_of(batch: Batch, prefix: str = "") -> dict[str, Array]:
@@ -57,19 +57,19 @@ class Transformer:
         """Of the states that come out."""
         return self.stack.widths(self.d_model)[-1]
 
-    def slots(self, room: Room) -> list:
-        if self.embed.longest is not None and room.length > self.embed.longest:
+    def cache(self, shape: CacheShape) -> list:
+        if self.embed.longest is not None and shape.length > self.embed.longest:
             raise UserError(
-                f"{room.length} tokens do not fit: this model has positions for {self.embed.longest}; ask for fewer"
+                f"{shape.length} tokens do not fit: this model has positions for {self.embed.longest}; ask for fewer"
             )
-        return self.stack.slots(self.d_model, room)
+        return self.stack.cache(self.d_model, shape)
 
-    def __call__(self, p: Tree, ids: Array, ctx: Ctx, slots: Any, dtype: jax.typing.DTypeLike) -> Result:
+    def __call__(self, p: Tree, ids: Array, ctx: Ctx, cache: Any, dtype: jax.typing.DTypeLike) -> Result:
         x = self.embed(p["embed"], ids, ctx.at("embed"), self.d_model, dtype)
-        return self.stack(p["stack"], x, ctx, slots)
+        return self.stack(p["stack"], x, ctx, cache)
 
-    def update(self, p: Tree, out: Tree) -> Tree:
-        return p | {"stack": self.stack.update(p["stack"], out)}
+    def update(self, p: Tree, aux: Tree) -> Tree:
+        return p | {"stack": self.stack.update(p["stack"], aux)}
 
 
 @component
@@ -79,7 +79,7 @@ class LanguageModel:
     body: Transformer
     head: Head
     ties: Ties = ()
-    marks: tuple[tuple[str, Mark], ...] = ()
+    marks: tuple[tuple[str, GlobalTokens], ...] = ()
 
     @property
     def vocab(self) -> int:
@@ -93,17 +93,17 @@ class LanguageModel:
         whole = {"body": self.body.spec(), "head": self.head.spec(self.body.width)}
         return without_aliases(whole, self.ties)
 
-    def slots(self, room: Room) -> list:
-        return self.body.slots(room)
+    def cache(self, shape: CacheShape) -> list:
+        return self.body.cache(shape)
 
     def hidden(
-        self, params: Tree, batch: Batch, ctx: Ctx, slots: Any = None, dtype: jax.typing.DTypeLike = jnp.float32
+        self, params: Tree, batch: Batch, ctx: Ctx, cache: Any = None, dtype: jax.typing.DTypeLike = jnp.float32
     ) -> Result:
-        """batch -> (states [B, S, d], slots, out). With slots, positions must be given."""
+        """batch -> (states [B, S, d], cache, aux). With cache, positions must be given."""
         params, rows = with_aliases(params, self.ties), rows_of(batch)
         marked = {name: mark(batch["tokens"], rows) for name, mark in self.marks if name not in rows}
         ctx = ctx.replace(rows=ctx.rows | rows | marked)
-        return self.body(params["body"], batch["tokens"], ctx.at("body"), slots, dtype)
+        return self.body(params["body"], batch["tokens"], ctx.at("body"), cache, dtype)
 
     def logits(self, params: Tree, x: Array, ctx: Ctx) -> Any:
         """The head on states x [..., d]."""
@@ -116,14 +116,14 @@ class LanguageModel:
     def head_params(self, params: Tree) -> Tree:
         return with_aliases(params, self.ties)["head"]
 
-    def update(self, params: Tree, out: Tree) -> Tree:
-        """Move the buffers, given what the step's forward pass left in `out`."""
-        return params | {"body": self.body.update(params["body"], out)}
+    def update(self, params: Tree, aux: Tree) -> Tree:
+        """Move the buffers, given what the step's forward pass left in `aux`."""
+        return params | {"body": self.body.update(params["body"], aux)}
 
 
 @component
 class EncoderDecoder:
-    """An encoder whose output the decoder's `Cross` sources read (Vaswani et al. 2017; T5, arXiv 1910.10683)."""
+    """An encoder whose output the decoder's `CrossKV` sources read (Vaswani et al. 2017; T5, arXiv 1910.10683)."""
 
     encoder: Transformer
     decoder: Transformer | StreamTransformer
@@ -146,32 +146,32 @@ class EncoderDecoder:
         }
         return without_aliases(whole, self.ties)
 
-    def slots(self, room: Room) -> list:
-        return self.decoder.slots(room)
+    def cache(self, shape: CacheShape) -> list:
+        return self.decoder.cache(shape)
 
     def encode(
         self, params: Tree, batch: Batch, ctx: Ctx, dtype: jax.typing.DTypeLike = jnp.float32
     ) -> tuple[dict[str, Array], Tree]:
-        """The rows that the decoder's cross-attention reads, and the encoder's out."""
+        """The rows that the decoder's cross-attention reads, and the encoder's aux."""
         params = with_aliases(params, self.ties)
         rows = rows_of(batch, "encoder/")
         inner = ctx.replace(rows=ctx.rows | rows | {k: v for k, v in batch.items() if k == "row"}).at("encoder")
-        x, _, out = self.encoder(params["encoder"], batch["encoder/tokens"], inner, None, dtype)
-        return {"encoder": x} | {f"encoder/{k}": v for k, v in rows.items()}, out
+        x, _, aux = self.encoder(params["encoder"], batch["encoder/tokens"], inner, None, dtype)
+        return {"encoder": x} | {f"encoder/{k}": v for k, v in rows.items()}, aux
 
     def hidden(
-        self, params: Tree, batch: Batch, ctx: Ctx, slots: Any = None, dtype: jax.typing.DTypeLike = jnp.float32
+        self, params: Tree, batch: Batch, ctx: Ctx, cache: Any = None, dtype: jax.typing.DTypeLike = jnp.float32
     ) -> Result:
-        """batch -> (decoder states [B, S, d], slots, out). A batch without `encoder/tokens` continues a generation
-        whose slots were primed by one that had them."""
-        rows, out = rows_of(batch), {}
+        """batch -> (decoder states [B, S, d], cache, aux). A batch without `encoder/tokens` continues a generation
+        whose cache were primed by one that had them."""
+        rows, aux = rows_of(batch), {}
         if "encoder/tokens" in batch:
-            memory, out["encoder"] = self.encode(params, batch, ctx, dtype)
+            memory, aux["encoder"] = self.encode(params, batch, ctx, dtype)
             rows |= memory
         params = with_aliases(params, self.ties)
         ctx = ctx.replace(rows=ctx.rows | rows).at("decoder")
-        x, slots, out["decoder"] = self.decoder(params["decoder"], batch["tokens"], ctx, slots, dtype)
-        return x, slots, out
+        x, cache, aux["decoder"] = self.decoder(params["decoder"], batch["tokens"], ctx, cache, dtype)
+        return x, cache, aux
 
     def logits(self, params: Tree, x: Array, ctx: Ctx) -> Any:
         return self.head(self.head_params(params), x, ctx)
@@ -183,9 +183,9 @@ class EncoderDecoder:
     def head_params(self, params: Tree) -> Tree:
         return with_aliases(params, self.ties)["head"]
 
-    def update(self, params: Tree, out: Tree) -> Tree:
+    def update(self, params: Tree, aux: Tree) -> Tree:
         towers = {"encoder": self.encoder, "decoder": self.decoder}
-        return params | {name: t.update(params[name], out[name]) for name, t in towers.items() if name in out}
+        return params | {name: t.update(params[name], aux[name]) for name, t in towers.items() if name in aux}
 
 
 @component

@@ -11,8 +11,8 @@ from lm.core.ctx import Ctx
 from lm.core.errors import UserError
 from lm.core.param import Tree
 from lm.kernels.cross_entropy import Terms, chunked_loss
-from lm.model.adaptive import AdaptiveHead
 from lm.model.heads import LMHead, StreamHead, TransformHead
+from lm.model.special.adaptive import AdaptiveHead
 from lm.model.transformer import Batch, Model
 from lm.objectives.router import balance_and_z, load_metrics
 
@@ -26,8 +26,8 @@ class Loss(NamedTuple):
     total: Array  # what is minimised, summed over tokens
     weight: Array  # number of predicted tokens
     stats: dict[str, Array]  # sums to report: nll, hits, tokens, bytes ...
-    out: Tree  # what the model recorded, each leaf [layers, B, ...]
-    slots: Tree = None  # what the model remembers for the next batch, where it was given such
+    aux: Tree  # what the model recorded, each leaf [layers, B, ...]
+    cache: Tree = None  # what the model remembers for the next batch, where it was given such
 
 
 def read_rows(batch: Batch) -> Batch:
@@ -52,23 +52,23 @@ class TokenLoss:
     chunk: int = 128
 
     def __call__(
-        self, model: Model, params: Tree, batch: Batch, ctx: Ctx, dtype: jax.typing.DTypeLike, slots: Tree = None
+        self, model: Model, params: Tree, batch: Batch, ctx: Ctx, dtype: jax.typing.DTypeLike, cache: Tree = None
     ) -> Loss:
-        """With `slots` rows go on from those of the batch before, but for those that are `fresh`, which forget."""
+        """With `cache` rows go on from those of the batch before, but for those that are `fresh`, which forget."""
         rows = read_rows(batch)
         head = model.head
         if not isinstance(head, (LMHead, AdaptiveHead, TransformHead, StreamHead)):
             raise UserError(f"model.head is {type(head).__name__}: this objective needs logits over a vocabulary")
-        if slots is not None:
-            slots = emptied(slots, batch["fresh"] > 0)
-        x, slots, out = model.hidden(params, rows, ctx, slots, dtype)
+        if cache is not None:
+            cache = emptied(cache, batch["fresh"] > 0)
+        x, cache, aux = model.hidden(params, rows, ctx, cache, dtype)
         targets, weights, length = batch["targets"], batch["weights"].astype(jnp.float32), x.shape[1]
         if isinstance(head, StreamHead):
             head, x, (targets, weights) = head.unfolded(x, targets, weights)
         else:  # where only some tokens have targets, those are the last
             x = x[:, length - targets.shape[1] :]
         # Without the step's key: a head draws nothing, and what the kernel differentiates must not hold traced values.
-        head_ctx = Ctx(sharding=ctx.sharding, run=ctx.run).at("head")
+        head_ctx = Ctx(sharding=ctx.sharding, execution=ctx.execution).at("head")
         total, each = chunked_loss(
             lambda p, h: head(p, h, head_ctx),
             model.head_params(params),
@@ -79,12 +79,12 @@ class TokenLoss:
             self.chunk,
         )
         nll, hits, first = ((y * weights)[:, :length].sum() for y in (each.nll, each.hit, jnp.ones_like(weights)))
-        balance, router_z = balance_and_z(out)
+        balance, router_z = balance_and_z(aux)
         total += self.balance * balance + self.router_z * router_z
-        stats = {"nll": nll, "hits": hits, "tokens": first, **load_metrics(out)}
+        stats = {"nll": nll, "hits": hits, "tokens": first, **load_metrics(aux)}
         if "bytes" in batch:
             stats["bytes"] = batch["bytes"].sum().astype(jnp.float32)
-        return Loss(total, weights.sum(), stats, out, slots)
+        return Loss(total, weights.sum(), stats, aux, cache)
 
 
 @component
@@ -109,14 +109,14 @@ class NextToken:
         }
 
     def __call__(
-        self, model: Model, params: Tree, batch: Batch, ctx: Ctx, dtype: Any = jnp.float32, slots: Tree = None
+        self, model: Model, params: Tree, batch: Batch, ctx: Ctx, dtype: Any = jnp.float32, cache: Tree = None
     ) -> Loss:
-        return self.loss(model, params, batch, ctx, dtype, slots)
+        return self.loss(model, params, batch, ctx, dtype, cache)
 
 
-def emptied(slots: Tree, rows: Array) -> Tree:
-    """`slots`, whose leaves are [B, ...], as they were at first where `rows`, bool [B], says so."""
-    return jax.tree.map(lambda x: jnp.where(rows.reshape(-1, *(1,) * (x.ndim - 1)), 0, x).astype(x.dtype), slots)
+def emptied(cache: Tree, rows: Array) -> Tree:
+    """`cache`, whose leaves are [B, ...], as they were at first where `rows`, bool [B], says so."""
+    return jax.tree.map(lambda x: jnp.where(rows.reshape(-1, *(1,) * (x.ndim - 1)), 0, x).astype(x.dtype), cache)
 
 
 def positions_in(segments: np.ndarray) -> np.ndarray:

@@ -23,7 +23,7 @@ from lm.model.transformer import Batch, Model
 from lm.objectives.causal import Example, Loss, TokenLoss
 
 if TYPE_CHECKING:  # a mixture needs no tokenizer once it is made
-    from lm.data.tokenizers import Tokenizer
+    from lm.text.tokenizers import Tokenizer
 
 Pair = tuple[np.ndarray, np.ndarray]  # inputs and targets, int32
 

@@ -34,10 +34,10 @@ class MultiToken:
         if not isinstance(head, MultiTokenHead):
             raise UserError(f"model.head is {type(head).__name__}: this objective needs a MultiTokenHead, or NextToken")
         rows = read_rows(batch)
-        x, _, out = model.hidden(params, rows, ctx, None, dtype)
+        x, _, aux = model.hidden(params, rows, ctx, None, dtype)
         p = model.head_params(params)
         inner = ctx.replace(rows=ctx.rows | rows_of(rows) | {"tokens": rows["tokens"]}).at("head")
-        plain = Ctx(sharding=ctx.sharding, run=ctx.run).at("head")  # as in `TokenLoss`
+        plain = Ctx(sharding=ctx.sharding, execution=ctx.execution).at("head")  # as in `TokenLoss`
         terms = Terms(self.loss.z_loss, self.loss.smoothing)
         targets, here = batch["targets"], batch["weights"].astype(jnp.float32)
         totals, figures, weights = [], [], here
@@ -51,11 +51,11 @@ class MultiToken:
             totals.append(total)
             figures.append(each)
         weights = batch["weights"].astype(jnp.float32)
-        balance, router_z = balance_and_z(out)
+        balance, router_z = balance_and_z(aux)
         total = totals[0] + self.share * sum(totals[1:]) / head.depth
         total += self.loss.balance * balance + self.loss.router_z * router_z
         nll, hits = ((y * weights).sum() for y in (figures[0].nll, figures[0].hit))
-        stats = {"nll": nll, "hits": hits, "tokens": weights.sum(), **load_metrics(out)}
+        stats = {"nll": nll, "hits": hits, "tokens": weights.sum(), **load_metrics(aux)}
         if "bytes" in batch:
             stats["bytes"] = batch["bytes"].sum().astype(jnp.float32)
-        return Loss(total, weights.sum(), stats, out)
+        return Loss(total, weights.sum(), stats, aux)

@@ -1,4 +1,4 @@
-"""Losses made of the statistics that mixture-of-experts routers leave in a model's `out`."""
+"""Losses made of the statistics that mixture-of-experts routers leave in a model's `aux`."""
 
 from typing import Any
 
@@ -8,21 +8,21 @@ import jax.numpy as jnp
 Array = jax.Array
 
 
-def router_stats(out: Any) -> list[dict[str, Array]]:
+def router_stats(aux: Any) -> list[dict[str, Array]]:
     """Every `router` record in out, each with axes [layers, B, ...]."""
-    if not isinstance(out, dict):
+    if not isinstance(aux, dict):
         return []
-    return [s for k, v in out.items() for s in ([v] if k == "router" else router_stats(v))]
+    return [s for k, v in aux.items() for s in ([v] if k == "router" else router_stats(v))]
 
 
-def balance_and_z(out: Any) -> tuple[Array, Array]:
+def balance_and_z(aux: Any) -> tuple[Array, Array]:
     """Switch's load-balance loss and the router z-loss, both summed over rows (weighted by the row's tokens) and
     averaged over routed layers; divide by the batch's tokens.
 
     Balance is E * sum_e f_e P_e per row, f_e the share of choices, P_e the mean probability (Fedus et al. 2021, arXiv
     2101.03961, eq. 4); 1 when even. z is mean logsumexp(logits)^2 (ST-MoE, Zoph et al. 2022, arXiv 2202.08906)."""
     balance, z, layers = jnp.zeros(()), jnp.zeros(()), 0
-    for stats in router_stats(out):
+    for stats in router_stats(aux):
         share = stats["load"] / jnp.maximum(stats["load"].sum(-1, keepdims=True), 1)
         mean = stats["prob"] / jnp.maximum(stats["tokens"][..., None], 1)
         experts = stats["load"].shape[-1]
@@ -32,10 +32,10 @@ def balance_and_z(out: Any) -> tuple[Array, Array]:
     return balance / max(layers, 1), z / max(layers, 1)
 
 
-def load_metrics(out: Any) -> dict[str, Array]:
+def load_metrics(aux: Any) -> dict[str, Array]:
     """Sums for logging: `router_dropped` choices, `router_choices`, and `router_peak` (the busiest expert's load over
     an even one, averaged over layers, times choices)."""
-    found = router_stats(out)
+    found = router_stats(aux)
     if not found:
         return {}
     sums = [

@@ -10,13 +10,13 @@ from lm.core.ctx import Ctx
 from lm.core.errors import UserError, nearest
 from lm.core.param import Tree
 from lm.model.residual import Carry
-from lm.model.stack import Segment
+from lm.model.stack import LayerGroup
 
 Array = jax.Array
 
 
 def pipelined(
-    segment: Segment,
+    segment: LayerGroup,
     params: Tree,
     carry: Carry,
     ctx: Ctx,
@@ -40,7 +40,7 @@ def pipelined(
     reverse. Other mesh axes keep working inside a stage by the sharding rules of `ctx`.
 
     carry: any tree of arrays [B, ...]; `ctx.rows` is cut like it, `ctx.shared` given to every stage. Returns the carry
-    and `out`, whose leaves [repeats, B, ...] lie on the stages of their layers. Call it under `jax.jit`.
+    and `aux`, whose leaves [repeats, B, ...] lie on the stages of their layers. Call it under `jax.jit`.
 
     Raises `UserError` for an unknown axis, or when `axis` does not divide the repeats or `microbatches` the batch."""
     if axis not in mesh.shape:
@@ -76,16 +76,16 @@ def pipelined(
             fresh = jax.tree.map(lambda x: x[jnp.minimum(t, microbatches - 1)], inputs)
             given = jax.tree.map(lambda new, old: jnp.where(index == 0, new, old), fresh, arrived)
             at = inside.replace(rows=jax.tree.map(lambda x: x[mine], rows))
-            done, _, out = local(params, given, at, None, start)
-            return jax.tree.map(lambda x: jax.lax.ppermute(x, axis, onward), done), (done, out)
+            done, _, aux = local(params, given, at, None, start)
+            return jax.tree.map(lambda x: jax.lax.ppermute(x, axis, onward), done), (done, aux)
 
         begin = jax.tree.map(lambda x: x[0], inputs)
         _, ticks = jax.lax.scan(tick, begin, jnp.arange(microbatches + stages - 1))
-        carry, out = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, index, microbatches), ticks)
-        return jax.tree.map(lambda x: join(x, 0)[None], carry), jax.tree.map(lambda x: join(x, 1), out)
+        carry, aux = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, index, microbatches), ticks)
+        return jax.tree.map(lambda x: join(x, 0)[None], carry), jax.tree.map(lambda x: join(x, 1), aux)
 
     everywhere, by_stage = PartitionSpec(), PartitionSpec(axis)
-    carry, out = jax.shard_map(
+    carry, aux = jax.shard_map(
         stage,
         mesh=mesh,
         in_specs=(everywhere if segment.tied else by_stage, everywhere, everywhere, everywhere, everywhere),
@@ -93,4 +93,4 @@ def pipelined(
         axis_names={axis},
         check_vma=False,  # model code need not know that it runs inside a stage
     )(params, jax.tree.map(cut, carry), jax.tree.map(cut, rows), ctx.shared, ctx.key)
-    return jax.tree.map(lambda x: x[-1], carry), out
+    return jax.tree.map(lambda x: x[-1], carry), aux

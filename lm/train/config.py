@@ -14,9 +14,9 @@ from lm.core.errors import UserError, nearest
 from lm.core.ranges import AT_LEAST_1, BELOW_1, NOT_NEGATIVE, POSITIVE, SHARE, Range
 from lm.data.packing import PACKINGS
 from lm.objectives.causal import NextToken
-from lm.train.optimizer import TRANSFORMS
-from lm.train.schedule import SCHEDULES
-from lm.train.watch import ACTIONS, Recovery
+from lm.train.health.monitor import ACTIONS, Recovery
+from lm.train.optim.optimizer import TRANSFORMS
+from lm.train.optim.schedule import SCHEDULES
 
 
 def default() -> ConfigDict:

@@ -16,9 +16,10 @@ from lm.core import imports
 from lm.core.component import registered
 from lm.core.errors import UserError, nearest
 from lm.core.formats import CHECKPOINT, KEY, RUN, SWEEP, format_of
-from lm.train import components, config
+from lm.runs import components
+from lm.train import config
 from lm.train.config import nearest_knob, tuples
-from lm.zoo.build import knobs
+from lm.zoo.registry import knobs
 
 SAVED = "config.json"  # in the folder of a run
 COMPONENTS = ("model", "objective")  # parts of a config that differ in their knobs
@@ -120,7 +121,7 @@ def _from_json(file: Path, text: str, default: Callable[[], ConfigDict]) -> Conf
 def _find_own(given: Any, folder: Path) -> None:
     """Components of a user's own in a config.json: the checkpoints beside it know where they are defined."""
     if (folder / "checkpoints").is_dir() and not all(map(registered, components.types_in(given))):
-        from lm.train.checkpoint import Checkpoints  # here, since it takes seconds to import
+        from lm.runs.checkpoint import Checkpoints  # here, since it takes seconds to import
 
         with contextlib.closing(Checkpoints(folder, read_only=True)) as checkpoints:
             latest = checkpoints.latest

@@ -15,13 +15,14 @@ from lm.core.errors import UserError
 from lm.core.mesh import Sharding
 from lm.data.batches import Batch, Batches, EvalBatches, Example
 from lm.data.open import Data, open_data
-from lm.hub.text import Text, read_tokenizer
+from lm.hub.text import read_tokenizer
+from lm.text.format import TextFormat
 
 DeviceBatch = dict[str, jax.Array]
 LOOK_STEPS, LOOK_ROWS, LOOK_MOST = 8, 256, 10_000  # how far it is looked for a row that predicts something
 
 
-def open_data_of(config: ConfigDict, text: Text | None = None) -> Data:
+def open_data_of(config: ConfigDict, text: TextFormat | None = None) -> Data:
     """The data of a config. `text`: the format of the model that the run goes on from, which decides what the config
     leaves open, its tokenizer and the begin-of-text."""
     c = config.data
@@ -149,7 +150,7 @@ def put(batch: Batch, rows: np.ndarray, batch_size: int, sharding: Sharding | No
     return {name: whole(own) for name, own in batch.items()}
 
 
-class Feed:
+class DevicePrefetcher:
     """Batches start, start + 1, ... on the devices, made by threads ahead of the step that uses them.
 
     `waited`: seconds in which a batch was asked for and not yet made."""
@@ -170,7 +171,7 @@ class Feed:
         """Stop the threads."""
         self._host.close()
 
-    def __iter__(self) -> "Feed":
+    def __iter__(self) -> "DevicePrefetcher":
         return self
 
     def __next__(self) -> DeviceBatch:

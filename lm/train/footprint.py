@@ -11,7 +11,8 @@ from jax.extend import core as jex
 from lm.core.ctx import Ctx
 from lm.core.errors import UserError
 from lm.core.param import Tree
-from lm.train.step import State, Trainer, merge
+from lm.train.state import State
+from lm.train.step import Trainer, merge
 
 REMEDY = (
     "lower config.data.batch_size or config.data.length, raise config.train.accumulate, set config.train.remat=full, "
@@ -70,17 +71,17 @@ def saved_activations(trainer: Trainer, state: State, batch: dict[str, jax.Shape
     weights, rest = trainer.optimizer.split(state.params)
     rows = next(iter(batch.values())).shape[0] // trainer.accumulate
     part = {k: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype) for k, x in batch.items()}
-    slots = [] if state.memory is None else [jax.tree.map(lambda x: _rows(x, trainer.accumulate), state.memory)]
+    cache = [] if state.memory is None else [jax.tree.map(lambda x: _rows(x, trainer.accumulate), state.memory)]
 
-    def saved(weights: Tree, rest: Tree, part: dict, key: jax.Array, slots: list) -> Any:
+    def saved(weights: Tree, rest: Tree, part: dict, key: jax.Array, cache: list) -> Any:
         def total(weights: Tree) -> jax.Array:
-            ctx = Ctx(key=key, run=trainer.run)
-            return trainer.objective(trainer.model, merge(weights, rest), part, ctx, trainer.dtype, *slots).total
+            ctx = Ctx(key=key, execution=trainer.execution)
+            return trainer.objective(trainer.model, merge(weights, rest), part, ctx, trainer.dtype, *cache).total
 
         return jax.vjp(total, weights)[1]
 
     weights, rest = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (weights, rest))
-    jaxpr = jax.make_jaxpr(saved)(weights, rest, part, jax.random.key(0), slots).jaxpr
+    jaxpr = jax.make_jaxpr(saved)(weights, rest, part, jax.random.key(0), cache).jaxpr
     given = set(jaxpr.invars)
     kept = {v for v in jaxpr.outvars if not isinstance(v, jex.Literal) and v not in given}
     return sum(_bytes(v.aval) for v in kept)

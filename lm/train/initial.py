@@ -11,8 +11,8 @@ from lm.core.param import Tree, abstract, flatten
 from lm.hub.folder import is_hf_folder, read_folder
 from lm.hub.open import is_gguf, open_folder
 from lm.model.transformer import Model
-from lm.train.checkpoint import Checkpoints
-from lm.train.components import restored
+from lm.runs.checkpoint import Checkpoints
+from lm.runs.components import restored
 
 
 def initial_params(path: str | Path, model: Model, like: Tree | None = None) -> Tree:

@@ -17,12 +17,14 @@ from lm.core.param import count
 from lm.data.batches import VERSIONS
 from lm.data.open import Data
 from lm.evaluate.perplexity import Evaluator, pooled
-from lm.model.cost import training_flops
-from lm.train import lock, record
-from lm.train.checkpoint import Checkpoints, meta_of
+from lm.inspect.cost import training_flops
+from lm.runs import lock
+from lm.runs.checkpoint import Checkpoints, meta_of
+from lm.runs.metrics import PLOT_ERRORS, Metrics, plot_losses
+from lm.train import record
 from lm.train.config import check
 from lm.train.feed import (
-    Feed,
+    DevicePrefetcher,
     batches_of,
     check_predicts,
     evaluation_batches,
@@ -34,16 +36,15 @@ from lm.train.figures import Clock, Record, summary
 from lm.train.footprint import allocating, check_exact, check_room, footprint, needed
 from lm.train.footprint import told as told_size
 from lm.train.hardware import memory_limit, peak_flops
-from lm.train.metrics import PLOT_ERRORS, Metrics, plot_losses
-from lm.train.optimizer import hyper_of
+from lm.train.health.recovery import Event, bad_steps, check_limit, rewound, told
+from lm.train.optim.optimizer import hyper_of
 from lm.train.origin import completed, origin_of, text_for
 from lm.train.profile import Profiler
 from lm.train.progress import console_of, progress_of
-from lm.train.recovery import Event, bad_steps, check_limit, rewound, told
 from lm.train.setup import check_fit, first_state, sharding_of, start, trainer_of
-from lm.train.step import State
+from lm.train.state import State, save_state, saved_state
 from lm.train.stop import Stop
-from lm.zoo.build import build
+from lm.zoo.registry import build
 
 WARNING = "[yellow]warning:[/]"
 
@@ -92,7 +93,7 @@ class _Parts:
         if warned := check_room(room, self.limit):
             console.print(f"{WARNING} {warned}", soft_wrap=True)
         t = self.trainer
-        self.evaluator = Evaluator(self.model, objective, t.dtype, self.sharding, t.run, t.memory)
+        self.evaluator = Evaluator(self.model, objective, t.dtype, self.sharding, t.execution, t.memory)
 
     def evaluate(self, state: State) -> Record:
         weights = state.params if state.ema is None else state.ema
@@ -164,7 +165,7 @@ def _train(run: _Parts) -> Record:
     if (versions := saved["versions"]) != VERSIONS:
         console.print(f"{WARNING} saved with {versions}, now {VERSIONS}: batches may be drawn otherwise")
     check_predicts(batches, run.objective, step)
-    feed = Feed(batches, run.sharding, step)
+    feed = DevicePrefetcher(batches, run.sharding, step)
     _compile(step_fn, state, feed, run)
 
     result: Record = {}
@@ -208,11 +209,11 @@ def _train(run: _Parts) -> Record:
             if rewinds:
                 checkpoints.forget(after=back_to)
                 if back_to:
-                    state = checkpoints.state(back_to, trainer.abstract(hyper), hyper)
+                    state = saved_state(checkpoints, back_to, trainer.abstract(hyper), hyper)
                 else:
                     state = first_state(trainer, hyper, config.train.init_from)
                 feed.close()
-                step, feed = back_to, Feed(batches, run.sharding, back_to)
+                step, feed = back_to, DevicePrefetcher(batches, run.sharding, back_to)
                 changes = [c | {"step": min(c["step"], step)} for c in changes]  # they hold for what is repeated too
                 metrics.resume(step, [*events, *changes])
                 clock.restart(step, feed.waited)
@@ -227,7 +228,7 @@ def _train(run: _Parts) -> Record:
                     name = type(run.objective).__name__
                     console.print(f"{WARNING} step {step}: {name} predicts no token in its batch", soft_wrap=True)
             if saving:
-                checkpoints.save(state, meta | {"skips": batches.skips, "events": events, "changes": changes})
+                save_state(checkpoints, state, meta | {"skips": batches.skips, "events": events, "changes": changes})
                 clock.restart(step, feed.waited)
             if stop:
                 checkpoints.wait()
@@ -242,7 +243,7 @@ def _train(run: _Parts) -> Record:
     return result
 
 
-def _compile(step_fn: Any, state: State, feed: Feed, run: _Parts) -> None:
+def _compile(step_fn: Any, state: State, feed: DevicePrefetcher, run: _Parts) -> None:
     """Compile the step, which its first call then finds done."""
     console, begun = run.console, time.perf_counter()
     console.print("compiling the train step ...")

@@ -10,13 +10,14 @@ from ml_collections.config_dict import ConfigDict
 from lm.core.component import to_dict
 from lm.core.errors import UserError
 from lm.data.open import Data
-from lm.hub.open import context_of, inspect, open_text
-from lm.hub.text import Text
+from lm.hub.open import Opened, Source, context_of, inspect, open_text
 from lm.model.transformer import EncoderDecoder, Model
-from lm.train.checkpoint import Checkpoints, text_of
-from lm.train.components import restored
-from lm.train.foreign import config_of
+from lm.runs.checkpoint import Checkpoints, text_of
+from lm.runs.components import restored
+from lm.text.format import TextFormat
+from lm.train.config import default
 from lm.train.setup import difference
+from lm.zoo.registry import knobs
 
 
 class Origin(NamedTuple):
@@ -26,7 +27,7 @@ class Origin(NamedTuple):
     path: str
     model: Model | None
     knobs: ConfigDict | None
-    text: Text | None
+    text: TextFormat | None
     unknown: tuple[str, ...] = ()
 
 
@@ -88,10 +89,12 @@ def completed(config: ConfigDict, origin: Origin | None) -> ConfigDict:
     return config
 
 
-def text_for(config: ConfigDict, origin: Origin | None, model: Model, data: Data) -> tuple[Text | None, list[str]]:
+def text_for(
+    config: ConfigDict, origin: Origin | None, model: Model, data: Data
+) -> tuple[TextFormat | None, list[str]]:
     """How the model of a run has its text written, None where that is in the way of our own runs; and what to tell of
     a config that differs from its origin."""
-    own = Text.of(data.tokenizer, None, isinstance(model, EncoderDecoder))._replace(before=data.before)
+    own = TextFormat.of(data.tokenizer, None, isinstance(model, EncoderDecoder))._replace(before=data.before)
     if origin is None:
         return own if data.before else None, []
     notes = [f"{origin.path}: {reason}" for reason in origin.unknown]
@@ -106,3 +109,13 @@ def text_for(config: ConfigDict, origin: Origin | None, model: Model, data: Data
             named = config.data.tokenizer
             notes.append(f"config.data.tokenizer={named} is not that of {origin.path}: text is written in its own way")
     return text._replace(context=context), notes
+
+
+def config_of(opened: Opened | Source, tokenizer: str | Path) -> ConfigDict:
+    """The config of a run with that model: its own context, one row at a time, and no data of its own."""
+    length = context_of(opened.model, opened.config)
+    config = default()
+    with config.unlocked():
+        config.model = knobs(**{name: to_dict(value) for name, value in opened.knobs.items() if value is not None})
+    config.data.update(source="", tokenizer=str(tokenizer), length=int(length or config.data.length), batch_size=1)
+    return config

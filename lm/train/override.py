@@ -19,7 +19,7 @@ from lm.core.component import registered, to_dict
 from lm.core.errors import UserError, nearest
 from lm.train.config import nearest_knob, tuples
 from lm.train.config_file import COMPONENTS, literal, part
-from lm.zoo.build import FAMILIES, knobs, knobs_of_family
+from lm.zoo.registry import FAMILIES, knobs, knobs_of_family
 
 Node = ConfigDict | dict[str, Any] | list[Any]
 TRUE, FALSE = ("true", "t", "1", "yes", "y", "on"), ("false", "f", "0", "no", "n", "off")

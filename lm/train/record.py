@@ -5,41 +5,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from ml_collections.config_dict import ConfigDict
-
 from lm.core.component import canonical
-from lm.core.errors import UserError
 from lm.core.formats import KEY, RUN
+from lm.runs.config_json import plain
 from lm.train.config import default
 
 NAME = "config.json"
 OPEN = ("model", "objective")  # sections without a fixed set of knobs
 # A metrics record, which every later checkpoint holds too: {event: "change", step, changed: {knob: [before, now]}}.
 Change = dict[str, Any]
-
-
-def plain(config: ConfigDict) -> dict:
-    """A config as JSON has it. Raises `UserError` for a value that JSON cannot hold, of which no run could be repeated
-    and no checkpoint saved."""
-    return {k: _plain(v, f"config.{k}") for k, v in config.to_dict().items()}
-
-
-def _plain(value: Any, where: str) -> Any:
-    if isinstance(value, dict):
-        return {k: _plain(v, f"{where}.{k}") for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v, f"{where}[{i}]") for i, v in enumerate(value)]
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, Path):
-        return str(value)
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    raise UserError(
-        f"{where} is a {type(value).__name__}, which config.json and checkpoints cannot hold: give numbers, texts, "
-        "lists, or a component as to_dict(..)"
-    )
 
 
 def keep(workdir: Path, config: dict, begins: bool) -> Path | None:

@@ -11,19 +11,20 @@ import jax.numpy as jnp
 from ml_collections.config_dict import ConfigDict
 
 from lm.core.component import canonical, components
-from lm.core.ctx import Run
+from lm.core.ctx import Execution
 from lm.core.errors import UserError
 from lm.core.mesh import Sharding, make_mesh
 from lm.core.param import flatten
-from lm.data.tokenizers import Tokenizer
-from lm.model.sources import Cross, Own, Recurrence
+from lm.model.kv_sources import CrossKV, SegmentMemory, SelfKV
 from lm.model.transformer import Model
-from lm.train.checkpoint import Checkpoints
+from lm.runs.checkpoint import Checkpoints
+from lm.text.tokenizers import Tokenizer
+from lm.train.health.monitor import Recovery
 from lm.train.initial import initial_params
-from lm.train.optimizer import Optimizer, by_pattern, trained
+from lm.train.optim.optimizer import Optimizer, by_pattern, trained
 from lm.train.record import completed
-from lm.train.step import State, Trainer
-from lm.train.watch import Recovery
+from lm.train.state import State, saved_state
+from lm.train.step import Trainer
 
 
 def sharding_of(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Sharding | None:
@@ -62,18 +63,18 @@ def check_fit(config: ConfigDict, model: Model, tokenizer: Tokenizer) -> None:
 
 
 def remembers(model: Model) -> bool:
-    """Whether a model's slots hold a memory, of one size for ever, and no cache of all that was read."""
-    sources = {type(part) for part in components(model) if isinstance(part, (Own, Cross, Recurrence))}
-    if Recurrence in sources and len(sources) > 1:
+    """Whether a model's cache hold a memory, of one size for ever, and no cache of all that was read."""
+    sources = {type(part) for part in components(model) if isinstance(part, (SelfKV, CrossKV, SegmentMemory))}
+    if SegmentMemory in sources and len(sources) > 1:
         raise UserError("this model remembers in some of its layers only: give all of them a memory, or none")
-    return Recurrence in sources
+    return SegmentMemory in sources
 
 
 def memory_rows(config: ConfigDict, model: Model, objective: Any) -> int:
     """How many rows a model remembers from one batch in the next: all where rows go on, and it has a memory."""
     if config.data.packing != "stream" or not remembers(model):
         return 0
-    if "slots" not in inspect.signature(type(objective).__call__).parameters:
+    if "cache" not in inspect.signature(type(objective).__call__).parameters:
         raise UserError(
             f"config.objective {type(objective).__name__} begins every row anew, but config.data.packing='stream' lets "
             "this model remember: take NextToken, or packing 'concat'"
@@ -82,9 +83,9 @@ def memory_rows(config: ConfigDict, model: Model, objective: Any) -> int:
 
 
 def trainer_of(
-    config: ConfigDict, model: Model, objective: Any, sharding: Sharding | None, run: Run | None = None
+    config: ConfigDict, model: Model, objective: Any, sharding: Sharding | None, execution: Execution | None = None
 ) -> Trainer:
-    """The trainer of a config; `run` overrides how the model is executed."""
+    """The trainer of a config; `execution` overrides how the model is executed."""
     return Trainer(
         model=model,
         objective=objective,
@@ -97,7 +98,8 @@ def trainer_of(
         recovery=Recovery(**config.train.recovery.to_dict()),
         noise_scale=config.train.noise_scale,
         dtype=jnp.dtype(config.train.dtype),
-        run=run or Run(config.train.remat, config.train.unroll, embed_gradient=config.optimizer.embed_gradient),
+        execution=execution
+        or Execution(config.train.remat, config.train.unroll, embed_gradient=config.optimizer.embed_gradient),
         sharding=sharding,
     )
 
@@ -128,7 +130,7 @@ def start(trainer: Trainer, hyper: dict, checkpoints: Checkpoints, meta: dict) -
                 "--workdir, or give the same config"
             )
     _check_rates(trainer, completed(saved["config"]))
-    return checkpoints.state(checkpoints.latest, trainer.abstract(hyper), hyper), saved
+    return saved_state(checkpoints, checkpoints.latest, trainer.abstract(hyper), hyper), saved
 
 
 def _check_rates(trainer: Trainer, saved: dict) -> None:

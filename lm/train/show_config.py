@@ -13,8 +13,8 @@ from typing import Any
 from ml_collections.config_dict import ConfigDict
 
 from lm.train import config as train_config
-from lm.train.watch import Recovery
-from lm.zoo.build import FAMILIES, departures
+from lm.train.health.monitor import Recovery
+from lm.zoo.registry import FAMILIES, departures
 
 MARK = "*"
 WIDTH = 46  # of a knob and its value, where they leave room for that; comments stand behind

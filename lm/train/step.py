@@ -7,30 +7,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lm.core.ctx import Ctx, Run
+from lm.core.ctx import Ctx, Execution
 from lm.core.mesh import Sharding
 from lm.core.param import Tree, initialize
-from lm.model.sources import Room
+from lm.model.kv_sources import CacheShape
 from lm.model.transformer import Batch, Model
-from lm.train import watch
-from lm.train.optimizer import Hyper, Optimizer
+from lm.train.health import monitor as watch
+from lm.train.optim.optimizer import Hyper, Optimizer
+from lm.train.state import State
 
 Array = jax.Array
 Objective = Any  # a component with example(row, rng) and __call__(model, params, batch, ctx, dtype) -> Loss
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class State:
-    """Everything a step changes, and the hyperparameters it reads (leaves too: runs of one shape can be vmapped)."""
-
-    step: Array  # int32
-    params: Tree
-    opt: Tree
-    hyper: Hyper
-    watch: watch.Watch
-    ema: Tree | None = None  # average of the parameters over past steps
-    memory: Tree | None = None  # the model's slots, each leaf [B, ...], where rows go on from step to step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +35,7 @@ class Trainer:
     recovery: watch.Recovery = watch.Recovery()
     noise_scale: bool = False
     dtype: Any = jnp.float32
-    run: Run = Run()
+    execution: Execution = Execution()
     sharding: Sharding | None = None
 
     def first(self, params: Tree, hyper: Hyper) -> State:
@@ -56,7 +43,7 @@ class Trainer:
         weights, _ = self.optimizer.split(params)
         ema = jax.tree.map(jnp.copy, params) if self.ema else None
         opt, zero = self.optimizer.init(weights, hyper), jnp.zeros((), jnp.int32)
-        memory = self.model.slots(Room(self.memory, 0, dtype=self.dtype)) if self.memory else None
+        memory = self.model.cache(CacheShape(self.memory, 0, dtype=self.dtype)) if self.memory else None
         return State(zero, params, opt, hyper, watch.first(), ema, memory)
 
     def init(self, hyper: Hyper, params: Tree | None = None) -> State:
@@ -98,8 +85,8 @@ class Trainer:
     def jitted(self, state: State) -> jax.stages.Wrapped:
         """`step`, compiled for the layout of `state`, which it takes over (donation)."""
         shardings = self.state_shardings(jax.eval_shape(lambda: state))
-        out = None if shardings is None else (shardings, None)
-        return jax.jit(self.step, donate_argnums=0, out_shardings=out)
+        results = None if shardings is None else (shardings, None)
+        return jax.jit(self.step, donate_argnums=0, out_shardings=results)
 
     def step(self, state: State, batch: Batch) -> tuple[State, dict[str, Array]]:
         """One step on a global batch: arrays [B, ...]. Metrics are sums over the batch, except learning_rate, grad_norm
@@ -108,16 +95,16 @@ class Trainer:
         ctx = Ctx(
             key=jax.random.fold_in(jax.random.key(self.seed + 1), state.step),
             sharding=self.sharding,
-            run=self.run,
+            execution=self.execution,
         )
         scale = state.watch.scale if self.scaled else 1.0
 
         def loss(weights: Tree, part: Batch) -> tuple[Array, Any]:
             rows = {name: x for name, x in part.items() if name != "memory"}
-            slots = [part["memory"]] if "memory" in part else []
-            result = self.objective(self.model, merge(weights, rest), rows, ctx, self.dtype, *slots)
-            kept = jax.tree.map(lambda x: x[None], result.slots if slots else None)  # [1, B, ...], as `out` is
-            return result.total * scale, (result.weight, result.stats, (result.out, kept))
+            cache = [part["memory"]] if "memory" in part else []
+            result = self.objective(self.model, merge(weights, rest), rows, ctx, self.dtype, *cache)
+            kept = jax.tree.map(lambda x: x[None], result.cache if cache else None)  # [1, B, ...], as `aux` is
+            return result.total * scale, (result.weight, result.stats, (result.aux, kept))
 
         batch = batch | {"row": jnp.arange(batch["tokens"].shape[0])}
         batch |= {} if state.memory is None else {"memory": state.memory}
@@ -125,7 +112,7 @@ class Trainer:
         weight = jnp.maximum(sums.weight, 1.0)
         grads = jax.tree.map(lambda g: g / (weight * scale), sums.grads)
         moved, opt, told = self.optimizer.update(grads, state.opt, weights, state.hyper, state.step)
-        recorded, kept = sums.out
+        recorded, kept = sums.aux
         params, memory = self.model.update(merge(moved, rest), recorded), jax.tree.map(lambda x: x[0], kept)
         told |= sums.stats | {"total": sums.total / scale}
 
@@ -168,7 +155,7 @@ class Sums(NamedTuple):
     stats: Tree
     squares: Array  # mean over parts of the squared norm of each part's gradient per weight
     parts: Array | int  # how many microbatches had rows
-    out: Tree  # rows (axis 1, behind `layers`) joined in order
+    aux: Tree  # rows (axis 1, behind `layers`) joined in order
 
 
 def accumulated(loss: Callable, weights: Tree, batch: Batch, parts: int, ragged: bool = False) -> Sums:
@@ -176,8 +163,8 @@ def accumulated(loss: Callable, weights: Tree, batch: Batch, parts: int, ragged:
     behind the last that has any weight are left out where `ragged`."""
     grad = jax.value_and_grad(loss, has_aux=True)
     if parts == 1:
-        (total, (weight, stats, out)), grads = grad(weights, batch)
-        return Sums(grads, total, weight, stats, jnp.zeros(()), 1, out)
+        (total, (weight, stats, aux)), grads = grad(weights, batch)
+        return Sums(grads, total, weight, stats, jnp.zeros(()), 1, aux)
     # Row r goes to microbatch r % parts: each microbatch is spread over all devices that hold rows.
     micro = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1), batch)
     active: Array | int = parts
@@ -188,19 +175,19 @@ def accumulated(loss: Callable, weights: Tree, batch: Batch, parts: int, ragged:
     def one(i: Array, carry: tuple) -> tuple:
         sums, outs = carry
         part = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), micro)
-        (total, (weight, stats, out)), grads = grad(weights, part)
+        (total, (weight, stats, aux)), grads = grad(weights, part)
         squares = sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads)) / jnp.square(jnp.maximum(weight, 1.0))
         sums = jax.tree.map(jnp.add, sums, (grads, total, weight, stats, squares))
-        return sums, jax.tree.map(lambda whole, x: jax.lax.dynamic_update_index_in_dim(whole, x, i, 0), outs, out)
+        return sums, jax.tree.map(lambda whole, x: jax.lax.dynamic_update_index_in_dim(whole, x, i, 0), outs, aux)
 
-    (total, (weight, stats, out)), grads = jax.eval_shape(grad, weights, jax.tree.map(lambda x: x[0], micro))
+    (total, (weight, stats, aux)), grads = jax.eval_shape(grad, weights, jax.tree.map(lambda x: x[0], micro))
     sums = (grads, total, weight, stats, total)
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), sums)
-    outs = jax.tree.map(lambda s: jnp.zeros((parts, *s.shape), s.dtype), out)
+    outs = jax.tree.map(lambda s: jnp.zeros((parts, *s.shape), s.dtype), aux)
     (grads, total, weight, stats, squares), outs = jax.lax.fori_loop(0, active, one, (zeros, outs))
     # out leaves are [parts, layers, rows, ...]
-    out = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 2).reshape(x.shape[1], -1, *x.shape[3:]), outs)
-    return Sums(grads, total, weight, stats, squares / active, active, out)
+    aux = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 2).reshape(x.shape[1], -1, *x.shape[3:]), outs)
+    return Sums(grads, total, weight, stats, squares / active, active, aux)
 
 
 def merge(weights: Tree, rest: Tree) -> Tree:

@@ -7,12 +7,12 @@ from lm.core.errors import UserError
 from lm.core.param import Normal
 from lm.model.layers import LayerNorm
 from lm.model.positions import Learned
-from lm.model.stack import Segment, Stack
+from lm.model.stack import LayerGroup, Stack
 from lm.model.transformer import LanguageModel
 from lm.zoo.bert import CONTEXT, encoder, layer, lm_names, pooled_classes, spare
 from lm.zoo.dialect import Class, Config, Dialect, Field, Fixed, Knob, Unused, act, layers_heads
 from lm.zoo.family import Family
-from lm.zoo.names import SAME, Table, rows, unused
+from lm.zoo.names import SAME, TensorNames, rows, unused
 
 SIZES = {
     "base": {"layers": 12, "d_model": 768, "heads": 12},
@@ -48,7 +48,7 @@ def albert(
     if len(sizes) != groups:
         raise UserError(f"model.groups={groups} of {layers} layers leaves one without any: choose fewer groups")
     return encoder(
-        Stack(tuple(Segment((block,) * inner, n, tied=True) for n in sizes)),
+        Stack(tuple(LayerGroup((block,) * inner, n, tied=True) for n in sizes)),
         d_model=d_model,
         vocab=vocab,
         position=Learned(context, init=Normal(0.02)),
@@ -71,7 +71,7 @@ def _groups(layers: int, groups: int) -> list[int]:
 FAMILIES = {"albert": Family(albert, SIZES, "arXiv 1909.11942")}
 
 MLM = ("predictions.dense", "predictions.LayerNorm")
-EMBED: Table = (
+EMBED: TensorNames = (
     ("body/embed/token", "albert.embeddings.word_embeddings.weight", SAME),
     ("body/embed/position/w", "albert.embeddings.position_embeddings.weight", SAME),
     ("body/embed/types/w", "albert.embeddings.token_type_embeddings.weight", SAME),
@@ -83,7 +83,7 @@ EMBED: Table = (
 )
 
 
-def names(config: Config) -> Table:
+def names(config: Config) -> TensorNames:
     """A layer's tensors are there once for each group and inner block."""
     found = (*EMBED, *lm_names(config, "predictions.decoder", "predictions.bias"))
     for group in range(config.get("num_hidden_groups", 1)):

@@ -6,7 +6,7 @@ import functools
 from types import MappingProxyType
 
 from lm.core.errors import UserError
-from lm.model.heads import RowScores
+from lm.model.heads import SequenceClassifier
 from lm.model.layers import LayerNorm
 from lm.model.positions import Learned
 from lm.zoo.dialect import (
@@ -26,7 +26,7 @@ from lm.zoo.dialect import (
     flag,
 )
 from lm.zoo.family import Family
-from lm.zoo.names import OPTIONAL, SAME, Table, rows, unused
+from lm.zoo.names import OPTIONAL, SAME, TensorNames, rows, unused
 from lm.zoo.transformer import transformer
 
 OFFSET = 2
@@ -64,7 +64,7 @@ def shares(config: Config) -> bool:
     return config.get("tie_word_embeddings", True) and shared
 
 
-def names(config: Config) -> Table:
+def names(config: Config) -> TensorNames:
     """What transformers' BartForConditionalGeneration and its kin call tensors. Where encoder and decoder have tables
     of their own, files may hold a third one that nothing reads."""
     table = "model.shared.weight"
@@ -79,7 +79,7 @@ def names(config: Config) -> Table:
     )
 
 
-def _tower(ours: str, name: str) -> Table:
+def _tower(ours: str, name: str) -> TensorNames:
     return (
         *rows(f"{ours}/embed/", f"model.{name}.", ("position", "embed_positions", SAME)),
         (f"{ours}/embed/token", f"model.{name}.embed_tokens.weight", SAME),
@@ -172,9 +172,11 @@ _DEAF = unused(
 def _by_end(default_labels: int) -> Class:
     """A classifier by the decoder's state where the text that both read, the decoder one token later, ends."""
 
-    def head(config: Config) -> RowScores:
+    def head(config: Config) -> SequenceClassifier:
         many = len(config["id2label"]) if config.get("id2label") else config.get("num_labels", default_labels)
-        return RowScores(many, at="end", end=config.get("eos_token_id", 2), row="encoder/tokens", activation="tanh")
+        return SequenceClassifier(
+            many, at="end", end=config.get("eos_token_id", 2), row="encoder/tokens", activation="tanh"
+        )
 
     return Class(PAIR, head, rows("head/", "classification_head.", ("dense", "dense"), ("out", "out_proj")))
 

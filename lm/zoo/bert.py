@@ -16,7 +16,7 @@ from lm.core.param import Initializer, Normal
 from lm.model.attention import Attention
 from lm.model.block import Block
 from lm.model.embed import Embed, Rows
-from lm.model.heads import Head, Heads, LMHead, RowScores, SpanBoundary, States, TokenScores, TransformHead
+from lm.model.heads import Head, Heads, LMHead, NoHead, SequenceClassifier, SpanBoundary, TokenClassifier, TransformHead
 from lm.model.layers import LayerNorm
 from lm.model.masks import Bidirectional, Causal, MaskKind
 from lm.model.mlp import MLP
@@ -39,7 +39,7 @@ from lm.zoo.dialect import (
     token_labels,
 )
 from lm.zoo.family import Family, Sizes
-from lm.zoo.names import LAYER, SAME, Table, rows, unused
+from lm.zoo.names import LAYER, SAME, TensorNames, rows, unused
 from lm.zoo.parts import head_size
 
 BASE = {"layers": 12, "d_model": 768, "heads": 12}
@@ -59,7 +59,7 @@ SIZES: Sizes = {
 }
 TINYBERT = {"4": {"layers": 4, "d_model": 312, "heads": 12, "d_ff": 1200}, "6": {**BASE, "layers": 6}}
 # What the model without a head gives: each token's state, and the first one's behind a dense layer.
-POOLED = Heads((("states", States()), ("pooler", RowScores(activation="tanh"))))
+POOLED = Heads((("states", NoHead()), ("pooler", SequenceClassifier(activation="tanh"))))
 UNPOOLED = Heads(POOLED.parts[:1])
 
 
@@ -168,13 +168,13 @@ def encoder(
         init=init,
     )
     lm = LMHead(vocab, bias=True, init=init)
-    pair = RowScores(2, activation="tanh", init=init)
+    pair = SequenceClassifier(2, activation="tanh", init=init)
     known: dict[str, Head] = {
         "mlm": TransformHead(lm, norm, activation, embed_width, init=init),
         "nsp": pair,
         "sop": pair,
         "sbo": SpanBoundary(lm, norm, activation, width=embed_width, init=init),
-        "rtd": TokenScores(1, activation, init=init),
+        "rtd": TokenClassifier(1, activation, init=init),
     }
     for name in pretraining:
         if name not in known:
@@ -204,12 +204,12 @@ MLM = ("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm",
 MLM_BIAS = "cls.predictions.bias"
 
 
-def spare(*parts: str) -> Table:
+def spare(*parts: str) -> TensorNames:
     """What files may carry and a class does not have: linear maps or norms of these names."""
     return unused(*(f"{part}.{leaf}" for part in parts for leaf in ("weight", "bias")))
 
 
-def lm_names(config: Config, decoder: str, bias: str | None = None) -> Table:
+def lm_names(config: Config, decoder: str, bias: str | None = None) -> TensorNames:
     """The table and bias of the masked-LM head. The bias may have a second name, unless the head is untied: then it is
     an unused tensor."""
     tied = config.get("tie_word_embeddings", True)
@@ -225,7 +225,7 @@ def body_names(
     attention_norm: str = "attention.output.LayerNorm",
     mlp_norm: str = "output.LayerNorm",
     norm: str | None = None,
-) -> Table:
+) -> TensorNames:
     """The encoder's names; those of its norms differ between relatives, of which some have a final one."""
     return (
         ("body/embed/token", f"{prefix}embeddings.word_embeddings.weight", SAME),
@@ -250,7 +250,7 @@ def body_names(
     )
 
 
-def pretrained_names(prefix: str, *norms: str) -> Callable[[Config], Table]:
+def pretrained_names(prefix: str, *norms: str) -> Callable[[Config], TensorNames]:
     """Names of a whole model but for its head, of which files may have more than a class reads."""
     fixed = body_names(prefix, *norms) + spare(f"{prefix}pooler.dense", "cls.seq_relationship", *MLM[:2])
     return lambda config: (*fixed, *lm_names(config, MLM[2], MLM_BIAS))
@@ -260,8 +260,8 @@ def pooled_classes(stem: str, pooler: str) -> dict[str, Class]:
     """Base model and classifiers that pool the first token, by a dense layer that is called `pooler`, and classifiers
     of tokens."""
 
-    def classifier(config: Config) -> RowScores:
-        return RowScores(labels(config), activation="tanh")
+    def classifier(config: Config) -> SequenceClassifier:
+        return SequenceClassifier(labels(config), activation="tanh")
 
     pooled = rows("head/", "", ("dense", pooler), ("out", "classifier"))
     return {
@@ -269,7 +269,7 @@ def pooled_classes(stem: str, pooler: str) -> dict[str, Class]:
             head=lambda config: POOLED, names=rows("head/pooler/", "", ("dense", pooler)), bare=UNPOOLED
         ),
         f"{stem}ForSequenceClassification": Class(head=classifier, names=pooled),
-        f"{stem}ForMultipleChoice": Class(head=lambda config: RowScores(1, activation="tanh"), names=pooled),
+        f"{stem}ForMultipleChoice": Class(head=lambda config: SequenceClassifier(1, activation="tanh"), names=pooled),
         f"{stem}ForTokenClassification": token_labels("classifier"),
         f"{stem}ForQuestionAnswering": ANSWERS,
     }
@@ -288,7 +288,7 @@ def classes(stem: str, prefix: str, lm: str = "ForCausalLM", pooler: str = "pool
         f"{stem}ForMaskedLM": masked,
         f"{stem}{lm}": masked,
         f"{stem}ForNextSentencePrediction": Class(
-            head=lambda config: RowScores(2, activation="tanh"), names=rows("head/", "", *pair)
+            head=lambda config: SequenceClassifier(2, activation="tanh"), names=rows("head/", "", *pair)
         ),
     }
 

@@ -5,14 +5,14 @@ import dataclasses
 
 from lm.core.param import Normal
 from lm.model.attention import Attention
+from lm.model.attention_bias import EdgeBlocks
 from lm.model.block import Block
-from lm.model.heads import RowScores
+from lm.model.heads import SequenceClassifier
 from lm.model.layers import LayerNorm
 from lm.model.masks import Bidirectional
 from lm.model.mlp import MLP
 from lm.model.positions import Learned
 from lm.model.residual import PostNorm
-from lm.model.scores import EdgeBlocks
 from lm.model.stack import Stack
 from lm.model.transformer import LanguageModel
 from lm.zoo import bert
@@ -29,7 +29,7 @@ from lm.zoo.dialect import (
     layers_heads,
 )
 from lm.zoo.family import Family, Sizes
-from lm.zoo.names import Table, rows
+from lm.zoo.names import TensorNames, rows
 from lm.zoo.parts import head_size
 
 SIZES: Sizes = {"roberta-base": bert.BASE, "roberta-large": bert.LARGE}
@@ -91,8 +91,8 @@ def bigbird(
 FAMILIES = {"bigbird": Family(bigbird, SIZES, "arXiv 2007.14062")}
 
 
-def _classifier(config: Config) -> RowScores:
-    return RowScores(labels(config), activation=ACTIVATIONS[config.get("hidden_act", "gelu_new")])
+def _classifier(config: Config) -> SequenceClassifier:
+    return SequenceClassifier(labels(config), activation=ACTIVATIONS[config.get("hidden_act", "gelu_new")])
 
 
 def _classes() -> dict[str, Class]:
@@ -105,7 +105,7 @@ def _classes() -> dict[str, Class]:
     return {f"BigBird{kind}": found[f"BigBird{kind}"] for kind in kinds}
 
 
-def _names(config: Config) -> Table:
+def _names(config: Config) -> TensorNames:
     return (*bert.pretrained_names("bert.")(config), *bert.spare("bert.pooler"))
 
 

@@ -5,15 +5,15 @@ import functools
 
 from lm.core.param import Normal
 from lm.model.attention import Attention
+from lm.model.attention_bias import Alibi
 from lm.model.block import Block
 from lm.model.layers import LayerNorm
 from lm.model.mlp import MLP
 from lm.model.residual import PreNorm
-from lm.model.scores import Alibi
 from lm.model.transformer import LanguageModel
 from lm.zoo.dialect import ANSWERS, Dialect, Knob, Unused, generators
 from lm.zoo.family import Family
-from lm.zoo.names import LAYER, QKV, SAME, Layout, Table, rows
+from lm.zoo.names import LAYER, QKV, SAME, Layout, TensorNames, rows
 from lm.zoo.parts import decoder, head_size
 
 SIZES = {
@@ -61,7 +61,7 @@ FAMILIES = {
 }
 
 # transformers' BloomForCausalLM.
-HF: Table = (
+HF: TensorNames = (
     ("body/embed/token", "transformer.word_embeddings.weight", SAME),
     *rows("body/embed/", "transformer.", ("norm", "word_embeddings_layernorm")),
     *rows(

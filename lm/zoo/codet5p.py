@@ -10,12 +10,12 @@ from lm.model.attention import Attention
 from lm.model.block import Block
 from lm.model.embed import Embed
 from lm.model.heads import LMHead
+from lm.model.kv_sources import CrossKV
 from lm.model.layers import LayerNorm
 from lm.model.masks import Bidirectional, Causal, MaskKind
 from lm.model.mlp import MLP
-from lm.model.resize import Resize
 from lm.model.rotary import Rotary
-from lm.model.sources import Cross
+from lm.model.special.resize import Resize
 from lm.model.stack import Stack
 from lm.model.transformer import EncoderDecoder, Transformer
 from lm.zoo.family import Family
@@ -51,7 +51,9 @@ def codet5p(
 
     reader = block(encoder_d_model, encoder_heads, encoder_rotary_dim, Bidirectional())
     writer = block(d_model, heads, rotary_dim, Causal())
-    cross = Attention(heads, head_size(d_model, heads), mask=Bidirectional(), source=Cross(), init=init, out_init=init)
+    cross = Attention(
+        heads, head_size(d_model, heads), mask=Bidirectional(), source=CrossKV(), init=init, out_init=init
+    )
     top = dataclasses.replace(writer, parts=(*writer.parts, ("cross", cross)))
     segments = Stack.of([reader] * encoder_layers).segments
     above = Stack((*segments, Resize(d_model, norm, bias=True, init=init)))

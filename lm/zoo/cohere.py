@@ -19,7 +19,7 @@ from lm.zoo import llama
 from lm.zoo.dialect import Dialect, Field, Knob, Unused, act, generators
 from lm.zoo.family import Family, Sizes
 from lm.zoo.kinds import layer_kinds
-from lm.zoo.names import LAYER, SAME, Table, rows, unused
+from lm.zoo.names import LAYER, SAME, TensorNames, rows, unused
 from lm.zoo.parts import GLOBAL, LOCAL, decoder, head_size, layers_of, parallel
 from lm.zoo.rope import Rope
 
@@ -111,7 +111,7 @@ FAMILIES = {
 }
 
 # transformers' CohereForCausalLM and Cohere2ForCausalLM.
-HF: Table = (
+HF: TensorNames = (
     ("body/embed/token", "model.embed_tokens.weight", SAME),
     *rows(
         LAYER,

@@ -9,12 +9,12 @@ import dataclasses
 
 from lm.core.errors import UserError
 from lm.core.param import FanIn, Normal
-from lm.model.conditional import ConditionalAttention, ConditionalMLP, SoftTopK
+from lm.model.attention_bias import BiasTable, BucketedBias
+from lm.model.kv_sources import CrossKV
 from lm.model.layers import RMSNorm
 from lm.model.masks import Bidirectional, Window
 from lm.model.mlp import GatedMLP
-from lm.model.scores import BucketedBias, Table
-from lm.model.sources import Cross
+from lm.model.special.conditional import ConditionalAttention, ConditionalMLP, SoftTopK
 from lm.model.transformer import Model
 from lm.zoo.family import Family, Sizes
 from lm.zoo.t5 import FIVE, assembled, attention_of
@@ -57,7 +57,7 @@ def colt5(
     router = SoftTopK(every_token, slack=slack, init=Normal(d_model**-0.5))
     attention = ConditionalAttention(
         light=light(mask=Window(radius + 1, radius + 1), terms=(light_bias,)),
-        heavy=heavy(mask=Bidirectional(), terms=(heavy_bias,), source=Cross("routed")),
+        heavy=heavy(mask=Bidirectional(), terms=(heavy_bias,), source=CrossKV("routed")),
         queries=router,
         keys=dataclasses.replace(router, every=every_key),
     )
@@ -65,8 +65,8 @@ def colt5(
         GatedMLP(width, activation, dropout=dropout, init=FanIn(), out_init=FanIn())
         for width in (d_ff // 2, 4 * d_ff, d_ff)
     )
-    writes, cross = whole(terms=(causal_bias,)), whole(mask=Bidirectional(), source=Cross(), kv_heads=1)
-    *reading, writing = ((name, Table(buckets, n, init=Normal(d_model**-0.5))) for name, n in tables.items())
+    writes, cross = whole(terms=(causal_bias,)), whole(mask=Bidirectional(), source=CrossKV(), kv_heads=1)
+    *reading, writing = ((name, BiasTable(buckets, n, init=Normal(d_model**-0.5))) for name, n in tables.items())
     return assembled(
         (("attention", attention), ("mlp", ConditionalMLP(light_mlp, heavy_mlp, router))),
         () if encoder_only else (("attention", writes), ("cross", cross), ("mlp", mlp)),

@@ -14,17 +14,17 @@ from collections.abc import Callable
 from lm.core.errors import UserError, nearest
 from lm.core.param import Normal, Ties
 from lm.model.attention import Attention
-from lm.model.block import Block, Branched, Layer, Requeried
-from lm.model.convolution import Convolution
+from lm.model.attention_bias import AttentionBias, BiasTable, ContentToPosition, Distances, PositionToContent
+from lm.model.block import Block, EnhancedDecoderLayer, Layer, ParallelConvolution
 from lm.model.embed import Embed, Rows
-from lm.model.heads import Head, LMHead, RowScores, TokenScores, TransformHead, WithFirst
+from lm.model.heads import FirstTokenFeature, Head, LMHead, SequenceClassifier, TokenClassifier, TransformHead
+from lm.model.kv_sources import CrossKV, KVSource, SelfKV
 from lm.model.layers import LayerNorm
 from lm.model.masks import Bidirectional
 from lm.model.mlp import MLP
 from lm.model.positions import Learned
 from lm.model.residual import PostNorm
-from lm.model.scores import ContentToPosition, Distances, PositionToContent, ScoreTerm, Table
-from lm.model.sources import Cross, Own, Source
+from lm.model.special.convolution import Convolution
 from lm.model.stack import Stack
 from lm.model.transformer import LanguageModel, Transformer
 from lm.zoo import bert
@@ -47,8 +47,7 @@ from lm.zoo.dialect import (
     token_labels,
 )
 from lm.zoo.family import Family, Sizes
-from lm.zoo.names import CONVOLUTION, LAYER, QKV, SAME, Layout, rows, unused
-from lm.zoo.names import Table as Names
+from lm.zoo.names import CONVOLUTION, LAYER, QKV, SAME, Layout, TensorNames, rows, unused
 from lm.zoo.parts import head_size, layer_ties
 
 SIZES: Sizes = {"base": bert.BASE, "large": bert.LARGE, "xlarge": {**bert.LARGE, "layers": 48}}
@@ -62,7 +61,7 @@ V2: Sizes = {
     "v3-large": bert.LARGE,
     "v3-multilingual-base": {**bert.BASE, "vocab": 251000},
 }
-TERMS: dict[str, Callable[..., ScoreTerm]] = {"c2p": ContentToPosition, "p2c": PositionToContent}
+TERMS: dict[str, Callable[..., AttentionBias]] = {"c2p": ContentToPosition, "p2c": PositionToContent}
 
 
 def deberta(
@@ -120,23 +119,23 @@ def deberta(
     )
     mlp = MLP(d_ff or 4 * d_model, activation, init=init, out_init=init)
 
-    def layer(source: Source) -> Block:
+    def layer(source: KVSource) -> Block:
         return Block((("attention", attention(source=source)), ("mlp", mlp)), PostNorm(norm, dropout=dropout))
 
-    blocks: list[Layer] = [layer(Own())] * layers
-    tables: dict[str, Table] = {}
+    blocks: list[Layer] = [layer(SelfKV())] * layers
+    tables: dict[str, BiasTable] = {}
     if conv_width:
         branch = Convolution(conv_width, conv_groups, conv_activation, dropout, init)
-        blocks[0] = Branched(layer(Own()), branch, norm)
+        blocks[0] = ParallelConvolution(layer(SelfKV()), branch, norm)
     if mask_decoder and layers < 2:
         raise UserError(
             f"model.mask_decoder={mask_decoder} asks about what the layer before the last gives: use 2 layers"
         )
     if mask_decoder:
-        blocks = [*blocks[:-1], Requeried(layer(Cross("context")), mask_decoder)]
-        tables["absolute"] = Table(context, d_model, init=init)
+        blocks = [*blocks[:-1], EnhancedDecoderLayer(layer(CrossKV("context")), mask_decoder)]
+        tables["absolute"] = BiasTable(context, d_model, init=init)
     if relative:
-        tables["relative"] = Table(2 * distances.span, norm=norm if relative_norm else None, init=init)
+        tables["relative"] = BiasTable(2 * distances.span, norm=norm if relative_norm else None, init=init)
     stack = Stack.of(blocks, tables=tuple(tables.items()))
     width = None if embed_width in (None, d_model) else embed_width
     embed = Embed(
@@ -151,7 +150,7 @@ def deberta(
     )
     heads_of: dict[str, Head] = {
         "mlm": TransformHead(LMHead(vocab, bias=True, init=init), norm, activation, width, init=init),
-        "rtd": WithFirst(TokenScores(1, activation, init=init), norm),
+        "rtd": FirstTokenFeature(TokenClassifier(1, activation, init=init), norm),
     }
     if pretraining not in heads_of:
         raise UserError(f"model.pretraining={pretraining!r} is unknown{nearest(pretraining, heads_of)}")
@@ -184,7 +183,7 @@ SPARE = (
 )
 
 
-def _names(*layer: tuple) -> Names:
+def _names(*layer: tuple) -> TensorNames:
     """transformers' names, `layer` being what the two model types call differently."""
     return (
         ("body/embed/token", "deberta.embeddings.word_embeddings.weight", SAME),
@@ -212,7 +211,7 @@ def _names(*layer: tuple) -> Names:
 SELF = "deberta.encoder.layer.{layer}.attention.self."
 
 
-def _terms(key: str, query: str) -> Names:
+def _terms(key: str, query: str) -> TensorNames:
     """What the projections of the distances are called: either may be the only one."""
     return tuple(
         entry for i in (0, 1) for entry in rows(f"{LAYER}attention/terms/{i}/", SELF, ("key", key), ("query", query))
@@ -238,7 +237,7 @@ LM = (
 )
 
 
-def _with_head(names: Names) -> Callable[[Config], Names]:
+def _with_head(names: TensorNames) -> Callable[[Config], TensorNames]:
     return lambda config: (
         *names,
         *bert.lm_names(config, bert.MLM[2], bert.MLM_BIAS),
@@ -249,8 +248,8 @@ def _with_head(names: Names) -> Callable[[Config], Names]:
 POOLER = act("activation", "pooler_hidden_act", "gelu")
 
 
-def _pooled(config: Config) -> RowScores:
-    return RowScores(labels(config), **POOLER.read(config))
+def _pooled(config: Config) -> SequenceClassifier:
+    return SequenceClassifier(labels(config), **POOLER.read(config))
 
 
 def _classes(stem: str) -> dict[str, Class]:
@@ -273,7 +272,11 @@ def _read_pooler(config: Config) -> Knobs:
 
 def _write_pooler(knobs: Knobs) -> dict:
     head = knobs["head"]
-    pooled = POOLER.write({"activation": head.activation}) if isinstance(head, RowScores) and head.activation else {}
+    pooled = (
+        POOLER.write({"activation": head.activation})
+        if isinstance(head, SequenceClassifier) and head.activation
+        else {}
+    )
     return {"pooler_hidden_size": knobs["d_model"], **pooled}
 
 

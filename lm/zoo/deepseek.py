@@ -8,15 +8,15 @@ import functools
 
 from lm.core.errors import UserError
 from lm.core.param import Normal
-from lm.model.latent import LatentAttention
 from lm.model.layers import RMSNorm
 from lm.model.mlp import GatedMLP
 from lm.model.rotary import Rotary, Scaling, yarn_magnitude
+from lm.model.special.latent import LatentAttention
 from lm.model.transformer import LanguageModel
 from lm.zoo import llama
 from lm.zoo.dialect import Config, Custom, Dialect, Field, Knob, Knobs, Unused, act, count, flag, generators, number
 from lm.zoo.family import Family
-from lm.zoo.names import LAYER, SAME, Layout, Table, rows, unused
+from lm.zoo.names import LAYER, SAME, Layout, TensorNames, rows, unused
 from lm.zoo.parts import decoder, pre_norm
 from lm.zoo.rope import Rope
 
@@ -73,7 +73,7 @@ FAMILIES = {
 }
 
 # transformers' DeepseekV2ForCausalLM and DeepseekV3ForCausalLM.
-HF: Table = (
+HF: TensorNames = (
     ("body/embed/token", "model.embed_tokens.weight", SAME),
     *rows(
         LAYER,
@@ -160,7 +160,7 @@ _FIELDS: tuple[Field, ...] = (
 )
 
 
-def _names(config: Config) -> Table:
+def _names(config: Config) -> TensorNames:
     """Modules that predict further tokens stand behind the last layer, and do not touch the model's own outputs."""
     further, layers = (count(name)(config[name]) if config.get(name) else 0 for name in (FURTHER, "num_hidden_layers"))
     return (*HF, *unused(*(f"model.layers.{layers + i}.{{any}}" for i in range(min(further, layers)))))

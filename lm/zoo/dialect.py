@@ -12,8 +12,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from lm.core.errors import UserError, nearest
-from lm.model.heads import Head, RowScores, States, TokenScores
-from lm.zoo.names import Table, rows
+from lm.model.heads import Head, NoHead, SequenceClassifier, TokenClassifier
+from lm.zoo.names import TensorNames, rows
 
 Config = Mapping[str, Any]
 Knobs = dict[str, Any]
@@ -38,7 +38,7 @@ class Class(NamedTuple):
 
     knobs: Config = MappingProxyType({})
     head: Callable[[Config], Head] | None = None
-    names: Table = ()
+    names: TensorNames = ()
     prefix: str | None = None
     bare: Head | None = None
 
@@ -53,7 +53,7 @@ class Dialect(NamedTuple):
     family: str
     classes: Mapping[str, Class]
     fields: tuple[Field, ...]
-    names: Table | Callable[[Config], Table]
+    names: TensorNames | Callable[[Config], TensorNames]
     prefix: str = "model."
     one_table: bool = False
     within: Mapping[str, Config] = MappingProxyType({})
@@ -84,16 +84,17 @@ def count(name: str) -> Callable[[Any], int]:
     return lambda value: int(number(name, value, above=0, whole=True))
 
 
-BASE = Class(head=lambda config: States())
+BASE = Class(head=lambda config: NoHead())
 SEQUENCE = Class(  # of generators: by the state of a row's last token
-    head=lambda config: RowScores(labels(config), at="last", bias=False), names=rows("head/", "", ("out", "score"))
+    head=lambda config: SequenceClassifier(labels(config), at="last", bias=False),
+    names=rows("head/", "", ("out", "score")),
 )
-ANSWERS = Class(head=lambda config: TokenScores(2), names=rows("head/", "", ("out", "qa_outputs")))
+ANSWERS = Class(head=lambda config: TokenClassifier(2), names=rows("head/", "", ("out", "qa_outputs")))
 
 
 def token_labels(name: str) -> Class:
     """A classifier of each token, whose linear map has that name."""
-    return Class(head=lambda config: TokenScores(labels(config)), names=rows("head/", "", ("out", name)))
+    return Class(head=lambda config: TokenClassifier(labels(config)), names=rows("head/", "", ("out", name)))
 
 
 def generators(

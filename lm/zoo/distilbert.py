@@ -3,11 +3,11 @@ what BERT gives."""
 
 import functools
 
-from lm.model.heads import RowScores, States
+from lm.model.heads import NoHead, SequenceClassifier
 from lm.zoo.bert import bert, lm_names, spare
 from lm.zoo.dialect import ANSWERS, Class, Config, Dialect, Knob, Unused, act, labels, layers_heads, token_labels
 from lm.zoo.family import Family
-from lm.zoo.names import LAYER, SAME, Table, rows, unused
+from lm.zoo.names import LAYER, SAME, TensorNames, rows, unused
 
 _BASE = {"layers": 6, "d_model": 768, "heads": 12}
 SIZES = {
@@ -17,7 +17,7 @@ SIZES = {
 }
 FAMILIES = {"distilbert": Family(functools.partial(bert, types=0), SIZES, "arXiv 1910.01108")}
 
-BODY: Table = (
+BODY: TensorNames = (
     ("body/embed/token", "distilbert.embeddings.word_embeddings.weight", SAME),
     ("body/embed/position/w", "distilbert.embeddings.position_embeddings.weight", SAME),
     *rows("body/embed/", "distilbert.embeddings.", ("norm", "LayerNorm")),
@@ -38,21 +38,21 @@ BODY: Table = (
 )
 POOLED = rows("head/", "", ("dense", "pre_classifier"), ("out", "classifier"))
 CLASSES = {
-    "DistilBertModel": Class(head=lambda config: States()),
+    "DistilBertModel": Class(head=lambda config: NoHead()),
     "DistilBertForMaskedLM": Class(
         {"pretraining": ("mlm",)},
         names=rows("head/", "", ("dense", "vocab_transform"), ("norm", "vocab_layer_norm")),
     ),
     "DistilBertForSequenceClassification": Class(
-        head=lambda config: RowScores(labels(config), activation="relu"), names=POOLED
+        head=lambda config: SequenceClassifier(labels(config), activation="relu"), names=POOLED
     ),
-    "DistilBertForMultipleChoice": Class(head=lambda config: RowScores(1, activation="relu"), names=POOLED),
+    "DistilBertForMultipleChoice": Class(head=lambda config: SequenceClassifier(1, activation="relu"), names=POOLED),
     "DistilBertForTokenClassification": token_labels("classifier"),
     "DistilBertForQuestionAnswering": ANSWERS,
 }
 
 
-def names(config: Config) -> Table:
+def names(config: Config) -> TensorNames:
     return (*BODY, *lm_names(config, "vocab_projector"))
 
 

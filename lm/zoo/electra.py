@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from lm.core.errors import UserError
-from lm.model.heads import RowScores
+from lm.model.heads import SequenceClassifier
 from lm.model.transformer import Group
 from lm.zoo import dialect
 from lm.zoo.bert import BASE, CONTEXT, FIELDS, LARGE, bert, body_names, lm_names, spare
 from lm.zoo.dialect import ANSWERS, SUMMARY, Class, Config, Dialect, Knob, Unused, labels, token_labels
 from lm.zoo.family import Family, Sizes
-from lm.zoo.names import Table, rows
+from lm.zoo.names import TensorNames, rows
 
 MLM = {"pretraining": ("mlm",), "head_activation": "gelu"}
 SIZES: Sizes = {
@@ -42,17 +42,17 @@ FIXED = body_names("electra.") + spare(
 )
 
 
-def names(config: Config) -> Table:
+def names(config: Config) -> TensorNames:
     return (*FIXED, *lm_names(config, "generator_lm_head"))
 
 
-def _choice(config: Config) -> RowScores:
+def _choice(config: Config) -> SequenceClassifier:
     """A row's score as one of several; only what all published configs say of the dense layer is read."""
     usual = {"summary_type": "first", "summary_use_proj": True, "summary_activation": "gelu"}
     for name, value in usual.items():
         if config.get(name, value) != value:
             raise UserError(f"{name}={config[name]!r} is not supported, only {value!r}")
-    return RowScores(1, activation="gelu")
+    return SequenceClassifier(1, activation="gelu")
 
 
 MASKED = Class(MLM, names=rows("head/", "generator_predictions.", ("dense", "dense"), ("norm", "LayerNorm")))
@@ -65,7 +65,7 @@ CLASSES = {
     "ElectraForMaskedLM": MASKED,
     "ElectraForCausalLM": MASKED,
     "ElectraForSequenceClassification": Class(
-        head=lambda config: RowScores(labels(config), activation="gelu"),
+        head=lambda config: SequenceClassifier(labels(config), activation="gelu"),
         names=rows("head/", "classifier.", ("dense", "dense"), ("out", "out_proj")),
     ),
     "ElectraForMultipleChoice": Class(

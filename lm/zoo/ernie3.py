@@ -10,16 +10,16 @@ from typing import Any
 
 from lm.core.param import Normal
 from lm.model.attention import Attention
+from lm.model.attention_bias import RelativeBias
 from lm.model.block import Block
 from lm.model.embed import Embed
 from lm.model.heads import LMHead
+from lm.model.kv_sources import SegmentMemory
 from lm.model.layers import LayerNorm
 from lm.model.masks import Bidirectional, Causal
 from lm.model.mlp import MLP
 from lm.model.residual import PostNorm
-from lm.model.resize import Resize
-from lm.model.scores import TransformerXL
-from lm.model.sources import Recurrence
+from lm.model.special.resize import Resize
 from lm.model.stack import Stack
 from lm.model.transformer import Group, LanguageModel, Transformer
 from lm.zoo.family import Family
@@ -56,8 +56,8 @@ def ernie3(
             heads,
             head_size(d_model, heads),
             mask=Causal() if causal else Bidirectional(),
-            terms=(TransformerXL(init=init),),
-            source=Recurrence(memory),
+            terms=(RelativeBias(init=init),),
+            source=SegmentMemory(memory),
             biases=("q", "k", "v", "o"),
             dropout=dropout,
             init=init,

@@ -5,14 +5,14 @@ MLP."""
 from lm.core.errors import UserError
 from lm.core.param import Normal
 from lm.model.attention import Attention
+from lm.model.attention_bias import Alibi
 from lm.model.layers import LayerNorm
 from lm.model.mlp import MLP
 from lm.model.rotary import Rotary, Scaling
-from lm.model.scores import Alibi
 from lm.model.transformer import LanguageModel
 from lm.zoo.dialect import ANSWERS, Config, Custom, Dialect, Knob, Knobs, Unused, act, flag, generators, layers_heads
 from lm.zoo.family import Family
-from lm.zoo.names import LAYER, SAME, Layout, Table, rows
+from lm.zoo.names import LAYER, SAME, Layout, TensorNames, rows
 from lm.zoo.parts import decoder, head_size, parallel, pre_norm
 from lm.zoo.rope import Rope
 
@@ -65,7 +65,7 @@ def falcon(
 FAMILIES = {"falcon": Family(falcon, SIZES, "arXiv 2311.16867")}
 
 
-def _layer(where: str) -> Table:
+def _layer(where: str) -> TensorNames:
     """Groups [q heads / kv heads | k | v]: [q|k|v] with one key head, [heads, 3, head_dim] with as many as heads."""
     return rows(
         LAYER + where,
@@ -78,7 +78,7 @@ def _layer(where: str) -> Table:
 
 
 # transformers' FalconForCausalLM.
-HF: Table = (
+HF: TensorNames = (
     ("body/embed/token", "transformer.word_embeddings.weight", SAME),
     *_layer(""),
     *_layer("both/"),

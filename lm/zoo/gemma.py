@@ -38,7 +38,7 @@ from lm.zoo.dialect import (
     number,
 )
 from lm.zoo.family import Family, Sizes
-from lm.zoo.names import LAYER, SAME, Table, rows, unused
+from lm.zoo.names import LAYER, SAME, TensorNames, rows, unused
 from lm.zoo.parts import GLOBAL, LOCAL, decoder, layers_of
 from lm.zoo.rope import NEW, OLD, THETA, Rope, mapping
 
@@ -166,7 +166,7 @@ FAMILIES = {
 }
 
 # transformers' Gemma2ForCausalLM and Gemma3ForCausalLM: what others call post_attention_layernorm comes before the MLP.
-HF_2: Table = (
+HF_2: TensorNames = (
     ("body/embed/token", "model.embed_tokens.weight", SAME),
     *rows(
         LAYER,

@@ -15,7 +15,7 @@ from lm.model.transformer import LanguageModel
 from lm.zoo import llama
 from lm.zoo.dialect import Dialect, Field, Knob, act, generators
 from lm.zoo.family import Family
-from lm.zoo.names import LAYER, SAME, Table, rows
+from lm.zoo.names import LAYER, SAME, TensorNames, rows
 from lm.zoo.parts import decoder, head_size
 from lm.zoo.rope import Rope
 
@@ -80,7 +80,7 @@ FAMILIES = {
 }
 
 # transformers' GlmForCausalLM and Glm4ForCausalLM.
-HF: Table = (
+HF: TensorNames = (
     ("body/embed/token", "model.embed_tokens.weight", SAME),
     *rows(
         LAYER,

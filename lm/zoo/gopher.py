@@ -6,9 +6,9 @@ GPT-2's GELU stands in for it."""
 
 from lm.core.param import Normal
 from lm.model.attention import Attention
+from lm.model.attention_bias import RelativeBias
 from lm.model.layers import RMSNorm
 from lm.model.mlp import MLP
-from lm.model.scores import TransformerXL
 from lm.model.transformer import LanguageModel
 from lm.zoo.family import Family
 from lm.zoo.parts import decoder, head_size, pre_norm
@@ -43,7 +43,7 @@ def gopher(
     attention = Attention(
         heads=heads,
         head_dim=head_dim or head_size(d_model, heads),
-        terms=(TransformerXL(clamp=clamp, init=init),),
+        terms=(RelativeBias(clamp=clamp, init=init),),
         dropout=dropout,
         init=init,
         out_init=out_init,

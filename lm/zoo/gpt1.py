@@ -10,7 +10,7 @@ from lm.model.residual import PostNorm
 from lm.model.transformer import LanguageModel
 from lm.zoo.dialect import SUMMARY, Dialect, Knob, Unused, act, generators, layers_heads
 from lm.zoo.family import Family
-from lm.zoo.names import LAYER, QKV, SAME, Table, rows, unused
+from lm.zoo.names import LAYER, QKV, SAME, TensorNames, rows, unused
 from lm.zoo.parts import decoder, head_size
 
 SIZES = {"base": {"layers": 12, "d_model": 768, "heads": 12}}
@@ -56,7 +56,7 @@ def gpt1(
 FAMILIES = {"gpt1": Family(gpt1, SIZES, "Radford et al. 2018")}
 
 # transformers' OpenAIGPTLMHeadModel.
-HF: Table = (
+HF: TensorNames = (
     ("body/embed/token", "transformer.tokens_embed.weight", SAME),
     ("body/embed/position/w", "transformer.positions_embed.weight", SAME),
     *rows(

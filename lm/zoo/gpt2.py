@@ -13,7 +13,7 @@ from lm.model.positions import Learned
 from lm.model.transformer import LanguageModel
 from lm.zoo.dialect import ANSWERS, SUMMARY, Dialect, Fixed, Knob, Unused, act, generators, layers_heads
 from lm.zoo.family import Family
-from lm.zoo.names import LAYER, QKV, SAME, Table, rows, unused
+from lm.zoo.names import LAYER, QKV, SAME, TensorNames, rows, unused
 from lm.zoo.parts import decoder, head_size, pre_norm
 
 SIZES = {
@@ -107,7 +107,7 @@ FAMILIES = {
 }
 
 # transformers' GPT2LMHeadModel. Its `Conv1D` weights are [in, out], as ours.
-HF: Table = (
+HF: TensorNames = (
     ("body/embed/token", "transformer.wte.weight", SAME),
     ("body/embed/position/w", "transformer.wpe.weight", SAME),
     *rows(

@@ -11,7 +11,7 @@ from lm.model.positions import Learned
 from lm.model.transformer import LanguageModel
 from lm.zoo.dialect import ANSWERS, Config, Custom, Dialect, Knob, Knobs, Unused, act, generators, layers_heads
 from lm.zoo.family import Family
-from lm.zoo.names import LAYER, SAME, Table, rows, unused
+from lm.zoo.names import LAYER, SAME, TensorNames, rows, unused
 from lm.zoo.parts import GLOBAL, LOCAL, decoder, head_size, layers_of, pre_norm
 
 SIZES = {
@@ -66,7 +66,7 @@ def gpt_neo(
 FAMILIES = {"gpt_neo": Family(gpt_neo, SIZES, "Black et al. 2021")}
 
 # transformers' GPTNeoForCausalLM.
-HF: Table = (
+HF: TensorNames = (
     ("body/embed/token", "transformer.wte.weight", SAME),
     ("body/embed/position/w", "transformer.wpe.weight", SAME),
     *rows(

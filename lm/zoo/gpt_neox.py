@@ -9,7 +9,7 @@ from lm.model.rotary import Rotary, Scaling
 from lm.model.transformer import LanguageModel
 from lm.zoo.dialect import ANSWERS, Dialect, Knob, Unused, act, generators, layers_heads
 from lm.zoo.family import Family
-from lm.zoo.names import LAYER, SAME, Layout, Table, rows, unused
+from lm.zoo.names import LAYER, SAME, Layout, TensorNames, rows, unused
 from lm.zoo.parts import decoder, head_size, parallel, pre_norm
 from lm.zoo.rope import Rope
 
@@ -66,7 +66,7 @@ FAMILIES = {
 _FUSED = Layout(transpose=True, groups="heads")  # [heads, 3, head_dim]
 
 
-def _layer(where: str) -> Table:
+def _layer(where: str) -> TensorNames:
     return rows(
         LAYER + where,
         "gpt_neox.layers.{layer}.",
@@ -80,7 +80,7 @@ def _layer(where: str) -> Table:
 
 
 # transformers' GPTNeoXForCausalLM.
-HF: Table = (
+HF: TensorNames = (
     ("body/embed/token", "gpt_neox.embed_in.weight", SAME),
     *_layer("both/"),
     *_layer(""),

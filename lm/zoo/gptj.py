@@ -12,7 +12,7 @@ from lm.model.rotary import Rotary
 from lm.model.transformer import LanguageModel
 from lm.zoo.dialect import ANSWERS, BASE, Class, Dialect, Field, Knob, Unused, act, generators, layers_heads
 from lm.zoo.family import Family
-from lm.zoo.names import LAYER, SAME, Layout, Table, rows, unused
+from lm.zoo.names import LAYER, SAME, Layout, TensorNames, rows, unused
 from lm.zoo.parts import decoder, head_size, parallel, rotated
 
 SIZES = {"6b": {"layers": 28, "d_model": 4096, "heads": 16, "rotary_dim": 64}}
@@ -63,7 +63,7 @@ FAMILIES = {
     "codegen": Family(functools.partial(gptj, vocab=51200), CODEGEN, "arXiv 2203.13474"),
 }
 
-_OUTSIDE: Table = (
+_OUTSIDE: TensorNames = (
     ("body/embed/token", "transformer.wte.weight", SAME),
     *rows("body/stack/", "transformer.", ("norm", "ln_f")),
     ("head/w", "lm_head.weight", SAME),
@@ -77,7 +77,7 @@ _OUTSIDE: Table = (
 )
 _AROUND = (("both_norm", "ln_1"), ("both/mlp/up", "mlp.fc_in"), ("both/mlp/down", "mlp.fc_out"))
 # transformers' GPTJForCausalLM.
-HF: Table = _OUTSIDE + rows(
+HF: TensorNames = _OUTSIDE + rows(
     LAYER,
     "transformer.h.{layer}.",
     *_AROUND,
@@ -87,7 +87,7 @@ HF: Table = _OUTSIDE + rows(
     ("both/attention/o", "attn.out_proj"),
 )
 # transformers' CodeGenForCausalLM: four slices, as of four-way tensor parallelism, each of them [q|v|k].
-HF_CODEGEN: Table = _OUTSIDE + rows(
+HF_CODEGEN: TensorNames = _OUTSIDE + rows(
     LAYER,
     "transformer.h.{layer}.",
     *_AROUND,

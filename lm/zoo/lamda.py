@@ -7,11 +7,11 @@ tied head, which fit the total, are assumed."""
 
 from lm.core.param import Normal
 from lm.model.attention import Attention
+from lm.model.attention_bias import BiasTable, BucketedBias
 from lm.model.embed import Embed
 from lm.model.heads import LMHead
 from lm.model.layers import RMSNorm
 from lm.model.mlp import GatedMLP
-from lm.model.scores import BucketedBias, Table
 from lm.model.stack import Stack
 from lm.model.transformer import LanguageModel, Transformer
 from lm.zoo.family import Family
@@ -51,7 +51,7 @@ def lamda(
     )
     mlp = GatedMLP(d_ff or 8 * d_model, activation, init=init, out_init=out_init)
     block = pre_norm(attention, mlp, RMSNorm(eps), dropout)
-    tables = (("relative_bias", Table(buckets, heads, init=init)),)
+    tables = (("relative_bias", BiasTable(buckets, heads, init=init)),)
     return LanguageModel(
         body=Transformer(
             d_model,

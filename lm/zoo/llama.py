@@ -14,7 +14,7 @@ from lm.model.rotary import FrequencyScaling, Rotary, Scaling
 from lm.model.transformer import LanguageModel
 from lm.zoo.dialect import ANSWERS, Dialect, Field, Knob, Unused, act, generators, layers_heads
 from lm.zoo.family import Family, Sizes
-from lm.zoo.names import LAYER, SAME, Table, rows, unused
+from lm.zoo.names import LAYER, SAME, TensorNames, rows, unused
 from lm.zoo.parts import decoder, eight_thirds, head_size, pre_norm
 from lm.zoo.rope import Rope
 
@@ -93,7 +93,7 @@ FAMILIES = {
 }
 
 # transformers' LlamaForCausalLM; that of other model types with the same parts too.
-HF: Table = (
+HF: TensorNames = (
     ("body/embed/token", "model.embed_tokens.weight", SAME),
     *rows(
         LAYER,

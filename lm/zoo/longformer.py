@@ -9,22 +9,22 @@ import functools
 
 from lm.core.errors import UserError, nearest
 from lm.core.param import Normal
-from lm.model.anchors import Anchored
 from lm.model.attention import Attention
 from lm.model.block import Block
 from lm.model.layers import LayerNorm
-from lm.model.marks import BeforeToken, FirstToken, Mark
 from lm.model.masks import Bidirectional, Window
 from lm.model.mlp import MLP
 from lm.model.positions import Learned
 from lm.model.residual import PostNorm
+from lm.model.special.global_attention import GlobalAttention
+from lm.model.special.global_tokens import GlobalBefore, GlobalFirst, GlobalTokens
 from lm.model.stack import Stack
 from lm.model.transformer import LanguageModel
 from lm.zoo import roberta
 from lm.zoo.bert import BASE, CHINESE, LARGE, encoder
 from lm.zoo.dialect import Class, Config, Dialect, Knob, Unused, act, layers_heads
 from lm.zoo.family import Family, Sizes
-from lm.zoo.names import LAYER, Table, rows
+from lm.zoo.names import LAYER, TensorNames, rows
 from lm.zoo.parts import head_size, layer_ties
 
 SIZES: Sizes = {"base-4096": BASE, "large-4096": LARGE}
@@ -53,7 +53,7 @@ def longformer(
     batch has no rows `global`, nothing is `marked` ("given"), or the "first" token is, or the "question" before the
     first `separator`, a token's id. `most` bounds how many tokens of a row are marked, and with them the cost, which is
     that of full attention without. Positions begin at row `offset` of their table."""
-    marks: dict[str, Mark | None] = {"given": None, "first": FirstToken(), "question": BeforeToken(separator)}
+    marks: dict[str, GlobalTokens | None] = {"given": None, "first": GlobalFirst(), "question": GlobalBefore(separator)}
     if marked not in marks:
         raise UserError(f"model.marked={marked!r} is unknown{nearest(marked, marks)}")
     each = (windows,) * layers if isinstance(windows, int) else windows
@@ -71,7 +71,7 @@ def longformer(
     )
     anchors = attention(mask=Bidirectional())
     mlp = MLP(d_ff or 4 * d_model, activation, init=init, out_init=init)
-    reads = [Anchored(attention(mask=Window(w // 2 + 1, w // 2 + 1)), anchors, most) for w in each]
+    reads = [GlobalAttention(attention(mask=Window(w // 2 + 1, w // 2 + 1)), anchors, most) for w in each]
     stack = Stack.of([Block((("attention", a), ("mlp", mlp)), PostNorm(norm, dropout=dropout)) for a in reads])
     model = encoder(
         stack,
@@ -96,7 +96,7 @@ FAMILIES = {
 }
 
 
-def _names(config: Config) -> Table:
+def _names(config: Config) -> TensorNames:
     """transformers' LongformerForMaskedLM: RoBERTa's names, and projections of marked tokens."""
     own = (("q", "query_global"), ("k", "key_global"), ("v", "value_global"))
     marked = rows(f"{LAYER}attention/anchors/", "longformer.encoder.layer.{layer}.attention.self.", *own)

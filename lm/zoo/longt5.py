@@ -7,7 +7,7 @@ from lm.core.errors import UserError, nearest
 from lm.model.attention import Attention
 from lm.zoo.dialect import BASE, Class, Config, Custom, Dialect, Knob, Knobs
 from lm.zoo.family import Family, Sizes
-from lm.zoo.names import SAME, Layout, Table, rows
+from lm.zoo.names import SAME, Layout, TensorNames, rows
 from lm.zoo.t5 import ENCODER, FIVE, HEAD, PAIR, PREFIX, encoder_names, fields, own_names, pair_names, t5_1_1
 
 SIZES: Sizes = {
@@ -26,7 +26,7 @@ _LOCAL = Layout(transpose=True, only=lambda attention: not _summarises(attention
 _GLOBAL = Layout(transpose=True, only=_summarises)
 
 
-def _own_names(ours: str, theirs: str) -> Table:
+def _own_names(ours: str, theirs: str) -> TensorNames:
     name = "TransientGlobalSelfAttention"
     place, layer = f"{theirs}block.0.layer.0.{name}.", f"{theirs}block.{{layer}}.layer.0.{name}."
     return (

@@ -8,7 +8,7 @@ from lm.model.positions import Sinusoidal
 from lm.zoo.bart import classes, fields, names, shares, variant
 from lm.zoo.dialect import Config, Custom, Dialect, Fixed, Knob, Knobs, count
 from lm.zoo.family import Family
-from lm.zoo.names import OPTIONAL, Table
+from lm.zoo.names import OPTIONAL, TensorNames
 
 SIZES = {"opus-mt-en-de": {"layers": 6, "d_model": 512, "heads": 8, "vocab": 58101}}
 PEGASUS = {"large": {"layers": 16, "d_model": 1024, "heads": 16}}
@@ -31,7 +31,7 @@ FAMILIES = {
 }
 
 
-def _names(config: Config) -> Table:
+def _names(config: Config) -> TensorNames:
     """Files may lack the sinusoids, which then are computed."""
     return tuple(
         (ours, theirs, OPTIONAL if str(ours).partition("/")[2].startswith("embed/position/") else layout)

@@ -9,7 +9,7 @@ from lm.core.param import Normal
 from lm.model.attention import Attention
 from lm.model.block import Block, Parallel
 from lm.model.embed import Embed
-from lm.model.heads import LMHead, RowScores, TokenScores, TransformHead
+from lm.model.heads import LMHead, SequenceClassifier, TokenClassifier, TransformHead
 from lm.model.layers import LayerNorm
 from lm.model.masks import Bidirectional, Window
 from lm.model.mlp import GatedMLP
@@ -33,7 +33,7 @@ from lm.zoo.dialect import (
     layers_heads,
 )
 from lm.zoo.family import Family, Sizes
-from lm.zoo.names import LAYER, QKV, SAME, Table, rows
+from lm.zoo.names import LAYER, QKV, SAME, TensorNames, rows
 from lm.zoo.parts import GLOBAL, LOCAL, head_size, layers_of, pre_norm
 from lm.zoo.rope import Rope, RopeByLayer
 
@@ -101,7 +101,7 @@ def modernbert(
 FAMILIES = {"modernbert": Family(modernbert, SIZES, "arXiv 2412.13663")}
 
 HEAD = (("dense", "head.dense"), ("norm", "head.norm"))
-NAMES: Table = (
+NAMES: TensorNames = (
     ("body/embed/token", "model.embeddings.tok_embeddings.weight", SAME),
     *rows("body/embed/", "model.embeddings.", ("norm", "norm")),
     *rows(
@@ -132,12 +132,14 @@ def _dense(config: Config) -> Knobs:
     return {"activation": ACTIVATIONS[name], "norm": norm, "dense_bias": config.get("classifier_bias", False)}
 
 
-def _pooled(config: Config, outputs: int | None = None) -> RowScores:
-    return RowScores(outputs or labels(config), at=POOLING[config.get("classifier_pooling", "cls")], **_dense(config))
+def _pooled(config: Config, outputs: int | None = None) -> SequenceClassifier:
+    return SequenceClassifier(
+        outputs or labels(config), at=POOLING[config.get("classifier_pooling", "cls")], **_dense(config)
+    )
 
 
-def _tokens(config: Config, outputs: int | None = None) -> TokenScores:
-    return TokenScores(outputs or labels(config), **_dense(config))
+def _tokens(config: Config, outputs: int | None = None) -> TokenClassifier:
+    return TokenClassifier(outputs or labels(config), **_dense(config))
 
 
 POOLING = {"cls": "first", "mean": "mean"}

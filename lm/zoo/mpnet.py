@@ -3,17 +3,16 @@ padding's row and T5's biases by distance, from one table for all layers; no typ
 text at once."""
 
 from lm.core.param import Normal
+from lm.model.attention_bias import BiasTable, BucketedBias
 from lm.model.layers import LayerNorm
 from lm.model.positions import Learned
-from lm.model.scores import BucketedBias, Table
 from lm.model.stack import Stack
 from lm.model.transformer import LanguageModel
 from lm.zoo import roberta
 from lm.zoo.bert import BASE, encoder, layer
 from lm.zoo.dialect import Config, Dialect, Fixed, Knob, Unused, act, layers_heads
 from lm.zoo.family import Family
-from lm.zoo.names import LAYER, SAME, rows
-from lm.zoo.names import Table as TensorNames
+from lm.zoo.names import LAYER, SAME, TensorNames, rows
 
 OFFSET = 2  # of the first position: the padding's row is 1
 
@@ -37,7 +36,7 @@ def mpnet(
     distance = BucketedBias(buckets=buckets, bidirectional=True)
     block = layer(d_model, heads, d_ff, activation, norm, dropout=dropout, terms=(distance,))
     return encoder(
-        Stack.of([block] * layers, tables=(("relative_bias", Table(buckets, heads, init=init)),)),
+        Stack.of([block] * layers, tables=(("relative_bias", BiasTable(buckets, heads, init=init)),)),
         d_model=d_model,
         vocab=vocab,
         position=Learned(context + OFFSET, OFFSET, init),

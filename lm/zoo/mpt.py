@@ -3,13 +3,13 @@
 from lm.core.errors import UserError
 from lm.core.param import Normal
 from lm.model.attention import Attention
+from lm.model.attention_bias import Alibi
 from lm.model.layers import LayerNorm
 from lm.model.mlp import MLP
-from lm.model.scores import Alibi
 from lm.model.transformer import LanguageModel
 from lm.zoo.dialect import ANSWERS, Class, Config, Custom, Dialect, Fixed, Knob, Knobs, Unused, generators
 from lm.zoo.family import Family
-from lm.zoo.names import LAYER, QKV, SAME, Table, rows
+from lm.zoo.names import LAYER, QKV, SAME, TensorNames, rows
 from lm.zoo.parts import decoder, head_size, pre_norm
 
 SIZES = {
@@ -48,7 +48,7 @@ def mpt(
 FAMILIES = {"mpt": Family(mpt, SIZES, "MosaicML 2023")}
 
 # transformers' MptForCausalLM.
-HF: Table = (
+HF: TensorNames = (
     ("body/embed/token", "transformer.wte.weight", SAME),
     *rows(
         LAYER,

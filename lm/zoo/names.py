@@ -40,7 +40,7 @@ class Layout:
 
 
 Entry = tuple[str | tuple[str, ...], str, Layout]
-Table = tuple[Entry, ...]
+TensorNames = tuple[Entry, ...]
 
 OPTIONAL = Layout(optional=True)
 SAME, LINEAR, CONVOLUTION = Layout(), Layout(transpose=True), Layout(transpose=True, convolution=True)
@@ -49,7 +49,7 @@ LAYER = "body/stack/{layer}/"  # where a layer of a one-tower model is
 QKV = tuple(f"attention/{x}" for x in "qkv")
 
 
-def rows(ours: str, theirs: str, *entries: tuple) -> Table:
+def rows(ours: str, theirs: str, *entries: tuple) -> TensorNames:
     """Entries for everything below two paths: each is (our path or paths, their name[, layout]), to which the leaves,
     weight and bias, are added. The default layout is that of `torch.nn.Linear`; norms do not mind."""
     found: list[Entry] = []
@@ -60,6 +60,6 @@ def rows(ours: str, theirs: str, *entries: tuple) -> Table:
     return tuple(found)
 
 
-def unused(*theirs: str) -> Table:
+def unused(*theirs: str) -> TensorNames:
     """Buffers that files carry and we drop."""
     return tuple(((), name, SAME) for name in theirs)

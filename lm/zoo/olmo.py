@@ -19,7 +19,7 @@ from lm.zoo import llama
 from lm.zoo.dialect import Dialect, Field, Knob, act, generators
 from lm.zoo.family import Family, Sizes
 from lm.zoo.kinds import RopeByKind, layer_kinds
-from lm.zoo.names import LAYER, SAME, Table, rows
+from lm.zoo.names import LAYER, SAME, TensorNames, rows
 from lm.zoo.parts import GLOBAL, LOCAL, decoder, head_size, layers_of, pre_norm
 from lm.zoo.rope import Rope
 
@@ -136,7 +136,7 @@ FAMILIES = {
 }
 
 # transformers' Olmo2ForCausalLM and Olmo3ForCausalLM.
-HF_2: Table = (
+HF_2: TensorNames = (
     ("body/embed/token", "model.embed_tokens.weight", SAME),
     *rows(
         LAYER,

@@ -17,7 +17,7 @@ from lm.model.stack import Stack
 from lm.model.transformer import LanguageModel, Transformer
 from lm.zoo.dialect import ANSWERS, Config, Custom, Dialect, Knob, Knobs, Unused, act, generators, layers_heads
 from lm.zoo.family import Family
-from lm.zoo.names import LAYER, SAME, Table, rows
+from lm.zoo.names import LAYER, SAME, TensorNames, rows
 from lm.zoo.parts import head_size
 
 SIZES = {
@@ -92,7 +92,7 @@ FAMILIES = {
 }
 
 # transformers' OPTForCausalLM.
-HF: Table = (
+HF: TensorNames = (
     ("body/embed/token", "model.decoder.embed_tokens.weight", SAME),
     ("body/embed/position/w", "model.decoder.embed_positions.weight", SAME),
     *rows("", "model.decoder.", ("body/embed/project", "project_in"), ("head/project", "project_out")),

@@ -9,7 +9,7 @@ from lm.model.rotary import Rotary, Scaling
 from lm.model.transformer import LanguageModel
 from lm.zoo.dialect import Dialect, Knob, Unused, act, generators, layers_heads
 from lm.zoo.family import Family
-from lm.zoo.names import LAYER, QKV, SAME, Layout, Table, rows, unused
+from lm.zoo.names import LAYER, QKV, SAME, Layout, TensorNames, rows, unused
 from lm.zoo.parts import decoder, head_size, pre_norm
 from lm.zoo.rope import Rope
 
@@ -50,7 +50,7 @@ def persimmon(
 FAMILIES = {"persimmon": Family(persimmon, SIZES, "Adept 2023")}
 
 # transformers' PersimmonForCausalLM.
-HF: Table = (
+HF: TensorNames = (
     ("body/embed/token", "model.embed_tokens.weight", SAME),
     *rows(
         LAYER,

@@ -10,7 +10,7 @@ from lm.model.rotary import Rotary, Scaling
 from lm.model.transformer import LanguageModel
 from lm.zoo.dialect import Dialect, Knob, Unused, act, generators, layers_heads
 from lm.zoo.family import Family
-from lm.zoo.names import LAYER, SAME, Table, rows, unused
+from lm.zoo.names import LAYER, SAME, TensorNames, rows, unused
 from lm.zoo.parts import decoder, head_size, parallel
 from lm.zoo.rope import Rope
 
@@ -59,7 +59,7 @@ def phi(
 FAMILIES = {"phi": Family(phi, SIZES, "arXiv 2306.11644, 2309.05463")}
 
 # transformers' PhiForCausalLM.
-HF: Table = (
+HF: TensorNames = (
     ("body/embed/token", "model.embed_tokens.weight", SAME),
     *rows(
         LAYER,

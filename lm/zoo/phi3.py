@@ -12,7 +12,7 @@ from lm.model.transformer import LanguageModel
 from lm.zoo import llama
 from lm.zoo.dialect import Config, Custom, Dialect, Knob, Knobs, Unused, act, generators
 from lm.zoo.family import Family, Sizes
-from lm.zoo.names import LAYER, QKV, SAME, Table, rows, unused
+from lm.zoo.names import LAYER, QKV, SAME, TensorNames, rows, unused
 from lm.zoo.parts import decoder, head_size, pre_norm
 from lm.zoo.rope import NEW, OLD, ORIGINAL, Rope
 
@@ -66,7 +66,7 @@ def phi3(
 FAMILIES = {"phi3": Family(phi3, SIZES, "arXiv 2404.14219, 2412.08905")}
 
 # transformers' Phi3ForCausalLM.
-HF: Table = (
+HF: TensorNames = (
     ("body/embed/token", "model.embed_tokens.weight", SAME),
     *rows(
         LAYER,

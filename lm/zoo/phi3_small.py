@@ -5,12 +5,12 @@ head_dim."""
 
 from lm.core.param import Normal
 from lm.model.attention import Attention
+from lm.model.attention_bias import BlockSparse
 from lm.model.block import Block
 from lm.model.heads import LMHead
 from lm.model.layers import LayerNorm
 from lm.model.mlp import GatedMLP
 from lm.model.rotary import Rotary, Scaling
-from lm.model.scores import BlockSparse
 from lm.model.transformer import LanguageModel
 from lm.zoo.family import Family
 from lm.zoo.parts import decoder, head_size, pre_norm

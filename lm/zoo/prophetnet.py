@@ -8,20 +8,20 @@ from lm.core.param import Normal
 from lm.model.attention import Attention
 from lm.model.block import Block
 from lm.model.embed import Embed
-from lm.model.heads import LMHead, States, StreamHead
+from lm.model.heads import LMHead, NoHead, StreamHead
+from lm.model.kv_sources import CrossKV
 from lm.model.layers import LayerNorm
 from lm.model.masks import Bidirectional
 from lm.model.mlp import MLP
 from lm.model.positions import Learned
 from lm.model.residual import PostNorm
-from lm.model.sources import Cross
+from lm.model.special.streams import StreamAttention, StreamTransformer
 from lm.model.stack import Stack
-from lm.model.streams import StreamAttention, StreamTransformer
 from lm.model.transformer import EncoderDecoder, Transformer, tied
 from lm.zoo.bart import Decoders, shares
 from lm.zoo.dialect import Class, Config, Custom, Dialect, Fixed, Knob, Knobs, Unused, act, count
 from lm.zoo.family import Family
-from lm.zoo.names import SAME, Table, rows, unused
+from lm.zoo.names import SAME, TensorNames, rows, unused
 from lm.zoo.parts import head_size
 
 SIZES = {"large": {"layers": 12, "d_model": 1024, "heads": 16}}
@@ -62,7 +62,7 @@ def prophetnet(
     embed = Embed(vocab, position, norm=norm, dropout=dropout, init=init)
     above = Block((("attention", read(heads, size)), ("mlp", mlp(d_ff))), residual)
     attention = StreamAttention(written, own, streams, buckets, farthest, dropout, init, init)
-    cross = read(written, own, source=Cross())
+    cross = read(written, own, source=CrossKV())
     below = Block((("attention", attention), ("cross", cross), ("mlp", mlp(decoder_d_ff or d_ff))), residual)
     aliases = (["encoder/embed/token"] if shared else []) + (["head/w"] if tied_head else [])
     return EncoderDecoder(
@@ -76,7 +76,7 @@ def prophetnet(
 FAMILIES = {"prophetnet": Family(prophetnet, SIZES, "arXiv 2001.04063")}
 
 
-def _names(config: Config) -> Table:
+def _names(config: Config) -> TensorNames:
     """What transformers' ProphetNetForConditionalGeneration calls tensors; see `lm.zoo.bart.names`."""
     table = "prophetnet.word_embeddings.weight"
     return (
@@ -88,7 +88,7 @@ def _names(config: Config) -> Table:
     )
 
 
-def _tower(name: str) -> Table:
+def _tower(name: str) -> TensorNames:
     projections = (("q", "query_proj"), ("k", "key_proj"), ("v", "value_proj"), ("o", "out_proj"))
     return (
         *rows(
@@ -123,7 +123,7 @@ def _written(knobs: Knobs) -> dict:
 
 
 def _text(config: Config) -> StreamHead:
-    return StreamHead(States(), config.get("ngram", 2), 0)
+    return StreamHead(NoHead(), config.get("ngram", 2), 0)
 
 
 DIALECTS = {

@@ -9,11 +9,11 @@ import functools
 from collections.abc import Callable
 
 from lm.core.errors import UserError
-from lm.model.heads import RowScores
+from lm.model.heads import SequenceClassifier
 from lm.zoo.bert import BASE, FIELDS, LARGE, bert, body_names, lm_names, pooled_classes, spare
 from lm.zoo.dialect import Class, Config, Custom, Dialect, Field, Knob, Knobs, labels
 from lm.zoo.family import Family, Sizes
-from lm.zoo.names import Table, rows
+from lm.zoo.names import TensorNames, rows
 
 SIZES: Sizes = {"base": BASE, "large": LARGE}
 XL = {
@@ -36,7 +36,7 @@ def classes(stem: str, prefix: str) -> dict[str, Class]:
         {"pretraining": ("mlm",)}, names=rows("head/", "lm_head.", ("dense", "dense"), ("norm", "layer_norm"))
     )
     rows_of = Class(
-        head=lambda config: RowScores(labels(config), activation="tanh"),
+        head=lambda config: SequenceClassifier(labels(config), activation="tanh"),
         names=rows("head/", "classifier.", ("dense", "dense"), ("out", "out_proj")),
     )
     return pooled_classes(stem, f"{prefix}pooler.dense") | {
@@ -46,13 +46,13 @@ def classes(stem: str, prefix: str) -> dict[str, Class]:
     }
 
 
-def head_names(config: Config, prefix: str) -> Table:
+def head_names(config: Config, prefix: str) -> TensorNames:
     """The masked-LM head's table and bias, and what files may carry beside the class that is read."""
     spares = spare(f"{prefix}pooler.dense", "lm_head.dense", "lm_head.layer_norm")
     return (*spares, *lm_names(config, "lm_head.decoder", "lm_head.bias"))
 
 
-def names(prefix: str, *norms: str) -> Callable[[Config], Table]:
+def names(prefix: str, *norms: str) -> Callable[[Config], TensorNames]:
     fixed = body_names(prefix, *norms)
     return lambda config: (*fixed, *head_names(config, prefix))
 

@@ -11,7 +11,7 @@ from lm.model.transformer import LanguageModel
 from lm.zoo import llama
 from lm.zoo.dialect import Dialect, Knob, Unused, act, generators
 from lm.zoo.family import Family
-from lm.zoo.names import LAYER, SAME, Table, rows, unused
+from lm.zoo.names import LAYER, SAME, TensorNames, rows, unused
 from lm.zoo.parts import decoder, head_size, parallel, pre_norm
 from lm.zoo.rope import Rope
 
@@ -72,7 +72,7 @@ def stablelm(
 FAMILIES = {"stablelm": Family(stablelm, SIZES, "arXiv 2402.17834")}
 
 
-def _layer(where: str) -> Table:
+def _layer(where: str) -> TensorNames:
     return rows(
         LAYER + where,
         "model.layers.{layer}.",
@@ -89,7 +89,7 @@ def _layer(where: str) -> Table:
 
 
 # transformers' StableLmForCausalLM.
-HF: Table = (
+HF: TensorNames = (
     ("body/embed/token", "model.embed_tokens.weight", SAME),
     *_layer(""),
     *_layer("both/"),

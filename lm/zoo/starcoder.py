@@ -11,7 +11,7 @@ from lm.model.rotary import Rotary, Scaling
 from lm.model.transformer import LanguageModel
 from lm.zoo.dialect import Dialect, Fixed, Knob, Unused, act, generators, layers_heads
 from lm.zoo.family import Family
-from lm.zoo.names import LAYER, QKV, SAME, Layout, Table, rows, unused
+from lm.zoo.names import LAYER, QKV, SAME, Layout, TensorNames, rows, unused
 from lm.zoo.parts import decoder, head_size, pre_norm
 from lm.zoo.rope import Rope
 
@@ -98,7 +98,7 @@ FAMILIES = {
 }
 
 # transformers' GPTBigCodeForCausalLM: [q|k|v] with one key head, [heads, 3, head_dim] with as many as heads.
-HF: Table = (
+HF: TensorNames = (
     ("body/embed/token", "transformer.wte.weight", SAME),
     ("body/embed/position/w", "transformer.wpe.weight", SAME),
     *rows(
@@ -116,7 +116,7 @@ HF: Table = (
     *unused("transformer.h.{layer}.attn.bias", "transformer.h.{layer}.attn.masked_bias"),
 )
 # transformers' Starcoder2ForCausalLM.
-HF_2: Table = (
+HF_2: TensorNames = (
     ("body/embed/token", "model.embed_tokens.weight", SAME),
     *rows(
         LAYER,

@@ -12,17 +12,17 @@ from typing import Any
 from lm.core.errors import UserError, nearest
 from lm.core.param import FanIn, Normal
 from lm.model.attention import Attention
+from lm.model.attention_bias import BiasTable, BucketedBias
 from lm.model.block import Block, Named
 from lm.model.embed import Embed
-from lm.model.heads import LMHead, RowScores, States
+from lm.model.heads import LMHead, NoHead, SequenceClassifier
+from lm.model.kv_sources import CrossKV
 from lm.model.layers import RMSNorm
 from lm.model.masks import Bidirectional, Window
 from lm.model.mlp import MLP, GatedMLP
 from lm.model.residual import PreNorm
-from lm.model.scores import BucketedBias, Table
-from lm.model.sources import Cross
+from lm.model.special.summaries import Summaries
 from lm.model.stack import Stack
-from lm.model.summaries import Summaries
 from lm.model.transformer import EncoderDecoder, LanguageModel, Model, Transformer
 from lm.zoo.dialect import (
     ACTIVATIONS,
@@ -42,8 +42,7 @@ from lm.zoo.dialect import (
     token_labels,
 )
 from lm.zoo.family import Family, Sizes
-from lm.zoo.names import LINEAR, SAME, Layout, rows, unused
-from lm.zoo.names import Table as Names
+from lm.zoo.names import LINEAR, SAME, Layout, TensorNames, rows, unused
 
 Tables = tuple[tuple[str, Any], ...]
 
@@ -120,8 +119,8 @@ def t5(
         summaries=None if block is None else Summaries(block, RMSNorm(eps), bias(far[0], bidirectional=True)),
     )
     writes = attention(terms=(bias("relative_bias" if shared_bias else None),))
-    cross = attention(mask=Bidirectional(), source=Cross())
-    table = Table(buckets, heads, init=init)
+    cross = attention(mask=Bidirectional(), source=CrossKV())
+    table = BiasTable(buckets, heads, init=init)
     return assembled(
         (("attention", reads), ("mlp", mlp)),
         () if encoder_only else (("attention", writes), ("cross", cross), ("mlp", mlp)),
@@ -168,7 +167,7 @@ def assembled(
         return Transformer(d_model, Embed(vocab, dropout=dropout, init=Normal(1.0)), stack)
 
     if not decoder:
-        return LanguageModel(tower(encoder, depths[0], tables), States())
+        return LanguageModel(tower(encoder, depths[0], tables), NoHead())
     ties = (("encoder/embed/token", "decoder/embed/token"), ("head/w", "decoder/embed/token"))
     return EncoderDecoder(
         encoder=tower(encoder, depths[0], tables),
@@ -199,7 +198,7 @@ def _only(kind: type) -> Layout:
     return Layout(transpose=True, only=lambda part: isinstance(part, kind))
 
 
-def stack_names(ours: str, theirs: str, cross: bool = False, attention: Names | None = None) -> Names:
+def stack_names(ours: str, theirs: str, cross: bool = False, attention: TensorNames | None = None) -> TensorNames:
     """What the tensors of a stack are called; `attention`: those of what attends to its own inputs."""
     last = 2 if cross else 1
     return (
@@ -220,7 +219,7 @@ def stack_names(ours: str, theirs: str, cross: bool = False, attention: Names | 
     )
 
 
-def own_names(ours: str, theirs: str, name: str, layout: Layout = LINEAR, table: str = "relative_bias") -> Names:
+def own_names(ours: str, theirs: str, name: str, layout: Layout = LINEAR, table: str = "relative_bias") -> TensorNames:
     """What the tensors of attention to the own inputs are called, which is called `name`."""
     bias = f"{theirs}block.{{layer}}.layer.0.{name}.relative_attention_bias.weight"
     entries = ((f"attention/{x}", f"{name}.{x}", layout) for x in "qkvo")
@@ -231,10 +230,10 @@ def own_names(ours: str, theirs: str, name: str, layout: Layout = LINEAR, table:
     )
 
 
-OwnNames = Callable[[str, str], Names]  # our and their path of a stack -> names of attention to own inputs
+OwnNames = Callable[[str, str], TensorNames]  # our and their path of a stack -> names of attention to own inputs
 
 
-def pair_names(prefix: str = "", own: OwnNames | None = None) -> Names:
+def pair_names(prefix: str = "", own: OwnNames | None = None) -> TensorNames:
     """What the tensors of encoder and decoder are called in classes that put `prefix` before them."""
     return (
         ("decoder/embed/token", f"{prefix}shared.weight", SAME),
@@ -247,7 +246,7 @@ def pair_names(prefix: str = "", own: OwnNames | None = None) -> Names:
     )
 
 
-def encoder_names(prefix: str = "", own: OwnNames | None = None) -> Names:
+def encoder_names(prefix: str = "", own: OwnNames | None = None) -> TensorNames:
     """The same for an encoder alone."""
     return (
         ("body/embed/token", f"{prefix}shared.weight", SAME),
@@ -260,9 +259,9 @@ PREFIX = "transformer."  # of the base model within classifiers
 PAIR, ENCODER = {"encoder_only": False}, {"encoder_only": True}
 
 
-def _classifier(config: Config) -> RowScores:
+def _classifier(config: Config) -> SequenceClassifier:
     end = config.get("eos_token_id", 1)
-    return RowScores(labels(config), at="end", end=end, row="encoder/tokens", activation="tanh")
+    return SequenceClassifier(labels(config), at="end", end=end, row="encoder/tokens", activation="tanh")
 
 
 def classes(stem: str) -> dict[str, Class]:

@@ -11,12 +11,12 @@ from lm.model.attention import Attention
 from lm.model.block import Block
 from lm.model.embed import Embed
 from lm.model.heads import LMHead
+from lm.model.kv_sources import CrossKV, KVSource, SelfKV
 from lm.model.layers import LayerNorm, Norm
 from lm.model.masks import Bidirectional, Causal, MaskKind
 from lm.model.mlp import MLP
 from lm.model.positions import Learned, Sinusoidal
 from lm.model.residual import PostNorm, PreNorm
-from lm.model.sources import Cross, Own, Source
 from lm.model.stack import Stack
 from lm.model.transformer import EncoderDecoder, LanguageModel, Model, Transformer
 from lm.model.transformer import tied as ties_to
@@ -68,7 +68,7 @@ def transformer(
     residual = PreNorm(norm, dropout) if norm_first else PostNorm(norm, dropout=dropout)
     final = norm if norm_first else None
 
-    def attention(heads: int, mask: MaskKind, source: Source = Own()) -> Attention:
+    def attention(heads: int, mask: MaskKind, source: KVSource = SelfKV()) -> Attention:
         return Attention(
             heads=heads,
             head_dim=head_size(d_model, heads),
@@ -91,7 +91,7 @@ def transformer(
 
     above = (("attention", attention(heads, Bidirectional())), ("mlp", mlp(d_ff)))
     heads = decoder_heads or heads
-    cross = () if decoder_only else (("cross", attention(heads, Bidirectional(), Cross())),)
+    cross = () if decoder_only else (("cross", attention(heads, Bidirectional(), CrossKV())),)
     below = (("attention", attention(heads, Causal())), *cross, ("mlp", mlp(decoder_d_ff or d_ff)))
     after, before = (norm if embed_norm else None), (norm if token_norm else None)
     written = decoder_vocab or vocab

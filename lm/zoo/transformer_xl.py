@@ -3,20 +3,20 @@ layers had for the segment before, without gradient into them. Positions are rel
 pair for all layers; attention has no other biases, the ReLU feed-forward layer has. Words come and go by an adaptive
 embedding and an adaptive softmax, tied band by band.
 
-Give `slots`, and positions that run on from call to call, to use the memory; without them a segment stands alone."""
+Give `cache`, and positions that run on from call to call, to use the memory; without them a segment stands alone."""
 
 from typing import Any
 
 from lm.core.param import Normal
-from lm.model.adaptive import AdaptiveEmbed, AdaptiveHead
 from lm.model.attention import Attention
+from lm.model.attention_bias import BiasTable, RelativeBias
 from lm.model.block import Block
+from lm.model.kv_sources import SegmentMemory
 from lm.model.layers import ZEROS, LayerNorm
 from lm.model.masks import Causal, Window
 from lm.model.mlp import MLP
 from lm.model.residual import PostNorm
-from lm.model.scores import Table, TransformerXL
-from lm.model.sources import Recurrence
+from lm.model.special.adaptive import AdaptiveEmbed, AdaptiveHead
 from lm.model.stack import Stack
 from lm.model.transformer import LanguageModel, Transformer
 from lm.zoo.family import Family, Sizes
@@ -60,13 +60,13 @@ def transformer_xl(
     `clamp`; with `same_length` each query sees no more than the `memory` keys up to its own."""
     size = head_dim or head_size(d_model, heads)
     init = Normal(0.02)
-    tables = () if biases_by_layer else (("biases", Table(2, heads * size, init=ZEROS)),)
+    tables = () if biases_by_layer else (("biases", BiasTable(2, heads * size, init=ZEROS)),)
     attention = Attention(
         heads=heads,
         head_dim=size,
         mask=Window(memory) if same_length else Causal(),
-        terms=(TransformerXL(None if biases_by_layer else "biases", clamp, init),),
-        source=Recurrence(memory),
+        terms=(RelativeBias(None if biases_by_layer else "biases", clamp, init),),
+        source=SegmentMemory(memory),
         dropout=dropout,
         init=init,
         out_init=init,

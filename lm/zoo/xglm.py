@@ -13,7 +13,7 @@ from lm.model.positions import Sinusoidal
 from lm.model.transformer import LanguageModel
 from lm.zoo.dialect import Dialect, Fixed, Knob, Unused, act, generators, layers_heads
 from lm.zoo.family import Family
-from lm.zoo.names import LAYER, SAME, Table, rows, unused
+from lm.zoo.names import LAYER, SAME, TensorNames, rows, unused
 from lm.zoo.parts import decoder, head_size, pre_norm
 
 SIZES = {
@@ -68,7 +68,7 @@ FAMILIES = {
 }
 
 # transformers' XGLMForCausalLM.
-HF: Table = (
+HF: TensorNames = (
     ("body/embed/token", "model.embed_tokens.weight", SAME),
     *rows(
         LAYER,

@@ -10,15 +10,15 @@ what cached decoding computes here."""
 
 from lm.core.param import Normal
 from lm.model.attention import Attention
+from lm.model.attention_bias import RelativeBias, SameType
 from lm.model.block import Block
 from lm.model.embed import Embed
-from lm.model.heads import LMHead, RowScores
+from lm.model.heads import LMHead, SequenceClassifier
+from lm.model.kv_sources import SegmentMemory, SelfKV
 from lm.model.layers import LayerNorm
 from lm.model.masks import Permuted
 from lm.model.mlp import MLP
 from lm.model.residual import PostNorm
-from lm.model.scores import SameType, TransformerXL
-from lm.model.sources import Own, Recurrence
 from lm.model.stack import Stack
 from lm.model.transformer import LanguageModel, Transformer
 from lm.zoo.dialect import (
@@ -35,7 +35,7 @@ from lm.zoo.dialect import (
     token_labels,
 )
 from lm.zoo.family import Family
-from lm.zoo.names import LAYER, SAME, Layout, Table, rows
+from lm.zoo.names import LAYER, SAME, Layout, TensorNames, rows
 from lm.zoo.parts import head_size
 
 SIZES = {
@@ -69,8 +69,8 @@ def xlnet(
         heads=heads,
         head_dim=head_dim or head_size(d_model, heads),
         mask=Permuted(causal),
-        terms=(TransformerXL(clamp=clamp, init=init), SameType(init)),
-        source=Recurrence(memory, reuse) if memory else Own(),
+        terms=(RelativeBias(clamp=clamp, init=init), SameType(init)),
+        source=SegmentMemory(memory, reuse) if memory else SelfKV(),
         dropout=dropout,
         init=init,
         out_init=init,
@@ -88,7 +88,7 @@ FAMILIES = {"xlnet": Family(xlnet, SIZES, "arXiv 1906.08237")}
 
 # transformers' XLNetLMHeadModel. Projections are [d_model, heads, head_dim], that of the outputs too.
 HEADS_IN, HEADS_OUT = Layout(split="heads"), Layout(transpose=True, split="heads")
-HF: Table = (
+HF: TensorNames = (
     ("body/embed/token", "transformer.word_embedding.weight", SAME),
     ("body/embed/blank", "transformer.mask_emb", Layout(split=1)),
     *((f"{LAYER}attention/{x}/w", f"transformer.layer.{{layer}}.rel_attn.{x}", HEADS_IN) for x in "qkv"),
@@ -110,7 +110,7 @@ HF: Table = (
     ("head/b", "lm_loss.bias", SAME),
 )
 SUMMARY = Class(  # of the last token
-    head=lambda config: RowScores(labels(config), at="last", activation="tanh"),
+    head=lambda config: SequenceClassifier(labels(config), at="last", activation="tanh"),
     names=rows("head/", "", ("dense", "sequence_summary.summary"), ("out", "logits_proj")),
 )
 KINDS = {"bi": False, "uni": True}

@@ -24,10 +24,10 @@ from experiments.ul2_toy import encoder_decoder
 from lm.core.component import to_dict
 from lm.infer.generate import Generator
 from lm.objectives.denoising import MixtureOfDenoisers
-from lm.train.checkpoint import open_model
+from lm.runs.checkpoint import open_model
 from lm.train.config import default
 from lm.train.loop import train
-from lm.zoo.build import knobs
+from lm.zoo.registry import knobs
 
 STEPS, MORE, LENGTH = 6, 3, 24
 WORDS = ("mast", "sail", "keel", "oar", "tide", "rope", "wind")

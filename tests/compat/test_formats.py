@@ -12,13 +12,14 @@ from lm.core.errors import UserError
 from lm.core.formats import CHECKPOINT, KEY, RUN, SWEEP, TOKEN_CACHE
 from lm.core.formats import RECORD as RUN_RECORD
 from lm.data.cache import TokenCache
-from lm.data.tokenizers import ByteTokenizer
 from lm.objectives.causal import NextToken
-from lm.train import components, record, upgrade
-from lm.train.checkpoint import Checkpoints, meta_of, open_model
+from lm.runs import components, upgrade
+from lm.runs.checkpoint import Checkpoints, meta_of, open_model
+from lm.text.tokenizers import ByteTokenizer
+from lm.train import record
 from lm.train.config_file import read_config
 from lm.train.feed import open_data_of
-from lm.zoo.build import build
+from lm.zoo.registry import build
 from scaling import plan
 from scaling.records import RECORD, append_run, read_runs
 from scaling.runner import _claim, _records

@@ -10,15 +10,15 @@ from lm.core.component import component, from_dict, to_dict
 from lm.core.errors import UserError, main_errors
 from lm.core.param import FanIn, Normal
 from lm.model.attention import Attention
+from lm.model.attention_bias import BucketedBias, ContentToPosition, Distances
 from lm.model.block import Block, Parallel
+from lm.model.kv_sources import CrossKV, SegmentMemory, SelfKV
 from lm.model.layers import LayerNorm, RMSNorm
 from lm.model.masks import Bidirectional, Causal, Window
 from lm.model.mlp import MLP, GatedMLP
-from lm.model.moe import BalancedRouter, MoE, SoftmaxRouter
+from lm.model.moe.layer import BalancedRouter, MoE, SoftmaxRouter
 from lm.model.residual import Plain, PreNorm, ResiDual, Sandwich
 from lm.model.rotary import LinearScaling, Rotary
-from lm.model.scores import BucketedBias, ContentToPosition, Distances
-from lm.model.sources import Cross, Own, Recurrence
 from lm.model.stack import Stack
 from tests import toy_towers, toys
 
@@ -41,7 +41,7 @@ attentions = st.builds(
     terms=st.lists(st.builds(BucketedBias) | st.builds(ContentToPosition, st.builds(Distances, sizes)), max_size=2).map(
         tuple
     ),
-    source=st.one_of(st.just(Own()), st.just(Cross()), st.builds(Recurrence, sizes)),
+    source=st.one_of(st.just(SelfKV()), st.just(CrossKV()), st.builds(SegmentMemory, sizes)),
     biases=st.lists(st.sampled_from("qkvo"), unique=True).map(tuple),
     scale=st.none() | rates,
     q_norm=st.none() | norms,
@@ -103,13 +103,16 @@ GOOD = to_dict(Attention(heads=4, head_dim=2))
         (GOOD | {"kv_heads": -1}, "model.kv_heads=-1 must be at least 1"),
         (GOOD | {"dropout": None}, "model.dropout=None is a NoneType; it must be float"),
         (GOOD | {"kv_heads": "all"}, "model.kv_heads='all' is a str; it must be int or None"),
-        (GOOD | {"mask": to_dict(Own())}, "model.mask=Own() is a Own; it must be Bidirectional or Causal or Window or"),
+        (
+            GOOD | {"mask": to_dict(SelfKV())},
+            "model.mask=SelfKV() is a SelfKV; it must be Bidirectional or Causal or Window or",
+        ),
         (GOOD | {"init": 0.02}, "model.init=0.02 is a float; it must be Initializer"),
         (GOOD | {"mask": {"type": "Window", "lef": 3}}, "model.mask.lef is no knob of Window; did you mean 'left'?"),
         (GOOD | {"mask": {"type": "Window", "left": "3"}}, "model.mask.left='3' is a str; it must be int"),
         (GOOD | {"biases": "qk"}, "model.biases='qk' is a str; it must be tuple"),
         (GOOD | {"biases": ["q", 3]}, "model.biases[1]=3 is a int; it must be str"),
-        (GOOD | {"terms": [to_dict(Own())]}, "model.terms[0]=Own() is a Own; it must be BucketedBias or"),
+        (GOOD | {"terms": [to_dict(SelfKV())]}, "model.terms[0]=SelfKV() is a SelfKV; it must be BucketedBias or"),
         (
             GOOD | {"terms": [{"type": "BucketBias"}]},
             "model.terms[0].type='BucketBias' is no component; did you mean 'Buck",

@@ -3,8 +3,8 @@
 import pytest
 
 from lm.core.errors import nearest
-from lm.zoo.build import DIALECTS, FAMILIES
 from lm.zoo.elsewhere import ELSEWHERE
+from lm.zoo.registry import DIALECTS, FAMILIES
 
 
 @pytest.mark.parametrize(

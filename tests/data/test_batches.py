@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from lm.core.errors import UserError
 from lm.data.batches import Batches, EvalBatches
-from lm.data.build import build_cache
 from lm.data.cache import TokenCache
 from lm.data.mixture import Mixture
 from lm.data.packing import BestFitRows, ConcatenatedRows, evaluation_rows
 from lm.data.sources import open_source
-from lm.data.tokenizers import ByteTokenizer
+from lm.data.tokenize import build_cache
+from lm.text.tokenizers import ByteTokenizer
 
 
 def cache_of(*lengths):

@@ -9,16 +9,17 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lm.core.errors import UserError
-from lm.data.build import build_cache
 from lm.data.cache import TokenCache
-from lm.data.hf_tokenizer import HFTokenizer
 from lm.data.open import Data, Part
 from lm.data.packing import BestFitRows, evaluation_rows
 from lm.data.sources import Document
-from lm.data.tokenizers import SentencePieceTokenizer, open_tokenizer
+from lm.data.tokenize import build_cache
+from lm.data.tokenizer import open_tokenizer
 from lm.objectives.causal import NextToken
 from lm.objectives.denoising import MixtureOfDenoisers
 from lm.objectives.permuted import Permutation
+from lm.text.hf_tokenizer import HFTokenizer
+from lm.text.tokenizers import SentencePieceTokenizer
 from lm.train.feed import example_of
 
 TEXTS = ["The old  River.\n", "Ünder the bridge\t日本 x", "  ", "a", "old " * 40, "river" + " " * 300 + "the"]

@@ -10,13 +10,14 @@ import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lm.data import build, cuts
-from lm.data.build import build_cache
+from lm.data import cuts
+from lm.data import tokenize as build
 from lm.data.cuts import encode_part, parts_of
-from lm.data.hf_tokenizer import HFTokenizer
 from lm.data.learn import train_sentencepiece
 from lm.data.sources import Document, LongDocument, open_source
-from lm.data.tokenizers import ByteTokenizer, SentencePieceTokenizer
+from lm.data.tokenize import build_cache
+from lm.text.hf_tokenizer import HFTokenizer
+from lm.text.tokenizers import ByteTokenizer, SentencePieceTokenizer
 
 tokenizers = pytest.importorskip("tokenizers", reason="the package tokenizers is not installed")
 from tokenizers import AddedToken, Regex, models, normalizers, pre_tokenizers, trainers  # noqa: E402

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lm.core.errors import UserError
-from lm.data.hf_tokenizer import HFTokenizer
-from lm.data.tokenizers import from_saved, open_tokenizer
+from lm.data.tokenizer import open_tokenizer
+from lm.text.hf_tokenizer import HFTokenizer
+from lm.text.tokenizers import from_saved
 
 tokenizers = pytest.importorskip("tokenizers", reason="the package tokenizers is not installed")
 

@@ -16,7 +16,7 @@ def plain_best_fit(sizes, capacity):
     """Piece by piece: rooms left."""
     rooms = []
     for size in sorted(sizes, reverse=True):
-        fits = [i for i, room in enumerate(rooms) if room >= size]
+        fits = [i for i, shape in enumerate(rooms) if shape >= size]
         if fits:
             rooms[min(fits, key=lambda i: rooms[i])] -= size
         else:

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lm.core.errors import UserError
-from lm.data.build import build_cache
 from lm.data.open import open_data
 from lm.data.sources import Document, open_source
-from lm.data.tokenizers import ByteTokenizer
+from lm.data.tokenize import build_cache
+from lm.text.tokenizers import ByteTokenizer
 
 BYTES = ByteTokenizer()
 
@@ -118,9 +118,9 @@ def test_a_build_that_is_killed_goes_on(tmp_path):
     script = tmp_path / "build.py"
     script.write_text(
         "from pathlib import Path\n"
-        "from lm.data.build import build_cache\n"
+        "from lm.data.tokenize import build_cache\n"
         "from lm.data.sources import open_source\n"
-        "from lm.data.tokenizers import ByteTokenizer\n"
+        "from lm.text.tokenizers import ByteTokenizer\n"
         "if __name__ == '__main__':\n"
         "    here = Path(__file__).parent\n"
         "    build_cache(open_source(here / 'corpus.jsonl'), ByteTokenizer(), here / 'cache', workers=2, shard=4000)\n"

@@ -8,12 +8,8 @@ from hypothesis import strategies as st
 from lm.core.errors import UserError
 from lm.data.learn import train_sentencepiece
 from lm.data.sources import Document, open_source
-from lm.data.tokenizers import (
-    ByteTokenizer,
-    SentencePieceTokenizer,
-    from_saved,
-    open_tokenizer,
-)
+from lm.data.tokenizer import open_tokenizer
+from lm.text.tokenizers import ByteTokenizer, SentencePieceTokenizer, from_saved
 
 # Text as code has it: indentation, tabs, line ends, the library's own space symbol and names of special ids.
 PIECES = [

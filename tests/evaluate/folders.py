@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lm.core.param import Tree
-from lm.data.hf_tokenizer import HFTokenizer
 from lm.hub.save import save_folder
-from lm.hub.text import Text
-from lm.zoo.build import build
+from lm.text.format import TextFormat
+from lm.text.hf_tokenizer import HFTokenizer
+from lm.zoo.registry import build
 from tests import toys
 
 WORDS = ["the", "old", "river", "went", "slowly", "past", "grey", "stone", "boats", "turned", "home", "while", "skies"]
@@ -41,7 +41,7 @@ KINDS = {
 }
 
 
-def text_of(kind: str) -> Text:
+def text_of(kind: str) -> TextFormat:
     import tokenizers
 
     special, around, _, start = KINDS[kind]
@@ -54,7 +54,7 @@ def text_of(kind: str) -> Text:
     )
     tokenizer = HFTokenizer(t.to_str(), {})
     before, after = tokenizer.around
-    return Text(tokenizer, (tokenizer.eos_id,), before, after, start, context=64)
+    return TextFormat(tokenizer, (tokenizer.eos_id,), before, after, start, context=64)
 
 
 def params_of(kind: str) -> Tree:

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lm.core.errors import UserError
-from lm.data.build import build_cache
 from lm.data.sources import Document
-from lm.data.tokenizers import ByteTokenizer
+from lm.data.tokenize import build_cache
 from lm.evaluate.documents import Documents
 from lm.evaluate.rows import batches, groups, rows_together
+from lm.text.tokenizers import ByteTokenizer
 
 BYTES = ByteTokenizer()
 BOS = (7, 9)  # such as GLM's two

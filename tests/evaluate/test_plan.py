@@ -8,15 +8,15 @@ import jax
 import numpy as np
 import pytest
 
+from lm.commands.evaluate import scored
 from lm.core.errors import UserError
-from lm.evaluate.__main__ import scored
 from lm.evaluate.plan import Asked
 from lm.hub.save import save_folder
-from lm.train.checkpoint import OpenedModel
+from lm.open import import_run, open_any
+from lm.runs.checkpoint import OpenedModel
 from lm.train.config import default
-from lm.train.foreign import import_run, open_any
 from lm.train.loop import train
-from lm.zoo.build import build
+from lm.zoo.registry import build
 from tests import toys
 from tests.evaluate.folders import DOCUMENTS, KINDS, params_of, text_of, words_of, write_texts
 from tests.train import tiny

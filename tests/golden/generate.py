@@ -3,7 +3,7 @@
 Needs torch and transformers >= 5 in an environment of its own, which the tests do not use:
 
     pip install numpy torch "transformers>=5"
-    python -m tests.golden.generate          # from the top of the checkout; writes tests/golden/*.npz, or those named
+    python -m tests.golden.generate          # from the top of the checkout: all goldens, or those that are named
 
 float32 on one CPU thread, eager attention but where a case says otherwise. A file holds `meta` (JSON: transformers
 class, config, the fields that its model type has, tensor shapes), the inputs [B, S] (`tokens`, `mask`, `positions`,
@@ -334,6 +334,9 @@ if __name__ == "__main__":
     for name, case in CASES.items():
         if sys.argv[1:] and name not in sys.argv[1:]:
             continue
-        path = Path(__file__).parent / f"{name}.npz"
-        np.savez_compressed(path, **golden(case))
-        print(path.name, path.stat().st_size, "bytes")
+        arrays = golden(case)
+        kind = json.loads(str(arrays["meta"]))["config"]["model_type"].replace("-", "_")
+        path = Path(__file__).parent / kind / f"{name}.npz"
+        path.parent.mkdir(exist_ok=True)
+        np.savez_compressed(path, **arrays)
+        print(f"{kind}/{path.name}", path.stat().st_size, "bytes")

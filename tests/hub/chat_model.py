@@ -4,8 +4,8 @@ from typing import Any
 
 import tokenizers
 
-from lm.data.hf_tokenizer import HFTokenizer
-from lm.hub.text import Text
+from lm.text.format import TextFormat
+from lm.text.hf_tokenizer import HFTokenizer
 
 KNOBS: dict[str, Any] = {"family": "llama", "layers": 2, "d_model": 16, "heads": 2, "kv_heads": 1, "d_ff": 24}
 KNOBS |= {"vocab": 300, "tied": True}
@@ -27,5 +27,5 @@ def tokenizer(around: bool = False) -> HFTokenizer:
     return HFTokenizer(t.to_str(), {"eos": "<|end|>"})
 
 
-def text() -> Text:
-    return Text(tokenizer(), (0, 1), template=TEMPLATE)
+def text() -> TextFormat:
+    return TextFormat(tokenizer(), (0, 1), template=TEMPLATE)

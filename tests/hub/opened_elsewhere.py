@@ -8,7 +8,6 @@ import json
 import sys
 from pathlib import Path
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 TEXTS = [
     "",
     " ",
@@ -32,13 +31,14 @@ def write(out: Path) -> None:
     from lm.core.component import to_dict
     from lm.data.learn import train_sentencepiece
     from lm.data.sources import open_source
-    from lm.data.tokenizers import ByteTokenizer, Tokenizer
     from lm.hub.config import read_config
     from lm.hub.save import save_folder
-    from lm.hub.text import Text
     from lm.model.transformer import EncoderDecoder
-    from lm.zoo.build import build
+    from lm.text.format import TextFormat
+    from lm.text.tokenizers import ByteTokenizer, Tokenizer
+    from lm.zoo.registry import build
     from tests import toys
+    from tests.golden import FILES
 
     out.mkdir(parents=True, exist_ok=True)
     source = open_source("python-stdlib", "train")
@@ -47,7 +47,7 @@ def write(out: Path) -> None:
         path = out / f"{kind}.model"
         tokenizers[kind] = train_sentencepiece(source, 420, path, model_type=kind, reserved=["<|user|>"])
     done = set()
-    for file in sorted(GOLDEN.glob("*.npz")):
+    for file in FILES.values():
         config = json.loads(str(np.load(file)["meta"]))["config"]
         kind, classes = config["model_type"], config.get("architectures") or [""]
         if kind in done or not any(word in classes[0] for word in WRITERS):
@@ -57,7 +57,9 @@ def write(out: Path) -> None:
             knobs = {k: to_dict(v) for k, v in read_config(config).knobs.items() if v is not None} | {"vocab": 420}
             model = build(knobs)
             params, pair = toys.values(model.spec()), isinstance(model, EncoderDecoder)
-            text = Text.of(tokenizer, None, pair)._replace(context=CONTEXT, template="{{ messages[0]['content'] }}")
+            text = TextFormat.of(tokenizer, None, pair)._replace(
+                context=CONTEXT, template="{{ messages[0]['content'] }}"
+            )
             folder = out / f"{kind}-{name}"
             save_folder(folder, knobs, params, text, model_type=kind, architecture=classes[0])
             ids = np.random.default_rng(0).integers(3, 380, (1, 9)).astype(np.int32)

@@ -13,7 +13,7 @@ from lm.core.errors import UserError
 from lm.hub.config import read_config, spelling
 from lm.hub.folder import read_folder
 from lm.hub.names import to_tensors
-from lm.zoo.build import build
+from lm.zoo.registry import build
 from tests import toys
 
 save_file = pytest.importorskip("safetensors.numpy").save_file

@@ -9,7 +9,7 @@ from flax import linen, nnx
 from lm.core.errors import UserError
 from lm.core.param import abstract, initialize
 from lm.hub import as_linen, as_nnx
-from lm.zoo.build import FAMILIES, build
+from lm.zoo.registry import FAMILIES, build
 from tests import toy_towers, toys
 
 ATTENTION = toys.attention(dropout=0.5)

@@ -14,9 +14,9 @@ from lm.core.errors import UserError
 from lm.core.param import flatten
 from lm.hub.folder import read_folder, write_folder
 from lm.hub.names import to_tensors
-from lm.zoo.build import DIALECTS
 from lm.zoo.gpt2 import gpt2
 from lm.zoo.llama import llama
+from lm.zoo.registry import DIALECTS
 from tests import toys
 
 save_file = pytest.importorskip("safetensors.numpy").save_file

@@ -11,7 +11,7 @@ from lm.core.errors import UserError
 from lm.hub.names import to_tensors
 from lm.hub.open import open_folder, open_text
 from lm.train.initial import initial_params
-from lm.zoo.build import DIALECTS, build
+from lm.zoo.registry import DIALECTS, build
 
 pytest.importorskip("gguf", reason="the package gguf is not installed: pip install -e '.[gguf]'")
 pytest.importorskip("tokenizers", reason="the package tokenizers is not installed")

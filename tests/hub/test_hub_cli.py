@@ -13,19 +13,19 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
+from lm.commands import hub as hub
 from lm.core.errors import UserError
-from lm.data.tokenizers import open_tokenizer
-from lm.hub import __main__ as hub
+from lm.data.tokenizer import open_tokenizer
 from lm.hub.open import open_folder
 from lm.hub.save import save_folder
 from lm.hub.text import read_text
-from lm.infer.chat import prompt_of
 from lm.infer.generate import Generator
+from lm.infer.prompt import prompt_of
 from lm.infer.sampling import Sampler
-from lm.train.checkpoint import open_model
-from lm.train.foreign import open_any
+from lm.open import open_any
+from lm.runs.checkpoint import open_model
 from lm.train.initial import initial_params
-from lm.zoo.build import build
+from lm.zoo.registry import build
 from tests import toys
 
 pytest.importorskip("safetensors", reason="the package safetensors is not installed")

@@ -8,7 +8,7 @@ import pytest
 
 from lm.core.errors import UserError
 from lm.hub.config import read_config
-from lm.zoo.build import DIALECTS
+from lm.zoo.registry import DIALECTS
 from tests.hub.tiny import configs
 
 ODD: tuple[Any, ...] = (None, "x", -1, 0, 1.5, [], {})

@@ -11,7 +11,7 @@ from lm.core.errors import UserError
 from lm.core.param import flatten
 from lm.hub.names import to_tensors
 from lm.hub.open import open_folder
-from lm.zoo.build import DIALECTS, build
+from lm.zoo.registry import DIALECTS, build
 from tests import toys
 
 save_file = pytest.importorskip("safetensors.numpy").save_file

@@ -11,7 +11,7 @@ from lm.hub.names import to_tensors
 from lm.hub.open import open_folder
 from lm.hub.save import config_of
 from lm.model.heads import Heads
-from lm.zoo.build import DIALECTS
+from lm.zoo.registry import DIALECTS
 from tests.hub.tiny import configs, tensors_of, write
 
 pytest.importorskip("safetensors")

@@ -7,7 +7,7 @@ import pytest
 
 from lm.core.param import count
 from lm.hub.config import read_config
-from lm.zoo.build import build
+from lm.zoo.registry import build
 
 PUBLISHED = json.loads((Path(__file__).parent / "published_configs.json").read_text())
 

@@ -8,8 +8,8 @@ import pytest
 pytest.importorskip("tokenizers", reason="the package tokenizers is not installed")
 
 from lm.core.errors import UserError
-from lm.data.tokenizers import ByteTokenizer, from_saved
 from lm.hub.text import read_text, read_tokenizer, size_note
+from lm.text.tokenizers import ByteTokenizer, from_saved
 from tests.hub.tokenizer_folders import RECORD, TEXTS, byte_pairs, folders, of_llama, ranks, token, word_pieces, write
 
 ORACLE = json.loads(RECORD.read_text(encoding="utf-8"))

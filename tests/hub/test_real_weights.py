@@ -19,10 +19,11 @@ import numpy as np
 import pytest
 
 from lm.hub.open import Opened, open_folder, open_text
-from lm.hub.text import Text
-from lm.infer.chat import chat_ids, prompt_of
 from lm.infer.generate import Generator
+from lm.infer.prompt import prompt_of
 from lm.infer.sampling import Sampler
+from lm.text.chat import chat_ids
+from lm.text.format import TextFormat
 
 pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent
@@ -47,7 +48,7 @@ def weights(package: str, name: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def smol() -> tuple[Opened, Text, Generator]:
+def smol() -> tuple[Opened, TextFormat, Generator]:
     pytest.importorskip("gguf", reason="the package gguf is not installed: pip install -e '.[gguf]'")
     path = weights(*SMOL)
     opened = open_folder(path)

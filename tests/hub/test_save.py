@@ -17,14 +17,12 @@ from lm.core.errors import UserError
 from lm.core.param import flatten
 from lm.hub.open import open_folder
 from lm.hub.save import config_of, save_folder
-from lm.zoo.build import build
+from lm.zoo.registry import build
 from tests import toys
+from tests.golden import FILES
 from tests.golden.weights import tensors
 
 save_file = pytest.importorskip("safetensors.numpy").save_file
-
-GOLDEN = Path(__file__).parents[1] / "golden"
-GOLDENS = sorted(path.stem for path in GOLDEN.glob("*.npz"))
 
 
 def same(got: Any, want: Any) -> None:
@@ -34,10 +32,10 @@ def same(got: Any, want: Any) -> None:
         np.testing.assert_array_equal(got[path], np.asarray(want[path]), err_msg=path, strict=True)
 
 
-@pytest.mark.parametrize("name", GOLDENS)
+@pytest.mark.parametrize("name", FILES)
 def test_what_transformers_wrote_goes_out_and_comes_back(tmp_path, name):
     """Each model type and class that we know: opened without further knowledge, exported, opened again."""
-    meta = json.loads(str(np.load(GOLDEN / f"{name}.npz")["meta"]))
+    meta = json.loads(str(np.load(FILES[name])["meta"]))
     (tmp_path / "config.json").write_text(json.dumps(meta["config"]))
     save_file(tensors(meta["shapes"]), tmp_path / "model.safetensors")
     opened = open_folder(tmp_path)
@@ -63,7 +61,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "gemma3": {"kv_heads": 1, "head_dim": 6, "d_ff": 6},
     "opt": {"context": 5},
 }
-FOUND = [name for name in SHAPES if name in __import__("lm.zoo.build", fromlist=["FAMILIES"]).FAMILIES]
+FOUND = [name for name in SHAPES if name in __import__("lm.zoo.registry", fromlist=["FAMILIES"]).FAMILIES]
 
 
 @settings(deadline=None, max_examples=25)

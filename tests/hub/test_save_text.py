@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 
 from lm.data.learn import train_sentencepiece
 from lm.data.sources import Document
-from lm.data.tokenizers import ByteTokenizer, SentencePieceTokenizer, Tokenizer
 from lm.hub.save import save_folder
-from lm.hub.text import Text, read_text
+from lm.hub.text import read_text
 from lm.hub.tokenizer_json import to_tokenizer_json
 from lm.model.transformer import EncoderDecoder
-from lm.zoo.build import build
+from lm.text.format import TextFormat
+from lm.text.tokenizers import ByteTokenizer, SentencePieceTokenizer, Tokenizer
+from lm.zoo.registry import build
 from tests import toys
 from tests.hub.chat_model import text as chat_text
 
@@ -144,7 +145,9 @@ def exported(folder: Any, kind: str, family: str, **knobs: Any) -> dict[str, dic
     """The config files of an export."""
     shape = {"family": family, "layers": 1, "d_model": 16, "heads": 2, "d_ff": 24, "vocab": 520, **knobs}
     model, tokenizer = build(shape), tokenizer_of(kind)
-    text = Text.of(tokenizer, None, isinstance(model, EncoderDecoder))._replace(context=48, generation={"top_p": 0.9})
+    text = TextFormat.of(tokenizer, None, isinstance(model, EncoderDecoder))._replace(
+        context=48, generation={"top_p": 0.9}
+    )
     save_folder(folder, shape, toys.values(model.spec()), text)
     return {path.name: json.loads(path.read_text()) for path in folder.glob("*.json")}
 
@@ -169,7 +172,7 @@ def test_a_decoder_says_our_special_tokens(tmp_path, kind):
 
 def test_ids_that_only_the_config_files_name_stay(tmp_path):
     """As of a LLaMA whose tokenizer has no padding; they count in transformers' heads that look for the last token."""
-    text = Text(chat_text().tokenizer, (0,), generation={"bos_token_id": 1, "pad_token_id": 7})
+    text = TextFormat(chat_text().tokenizer, (0,), generation={"bos_token_id": 1, "pad_token_id": 7})
     shape = {"family": "llama", "layers": 1, "d_model": 8, "heads": 2, "d_ff": 8, "vocab": 300}
     config = save_folder(tmp_path, shape, toys.values(build(shape).spec()), text)
     assert (config["bos_token_id"], config["pad_token_id"]) == (1, 7)

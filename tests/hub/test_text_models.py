@@ -7,7 +7,7 @@ import pytest
 from lm.core.errors import UserError
 from lm.hub.config import read_config, text_config
 from lm.hub.open import open_folder
-from lm.zoo.build import build
+from lm.zoo.registry import build
 from tests.hub.tiny import configs, tensors_of, write
 
 pytest.importorskip("safetensors")

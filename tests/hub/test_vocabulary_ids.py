@@ -11,8 +11,9 @@ import pytest
 import sentencepiece
 
 from lm.core.errors import UserError
-from lm.hub.text import Text, read_text
+from lm.hub.text import read_text
 from lm.infer.decoding import in_languages
+from lm.text.format import TextFormat
 
 pytest.importorskip("tokenizers", reason="the package tokenizers is not installed")
 pytest.importorskip("google.protobuf", reason="the package protobuf is not installed")
@@ -31,7 +32,9 @@ def model(kind: str) -> bytes:
     return made.getvalue()
 
 
-def folder(path: Path, of: str, kind: str, **told: Any) -> tuple[Text, sentencepiece.SentencePieceProcessor, dict]:
+def folder(
+    path: Path, of: str, kind: str, **told: Any
+) -> tuple[TextFormat, sentencepiece.SentencePieceProcessor, dict]:
     """The text format of a folder, its SentencePiece model, and its vocab.json, in another order than that."""
     sp = sentencepiece.SentencePieceProcessor(model_proto=model(kind))
     pieces = [sp.id_to_piece(i) for i in reversed(range(3, sp.vocab_size()))]

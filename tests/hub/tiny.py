@@ -9,17 +9,16 @@ import numpy as np
 
 from lm.hub.config import read_config, spelling
 from lm.hub.names import to_tensors
-from lm.zoo.build import build
+from lm.zoo.registry import build
 from tests import toys
-
-GOLDEN = Path(__file__).parents[1] / "golden"
+from tests.golden import FILES
 
 
 @functools.cache
 def configs() -> dict[str, dict[str, Any]]:
     """By model type: that of its first golden."""
     found: dict[str, dict[str, Any]] = {}
-    for path in sorted(GOLDEN.glob("*.npz")):
+    for path in FILES.values():
         config = json.loads(str(np.load(path)["meta"]))["config"]
         found.setdefault(config["model_type"], config)
     return found

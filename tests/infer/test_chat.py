@@ -7,13 +7,14 @@ import pytest
 
 from lm.core.component import from_dict, to_dict
 from lm.core.errors import UserError
-from lm.data.tokenizers import ByteTokenizer
-from lm.hub.text import Text
-from lm.infer.chat import chat_ids, check_writes, prompt_of
-from lm.infer.template import render
-from lm.model.heads import RowScores, States, TokenScores
+from lm.infer.prompt import check_writes, prompt_of
+from lm.model.heads import NoHead, SequenceClassifier, TokenClassifier
 from lm.model.masks import Bidirectional, Chunked, Dilated, Permuted, Window
-from lm.zoo.build import build
+from lm.text.chat import chat_ids
+from lm.text.format import TextFormat
+from lm.text.template import render
+from lm.text.tokenizers import ByteTokenizer
+from lm.zoo.registry import build
 from tests import toy_towers
 
 pytest.importorskip("jinja2", reason="the package jinja2 is not installed")
@@ -32,8 +33,8 @@ TURNS = (
 USER = {"role": "user", "content": " hi é "}
 
 
-def text(template: str | None = TURNS) -> Text:
-    return Text(tokenizer(), (0,), template=template)
+def text(template: str | None = TURNS) -> TextFormat:
+    return TextFormat(tokenizer(), (0,), template=template)
 
 
 def test_a_chat_is_written_with_its_template():
@@ -75,7 +76,7 @@ def test_tokens_around_a_text():
     t = tokenizer(around=True)
     assert t.around == ((1,), (0,)) and tokenizer().around == ((), ())
     decoder = build({"family": "llama", "layers": 1, "d_model": 8, "heads": 2, "vocab": t.vocab_size})
-    prompt = prompt_of(decoder, Text(t, (0,), *t.around), t.encode("a"))
+    prompt = prompt_of(decoder, TextFormat(t, (0,), *t.around), t.encode("a"))
     assert prompt.ids.tolist() == [1, *t.encode("a")] and prompt.encoder is None
 
 
@@ -94,14 +95,14 @@ def test_models_that_write_no_text():
     with pytest.raises(UserError, match="tokens see those that follow them"):
         check_writes(build({"family": "xlnet", **shape}))
     check_writes(build({"family": "xlnet", "causal": True, **shape}))
-    for head in (States(), RowScores(2), TokenScores(2)):
+    for head in (NoHead(), SequenceClassifier(2), TokenClassifier(2)):
         with pytest.raises(UserError, match=f"head is {type(head).__name__}, which writes no text: open a generator"):
             check_writes(build({"family": "llama", **shape, "head": to_dict(head)}))
 
 
 def test_an_encoder_reads_the_text():
     pair = toy_towers.encoder_decoder()
-    own = Text.of(ByteTokenizer(), None)
+    own = TextFormat.of(ByteTokenizer(), None)
     prompt = prompt_of(pair, own, own.tokenizer.encode("a"))
     assert prompt.ids.tolist() == [0] and prompt.encoder.tolist() == [ord("a") + 3, 1]
     started = prompt_of(pair, own._replace(start=2), np.zeros(0, np.int32))

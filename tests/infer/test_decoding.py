@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from lm.core.errors import UserError
-from lm.data.hf_tokenizer import HFTokenizer
-from lm.hub.text import Text, read_text
-from lm.infer.chat import prompt_of
+from lm.hub.text import read_text
 from lm.infer.decoding import Decoding, decoding_of, in_languages, lacks_language, languages
 from lm.infer.generate import Generator
+from lm.infer.prompt import prompt_of
 from lm.infer.sampling import Sampler
+from lm.text.format import TextFormat
+from lm.text.hf_tokenizer import HFTokenizer
 from tests import toy_towers, toys
 
 tokenizers = pytest.importorskip("tokenizers", reason="the package tokenizers is not installed")
@@ -30,8 +31,8 @@ def tokenizer(kind: str) -> Any:
     return made
 
 
-def text(kind: str, **more: Any) -> Text:
-    return Text(HFTokenizer(tokenizer(kind).to_str(), {"eos": "</s>"}), (2,), start=2, **more)
+def text(kind: str, **more: Any) -> TextFormat:
+    return TextFormat(HFTokenizer(tokenizer(kind).to_str(), {"eos": "</s>"}), (2,), start=2, **more)
 
 
 def test_languages_are_known_by_their_codes():

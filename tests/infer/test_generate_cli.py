@@ -10,7 +10,7 @@ import pytest
 
 from lm.train.config import default
 from lm.train.loop import train
-from lm.zoo.build import knobs
+from lm.zoo.registry import knobs
 
 ROOT = Path(__file__).resolve().parents[2]
 

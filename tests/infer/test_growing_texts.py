@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from lm.core.errors import UserError
 from lm.infer.generate import Generator
 from lm.infer.sampling import Sampler
+from lm.model.kv_sources import SegmentMemory
 from lm.model.rotary import DynamicScaling, LongScaling, Rotary
-from lm.model.sources import Recurrence
 from tests import toys
 
 GREEDY, NEW, ORIGINAL = Sampler(temperature=0), 8, 10
@@ -75,7 +75,7 @@ def test_texts_that_are_read_anew_compile_nothing_for_each_token():
 
 
 def test_a_segment_memory_cannot_be_read_anew():
-    model = toys.language_model([toys.block(toys.attention(rotary=Rotary(scaling=LONG), source=Recurrence(4)))])
+    model = toys.language_model([toys.block(toys.attention(rotary=Rotary(scaling=LONG), source=SegmentMemory(4)))])
     with pytest.raises(UserError, match="set reread=False"):
         Generator(model, toys.values(model.spec()))
 
@@ -103,8 +103,8 @@ def test_a_prompt_in_pieces_is_told_how_long_it_is():
     text = toys.tokens(2, n)
     whole = toys.forward(model, params, {"tokens": text})[0]
     batch = {"tokens": text, "positions": jnp.tile(jnp.arange(n), (2, 1)), "length": jnp.full((2, n), n)}
-    slots, found = model.slots(toys.room(2, n)), []
+    cache, found = model.cache(toys.shape(2, n)), []
     for piece in (slice(0, 7), slice(7, n)):
-        logits, slots, _ = toys.forward(model, params, {k: v[:, piece] for k, v in batch.items()}, slots=slots)
+        logits, cache, _ = toys.forward(model, params, {k: v[:, piece] for k, v in batch.items()}, cache=cache)
         found.append(logits)
     toys.close(jnp.concatenate(found, axis=1), whole, atol=2e-5)

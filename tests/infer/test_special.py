@@ -4,11 +4,11 @@ import pytest
 
 pytest.importorskip("tokenizers", reason="the package tokenizers is not installed")
 
-from lm.data.tokenizers import ByteTokenizer
 from lm.hub.read_tokenizer import read_tokenizer
-from lm.hub.text import Text
-from lm.infer.chat import text_ids
-from lm.infer.text import TextStream
+from lm.text.chat import text_ids
+from lm.text.format import TextFormat
+from lm.text.stream import TextStream
+from lm.text.tokenizers import ByteTokenizer
 from tests.hub.tokenizer_folders import TEXTS, folders, write
 
 FOLDERS = folders()
@@ -16,12 +16,12 @@ FOLDERS = folders()
 
 def test_special_tokens_are_said_where_asked_for(tmp_path):
     t = read_tokenizer(write(tmp_path / "t5", *FOLDERS["t5"]))
-    text = Text(t, (t.eos_id,))
+    text = TextFormat(t, (t.eos_id,))
     ids = text_ids(text, "the <extra_id_0> river", special=True)
     assert t.sentinel(0) in ids and t.decode(ids, special=True) == "the<extra_id_0> river"  # as transformers
     plain = text_ids(text, "the <extra_id_0> river")
     assert t.sentinel(0) not in plain and len(plain) > len(ids)
-    own = Text(ByteTokenizer(), (1,))
+    own = TextFormat(ByteTokenizer(), (1,))
     ids = text_ids(own, "a<extra_id_0>b</s>", special=True)
     assert ids.tolist() == [100, 259, 101, 1] and own.tokenizer.decode(ids, special=True) == "a<extra_id_0>b</s>"
     assert own.tokenizer.decode(ids) == "ab" and len(text_ids(own, "</s>")) == 4

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from lm.core.errors import UserError
-from lm.data.tokenizers import ByteTokenizer
-from lm.hub.text import Text
-from lm.infer.chat import chat_ids
-from lm.infer.template import render
+from lm.text.chat import chat_ids
+from lm.text.format import TextFormat
+from lm.text.template import render
+from lm.text.tokenizers import ByteTokenizer
 from tests.infer.chats import CHATS, RECORD, ROLES, TOOLS
 
 pytest.importorskip("jinja2", reason="the package jinja2 is not installed")
@@ -22,7 +22,7 @@ class Named(ByteTokenizer):
 
 
 def text(template, **named):
-    return Text(Named(), (1,), template=template, templates=named or None)
+    return TextFormat(Named(), (1,), template=template, templates=named or None)
 
 
 @pytest.mark.parametrize("name", CHATS)

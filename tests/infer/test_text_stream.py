@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lm.data.tokenizers import ByteTokenizer
-from lm.infer.text import TextStream
+from lm.text.stream import TextStream
+from lm.text.tokenizers import ByteTokenizer
 
 BYTES = ByteTokenizer()
 

@@ -11,16 +11,16 @@ import pytest
 from lm.core.ctx import Ctx
 from lm.core.errors import UserError
 from lm.core.param import put
-from lm.model.anchors import Anchored
-from lm.model.cost import flops
-from lm.model.marks import BeforeToken, FirstToken
+from lm.inspect.cost import flops
 from lm.model.masks import Bidirectional, Causal, Either, Window
+from lm.model.special.global_attention import GlobalAttention
+from lm.model.special.global_tokens import GlobalBefore, GlobalFirst
 from tests import toy_towers, toys
 from tests.toys import HEADS, LENGTH, SIZE, D
 
 SEGMENTS, REAL = np.array([1, 1, 1, 1, 1, 2, 2, 0]), 7  # two texts and padding
 MARKED = np.array([0, 0, 0, 0, 1, 1, 0, 0])
-LAYER = Anchored(
+LAYER = GlobalAttention(
     toys.attention(mask=Window(2, 2), biases=("q", "v")), toys.attention(mask=Bidirectional(), biases=("k",))
 )
 
@@ -118,9 +118,9 @@ def test_one_output_map_by_a_tie(x):
 def test_marks_of_packed_texts():
     tokens = jnp.array([[5, 9, 7, 9, 3, 5, 4, 9, 6], [4, 4, 4, 4, 4, 4, 4, 4, 9]])
     positions = jnp.array([[0, 1, 2, 3, 4, 0, 1, 2, 3], [0, 0, 0, 1, 2, 3, 4, 5, 6]])
-    first = FirstToken()(tokens, {"positions": positions})
+    first = GlobalFirst()(tokens, {"positions": positions})
     assert first.tolist() == [[1, 0, 0, 0, 0, 1, 0, 0, 0], [1, 1, 1, 0, 0, 0, 0, 0, 0]]  # padding too, unseen
-    before = BeforeToken(9)(tokens, {"positions": positions})
+    before = GlobalBefore(9)(tokens, {"positions": positions})
     assert before.tolist() == [[1, 0, 0, 0, 0, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1, 1, 1, 0]]
 
 

@@ -11,19 +11,19 @@ import pytest
 
 from lm.core.ctx import Ctx
 from lm.core.errors import UserError
-from lm.kernels.attention import Tokens
-from lm.model.layers import LayerNorm
-from lm.model.masks import Bidirectional
-from lm.model.positions import Learned
-from lm.model.scores import (
+from lm.core.rows import Tokens
+from lm.model.attention_bias import (
+    BiasTable,
     BucketedBias,
     ContentToPosition,
     Distances,
     EdgeBlocks,
     PositionToContent,
-    Table,
-    TransformerXL,
+    RelativeBias,
 )
+from lm.model.layers import LayerNorm
+from lm.model.masks import Bidirectional
+from lm.model.positions import Learned
 from tests import toys
 from tests.toys import HEADS, LENGTH, SIZE, D, attention
 
@@ -72,7 +72,7 @@ def test_disentangled_attention(x, names, farthest):
     both = (ContentToPosition(distances, bias=farthest is None), PositionToContent(distances, bias=True))
     terms = {"both": both, "key": both[:1], "query": both[1:]}[names]
     layer = attention(terms=terms, mask=Bidirectional(), scale=((1 + len(terms)) * SIZE) ** -0.5)
-    table = Table(2 * span, norm=LayerNorm())
+    table = BiasTable(2 * span, norm=LayerNorm())
     p, table_p = toys.values(layer.spec(D)), toys.values(table.spec(D))
     relative = np.asarray(table(table_p, Ctx()))
     q, k, v = parts(p, x)
@@ -112,7 +112,7 @@ def test_buckets_must_fit():
 
 
 def test_relative_positions_of_segment_recurrence(x):
-    layer = attention(terms=(TransformerXL(),))
+    layer = attention(terms=(RelativeBias(),))
     p = toys.values(layer.spec(D))
     q, k, v = parts(p, x)
     term = p["terms"]["0"]
@@ -240,18 +240,18 @@ class Recent:
 
 @pytest.fixture(scope="module")
 def recurrent():
-    """A model with a memory of 3, its parameters, two segments, and the slots after the first."""
+    """A model with a memory of 3, its parameters, two segments, and the cache after the first."""
     model = toys.recurrent(memory=3)
     params, whole = toys.values(model.spec()), toys.tokens(2)
     at = jnp.broadcast_to(jnp.arange(LENGTH), whole.shape)
     one, two = ({"tokens": whole[:, s], "positions": at[:, s]} for s in (slice(0, 4), slice(4, 8)))
-    first, slots, _ = toys.forward(model, params, one, slots=model.slots(toys.room(2)))
-    return model, params, whole, two, first, slots
+    first, cache, _ = toys.forward(model, params, one, cache=model.cache(toys.shape(2)))
+    return model, params, whole, two, first, cache
 
 
 def test_two_segments_with_memory_equal_one_long_call(recurrent):
-    model, params, whole, two, first, slots = recurrent
-    second, _, _ = toys.forward(model, params, two, slots=slots)
+    model, params, whole, two, first, cache = recurrent
+    second, _, _ = toys.forward(model, params, two, cache=cache)
     block = model.body.stack.segments[0].pattern[0]
     masked = dataclasses.replace(block.parts[0][1], mask=Recent(4, 3))
     whole_model = toys.language_model(
@@ -262,11 +262,11 @@ def test_two_segments_with_memory_equal_one_long_call(recurrent):
 
 
 def test_no_gradient_into_the_memory(recurrent):
-    model, params, _, two, _, slots = recurrent
+    model, params, _, two, _, cache = recurrent
 
     def loss(scale):
-        scaled = [s | {"attention": s["attention"] | {"x": s["attention"]["x"] * scale}} for s in slots]
-        return jnp.square(toys.forward(model, params, two, slots=scaled)[0]).sum()
+        scaled = [s | {"attention": s["attention"] | {"x": s["attention"]["x"] * scale}} for s in cache]
+        return jnp.square(toys.forward(model, params, two, cache=scaled)[0]).sum()
 
     value, slope = jax.jit(jax.vmap(jax.value_and_grad(loss)))(jnp.array([1.0, 1.5]))
     assert toys.differ(value[0], value[1])

@@ -8,12 +8,12 @@ import pytest
 
 from lm.core.ctx import Ctx
 from lm.core.errors import UserError
-from lm.model.block import Block, Branched, Requeried
-from lm.model.convolution import Convolution
+from lm.model.block import Block, EnhancedDecoderLayer, ParallelConvolution
+from lm.model.kv_sources import CrossKV
 from lm.model.layers import LayerNorm
 from lm.model.masks import Bidirectional
 from lm.model.residual import PostNorm, ResiDual
-from lm.model.sources import Cross
+from lm.model.special.convolution import Convolution
 from tests import toys
 from tests.toys import LENGTH, D
 
@@ -53,7 +53,7 @@ def test_convolution(x, width, groups):
 
 def test_a_branch_joins_what_the_block_makes(x):
     block, branch = toys.block(toys.attention(), toys.mlp, PostNorm(LayerNorm())), Convolution(3)
-    layer = Branched(block, branch, LayerNorm())
+    layer = ParallelConvolution(block, branch, LayerNorm())
     p = toys.values(layer.spec(D))
     y = block(p, jnp.asarray(x), rows(), None)[0] + branch(p["branch"], jnp.asarray(x), rows(), None, {})[0]
     toys.close(layer(p, jnp.asarray(x), rows(), None)[0], norm(p["branch_norm"], np.asarray(y)))
@@ -62,9 +62,10 @@ def test_a_branch_joins_what_the_block_makes(x):
 def test_a_layer_that_asks_twice(x):
     """Keys and values stay; queries begin with positions, and their stream is what is added to."""
     own = toys.attention(mask=Bidirectional())
-    layer = Requeried(
+    layer = EnhancedDecoderLayer(
         Block(
-            (("attention", dataclasses.replace(own, source=Cross("context"))), ("mlp", toys.mlp)), PostNorm(LayerNorm())
+            (("attention", dataclasses.replace(own, source=CrossKV("context"))), ("mlp", toys.mlp)),
+            PostNorm(LayerNorm()),
         )
     )
     p = toys.values(layer.spec(D))
@@ -96,7 +97,7 @@ def test_mistakes_are_named(x):
     with pytest.raises(UserError, match="groups=3 of a convolution do not divide the width 8"):
         Convolution(3, 3).spec(D)
     with pytest.raises(UserError, match="ResiDual carries two"):
-        Branched(toys.block(toys.attention(), toys.mlp, ResiDual(LayerNorm())), Convolution(3))
-    layer = Requeried(toys.block(toys.attention(source=Cross("context"))))
+        ParallelConvolution(toys.block(toys.attention(), toys.mlp, ResiDual(LayerNorm())), Convolution(3))
+    layer = EnhancedDecoderLayer(toys.block(toys.attention(source=CrossKV("context"))))
     with pytest.raises(UserError, match="reads the table 'absolute', which its stack lacks; did you mean 'absolut'"):
         layer(toys.values(layer.spec(D)), jnp.asarray(x), rows().replace(shared={"absolut": jnp.zeros((4, D))}), None)

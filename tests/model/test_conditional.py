@@ -11,11 +11,11 @@ from lm.core.ctx import Ctx
 from lm.core.errors import UserError
 from lm.core.param import Normal
 from lm.model.attention import Attention
-from lm.model.conditional import ConditionalAttention, ConditionalMLP, SoftTopK
+from lm.model.attention_bias import BucketedBias
+from lm.model.kv_sources import CrossKV
 from lm.model.masks import Bidirectional, Window
 from lm.model.mlp import GatedMLP
-from lm.model.scores import BucketedBias
-from lm.model.sources import Cross
+from lm.model.special.conditional import ConditionalAttention, ConditionalMLP, SoftTopK
 from tests import toys
 
 D, SIZE, LENGTH, RADIUS = 8, 3, 13, 2
@@ -26,7 +26,7 @@ FAR = 15
 light_bias, heavy_bias = (BucketedBias(None, 4 * FAR, 4 * FAR, True, WIDE) for _ in range(2))
 ATTENTION = ConditionalAttention(
     light=Attention(2, SIZE, mask=Window(RADIUS + 1, RADIUS + 1), terms=(light_bias,), scale=1.0, init=WIDE),
-    heavy=Attention(3, SIZE, mask=Bidirectional(), terms=(heavy_bias,), scale=1.0, source=Cross("routed"), init=WIDE),
+    heavy=Attention(3, SIZE, mask=Bidirectional(), terms=(heavy_bias,), scale=1.0, source=CrossKV("routed"), init=WIDE),
     queries=ROUTER,
     keys=SoftTopK(every=2, epsilon=0.7, steps=60, init=WIDE),
 )
@@ -154,4 +154,4 @@ def test_every_part_gets_a_gradient(x):
 
 def test_decoding_is_refused():
     with pytest.raises(UserError, match="encoder"):
-        MLP.slots(D, toys.room(1))
+        MLP.cache(D, toys.shape(1))

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from lm.core.ctx import Ctx, Run
+from lm.core.ctx import Ctx, Execution
 from lm.core.param import abstract, count
-from lm.model.cost import flops, forward_flops, training_flops
+from lm.inspect.cost import flops, forward_flops, training_flops
 from lm.zoo.gpt2 import gpt2
 from lm.zoo.gpt3 import SIZES, gpt3
 from tests import toy_towers, toys
@@ -35,10 +35,10 @@ def test_scanned_unrolled_and_rematerialised_forward_passes_cost_the_same(name):
     model = toys.DECODERS[name]()
     batch = {"tokens": jax.ShapeDtypeStruct((1, 8), jnp.int32)}
 
-    def cost(run: Run) -> int:
-        return flops(lambda p, b: model.hidden(p, b, Ctx(run=run))[0], abstract(model.spec()), batch)
+    def cost(run: Execution) -> int:
+        return flops(lambda p, b: model.hidden(p, b, Ctx(execution=run))[0], abstract(model.spec()), batch)
 
-    assert cost(Run()) == cost(Run(unroll=True)) == cost(Run("full")) > 0
+    assert cost(Execution()) == cost(Execution(unroll=True)) == cost(Execution("full")) > 0
 
 
 def test_experts_cost_their_capacity():

@@ -1,11 +1,11 @@
-"""Cached equals uncached: decoding through slots, in chunks and with left-padded rows, gives the logits of one call."""
+"""Cached equals uncached: decoding through cache, in chunks and with left-padded rows, gives the logits of one call."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lm.core.ctx import Run
+from lm.core.ctx import Execution
 from tests import toy_towers, toys
 
 PAD = np.array([0, 3])  # padding on the left of each row
@@ -24,12 +24,14 @@ def shifted(whole: jax.Array) -> dict:
     }
 
 
-def in_chunks(model, params, batch: dict, slots, chunks=TWO, once: dict | None = None, run=Run()) -> jax.Array:
+def in_chunks(
+    model, params, batch: dict, cache, chunks=TWO, once: dict | None = None, execution=Execution()
+) -> jax.Array:
     """Logits of a batch fed in pieces; `once` are further rows of the first call."""
     found, start = [], 0
     for n in chunks:
         piece = {k: v[:, start : start + n] for k, v in batch.items()} | (once or {} if start == 0 else {})
-        logits, slots, _ = toys.forward(model, params, piece, slots=slots, run=run)
+        logits, cache, _ = toys.forward(model, params, piece, cache=cache, execution=execution)
         found.append(logits)
         start += n
     return jnp.concatenate(found, axis=1)
@@ -52,8 +54,8 @@ def test_decoding_equals_one_call(name):
         assert toys.differ(toys.forward(model, params, {"tokens": whole})[0], toys.forward(model, params, rows)[0])
     expected, _, _ = toys.forward(model, params, rows)
     chunks = UNROLLED.get(name, MANY if name == "grouped_queries" else TWO)
-    slots = model.slots(toys.room(2))
-    compare(in_chunks(model, params, batch, slots, chunks, run=Run(unroll=name in UNROLLED)), expected)
+    cache = model.cache(toys.shape(2))
+    compare(in_chunks(model, params, batch, cache, chunks, execution=Execution(unroll=name in UNROLLED)), expected)
 
 
 def test_slots_primed_by_the_first_call_stand_in_for_the_encoder():
@@ -61,8 +63,8 @@ def test_slots_primed_by_the_first_call_stand_in_for_the_encoder():
     params, whole = toys.values(model.spec()), toys.tokens(2)
     source = {"encoder/tokens": toys.tokens(2, 5, 1), "encoder/segments": jnp.array([[1] * 5, [1, 1, 1, 0, 0]])}
     expected, _, _ = toys.forward(model, params, {"tokens": whole, **source})
-    slots = model.slots(toys.room(2, memory=5))
-    compare(in_chunks(model, params, shifted(whole), slots, once=source), expected)
+    cache = model.cache(toys.shape(2, memory=5))
+    compare(in_chunks(model, params, shifted(whole), cache, once=source), expected)
     # What stands in the padding of the source does not matter, what stands before it does.
     for where, matters in ((4, False), (1, True)):
         other = source | {"encoder/tokens": source["encoder/tokens"].at[1, where].add(1) % toys.VOCAB}
@@ -72,12 +74,12 @@ def test_slots_primed_by_the_first_call_stand_in_for_the_encoder():
 def test_slots_keep_their_dtype():
     model = toy_towers.encoder_decoder()
     params = toys.values(model.spec())
-    room = toys.Room(2, toys.LENGTH, 5, jnp.bfloat16)
+    shape = toys.Room(2, toys.LENGTH, 5, jnp.bfloat16)
     batch = {
         "tokens": toys.tokens(2, 4),
         "positions": jnp.tile(jnp.arange(4), (2, 1)),
         "encoder/tokens": toys.tokens(2, 5),
     }
-    before = model.slots(room)
-    _, after, _ = jax.eval_shape(lambda p, b, s: toys.forward(model, p, b, slots=s), params, batch, before)
+    before = model.cache(shape)
+    _, after, _ = jax.eval_shape(lambda p, b, s: toys.forward(model, p, b, cache=s), params, batch, before)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), before) == jax.tree.map(lambda x: (x.shape, x.dtype), after)

@@ -11,7 +11,7 @@ from lm.core.component import from_dict, to_dict
 from lm.core.ctx import Ctx
 from lm.core.errors import UserError
 from lm.core.param import flatten
-from lm.model.heads import Head, Heads, LMHead, RowScores, SpanBoundary, States, TokenScores, TransformHead
+from lm.model.heads import Head, Heads, LMHead, NoHead, SequenceClassifier, SpanBoundary, TokenClassifier, TransformHead
 from lm.model.layers import LayerNorm
 from lm.zoo.bert import bert
 from tests import toys
@@ -36,10 +36,10 @@ def called(head: Head, rows: dict[str, np.ndarray], x: np.ndarray | None = None)
 @pytest.mark.parametrize(
     ("head", "places"),
     [
-        (RowScores(at="first"), [0, 2, 0]),
-        (RowScores(at="last"), [5, 5, 2]),
-        (RowScores(at="end", end=2), [3, 3, 0]),  # a row without an end: its first
-        (RowScores(at="end", end=2, row="encoder/tokens"), [1, 2, 2]),
+        (SequenceClassifier(at="first"), [0, 2, 0]),
+        (SequenceClassifier(at="last"), [5, 5, 2]),
+        (SequenceClassifier(at="end", end=2), [3, 3, 0]),  # a row without an end: its first
+        (SequenceClassifier(at="end", end=2, row="encoder/tokens"), [1, 2, 2]),
     ],
     ids=["first", "last", "end", "the encoder's end"],
 )
@@ -52,44 +52,44 @@ def test_the_token_that_stands_for_a_row(head, places):
 
 def test_without_segments_all_tokens_are_real():
     for at, place in (("first", 0), ("last", S - 1)):
-        np.testing.assert_array_equal(called(RowScores(at=at), {"tokens": TOKENS})[0], states()[:, place])
+        np.testing.assert_array_equal(called(SequenceClassifier(at=at), {"tokens": TOKENS})[0], states()[:, place])
 
 
 def test_padding_is_passed_over():
     """Whatever stands where there is no text, the row's score is the same."""
     noisy = np.where(SEGMENTS[..., None] > 0, states(), 1e3).astype(np.float32)
     for at in ("first", "last"):
-        head = RowScores(3, at=at, activation="tanh")
+        head = SequenceClassifier(3, at=at, activation="tanh")
         np.testing.assert_array_equal(
             called(head, {"segments": SEGMENTS}, noisy)[0], called(head, {"segments": SEGMENTS})[0]
         )
 
 
 def test_pooler_and_classifier():
-    y, p = called(RowScores(3, activation="tanh"), {"segments": SEGMENTS})
+    y, p = called(SequenceClassifier(3, activation="tanh"), {"segments": SEGMENTS})
     for b, place in enumerate([0, 2, 0]):
         pooled = np.tanh(states()[b, place] @ p["dense"]["w"] + p["dense"]["b"])
         np.testing.assert_allclose(y[b], pooled @ p["out"]["w"] + p["out"]["b"], rtol=1e-5, atol=1e-6)
-    y, p = called(RowScores(activation="tanh"), {"segments": SEGMENTS})
+    y, p = called(SequenceClassifier(activation="tanh"), {"segments": SEGMENTS})
     assert "out" not in p
     np.testing.assert_allclose(y[0], np.tanh(states()[0, 0] @ p["dense"]["w"] + p["dense"]["b"]), rtol=1e-5)
 
 
 def test_wrong_places_are_refused():
     with pytest.raises(UserError, match=r"at='frist' of a head is unknown; did you mean 'first'\?"):
-        RowScores(at="frist")
+        SequenceClassifier(at="frist")
     for knobs in ({"at": "end"}, {"end": 2}):
         with pytest.raises(UserError, match="give `end`, a token's id, with at='end' only"):
-            RowScores(**knobs)
+            SequenceClassifier(**knobs)
     with pytest.raises(UserError, match="looks for its end in the rows 'encoder/tokens'"):
-        called(RowScores(at="end", end=2, row="encoder/tokens"), {"tokens": TOKENS})
+        called(SequenceClassifier(at="end", end=2, row="encoder/tokens"), {"tokens": TOKENS})
 
 
 def test_scores_of_tokens():
-    y, p = called(TokenScores(3, bias=False), {})
+    y, p = called(TokenClassifier(3, bias=False), {})
     np.testing.assert_allclose(y, states() @ p["out"]["w"], rtol=1e-5, atol=1e-6)
     assert set(p["out"]) == {"w"}
-    y, p = called(TokenScores(1, "relu"), {})
+    y, p = called(TokenClassifier(1, "relu"), {})
     inner = np.maximum(states() @ p["dense"]["w"] + p["dense"]["b"], 0)
     np.testing.assert_allclose(y, inner @ p["out"]["w"] + p["out"]["b"], rtol=1e-5, atol=1e-6)
     assert y.shape == (B, S, 1)
@@ -98,8 +98,8 @@ def test_scores_of_tokens():
 def test_heads_side_by_side_are_each_what_they_are_alone():
     parts = (
         ("masked", TransformHead(LMHead(VOCAB, bias=True), LayerNorm())),
-        ("pair", RowScores(2, activation="tanh")),
-        ("states", States()),
+        ("pair", SequenceClassifier(2, activation="tanh")),
+        ("states", NoHead()),
     )
     rows = {"segments": SEGMENTS}
     found, p = called(Heads(parts), rows)

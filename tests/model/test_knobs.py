@@ -15,17 +15,17 @@ from lm.core.ctx import Ctx
 from lm.core.errors import UserError
 from lm.core.param import Constant, Normal, abstract, flatten
 from lm.infer.generate import turns
-from lm.model.heads import TokenScores
+from lm.model.attention_bias import BucketedBias
+from lm.model.heads import TokenClassifier
+from lm.model.kv_sources import SegmentMemory
 from lm.model.layers import LayerNorm, RMSNorm
 from lm.model.masks import Bidirectional
 from lm.model.mlp import MLP
-from lm.model.moe import SoftmaxRouter
+from lm.model.moe.layer import SoftmaxRouter
 from lm.model.positions import Learned, Sinusoidal
 from lm.model.residual import Plain
 from lm.model.rotary import LinearScaling, Rotary
-from lm.model.scores import BucketedBias
-from lm.model.sources import Recurrence
-from lm.model.summaries import Summaries
+from lm.model.special.summaries import Summaries
 from tests import toy_towers, toys
 
 MODELS = (
@@ -50,11 +50,11 @@ SUBSTITUTES = (
     Rotary(3.0),
     LinearScaling(3.0),
     Bidirectional(),
-    Recurrence(3),
+    SegmentMemory(3),
     Plain(),
     MLP(5),
     SoftmaxRouter(3),
-    TokenScores(3),
+    TokenClassifier(3),
     Summaries(2, RMSNorm(), BucketedBias(None)),
     0.37,
     2,
@@ -124,18 +124,18 @@ def drawn(init: Any) -> bytes:
 
 
 def program(model: Any) -> str:
-    """What a model computes: in training with dropout, its update, from slots, and when these are read anew."""
+    """What a model computes: in training with dropout, its update, from cache, and when these are read anew."""
     rows = {"tokens": jax.ShapeDtypeStruct((2, 8), jnp.int32), "positions": jax.ShapeDtypeStruct((2, 8), jnp.int32)}
     if hasattr(model, "encoder"):
         rows |= {f"encoder/{name}": value for name, value in rows.items()}
 
-    def everything(params: Any, rows: dict, slots: Any) -> Any:
+    def everything(params: Any, rows: dict, cache: Any) -> Any:
         ctx = Ctx(key=jax.random.key(0))
         _, _, out = model.hidden(params, rows, ctx)
-        return model(params, rows, ctx), model.update(params, out), model.hidden(params, rows, Ctx(), slots)
+        return model(params, rows, ctx), model.update(params, out), model.hidden(params, rows, Ctx(), cache)
 
-    slots = jax.eval_shape(lambda: model.slots(toys.room(2, memory=8)))
-    traced = jax.make_jaxpr(everything)(abstract(model.spec()), rows, slots)
+    cache = jax.eval_shape(lambda: model.cache(toys.shape(2, memory=8)))
+    traced = jax.make_jaxpr(everything)(abstract(model.spec()), rows, cache)
     return f"{traced}{[np.asarray(c).tolist() for c in traced.consts]}{turns(model)}"
 
 

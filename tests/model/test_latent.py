@@ -11,9 +11,9 @@ import pytest
 from lm.core.ctx import Ctx
 from lm.core.leaf import LoRA
 from lm.core.param import count
-from lm.model.latent import LatentAttention
 from lm.model.layers import RMSNorm
 from lm.model.rotary import Rotary
+from lm.model.special.latent import LatentAttention
 from tests import toys
 from tests.toys import LENGTH, D
 
@@ -101,16 +101,16 @@ def test_published_attention_has_as_many_parameters(d, heads, q_rank):
 @pytest.mark.parametrize("heads", [1, 16])
 def test_the_cache_does_not_grow_with_heads(heads):
     """Per token: the latent and the shared rotary key, and where the token stands."""
-    slot = dataclasses.replace(LAYER, heads=heads).slots(D, toys.room(batch=2, length=10))
-    assert slot["k"].size + slot["v"].size == 2 * 10 * (RANK + ROPE)
-    assert sum(v.size for n, v in slot.items() if n not in "kv") == 2 * 2 * 10 + 1
+    cache = dataclasses.replace(LAYER, heads=heads).cache(D, toys.shape(batch=2, length=10))
+    assert cache["k"].size + cache["v"].size == 2 * 10 * (RANK + ROPE)
+    assert sum(v.size for n, v in cache.items() if n not in "kv") == 2 * 2 * 10 + 1
 
 
 def test_decoding_token_by_token_equals_one_call(x):
     layer = dataclasses.replace(LAYER, norm=RMSNorm(1e-2))
-    p, slot, found = toys.values(layer.spec(D)), layer.slots(D, toys.room(1)), []
+    p, cache, found = toys.values(layer.spec(D)), layer.cache(D, toys.shape(1)), []
     for t in range(LENGTH):
         ctx = Ctx(rows={"positions": jnp.array([[t]])})
-        y, slot = layer(p, jnp.asarray(x[:, t : t + 1]), ctx, slot, {})
+        y, cache = layer(p, jnp.asarray(x[:, t : t + 1]), ctx, cache, {})
         found.append(y)
     toys.close(jnp.concatenate(found, axis=1), call(layer, p, x))

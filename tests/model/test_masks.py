@@ -10,16 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lm.core.errors import UserError
-from lm.kernels.attention import Tokens, blocked, reference, visible
-from lm.model.cost import flops
+from lm.core.rows import Tokens, visible
+from lm.inspect.cost import flops
+from lm.kernels.attention import blocked, reference
 from lm.model.masks import (
-    Anchors,
     Bidirectional,
     Causal,
     Chunked,
     Dilated,
     Either,
     Except,
+    GlobalMask,
     Permuted,
     Prefix,
     Strided,
@@ -29,8 +30,8 @@ from lm.model.masks import (
 windows = st.builds(Window, st.integers(1, 9), st.integers(1, 5))
 masks = st.one_of(
     st.just(Bidirectional()),
-    st.just(Anchors()),
-    st.builds(lambda *parts: Either(parts), windows, windows | st.just(Anchors())),
+    st.just(GlobalMask()),
+    st.builds(lambda *parts: Either(parts), windows, windows | st.just(GlobalMask())),
     st.just(Causal()),
     st.just(Prefix()),
     windows,
@@ -48,7 +49,7 @@ def sees(mask, q: dict, k: dict) -> bool:
         return any(sees(part, q, k) for part in mask.parts)
     if isinstance(mask, Bidirectional):
         return True
-    if isinstance(mask, Anchors):
+    if isinstance(mask, GlobalMask):
         return k["anchor"]
     if isinstance(mask, Window):
         return q["position"] - mask.left < k["position"] < q["position"] + mask.right
@@ -64,7 +65,7 @@ def sees(mask, q: dict, k: dict) -> bool:
     return k["position"] <= q["position"] or (isinstance(mask, Prefix) and k["prefix"])
 
 
-@given(masks | st.builds(Permuted, st.booleans()) | st.builds(Except, masks, st.just(Anchors())))
+@given(masks | st.builds(Permuted, st.booleans()) | st.builds(Except, masks, st.just(GlobalMask())))
 def test_causal_masks_show_nothing_ahead(mask):
     index = jnp.arange(12)[None]
     tokens = Tokens(index, anchors=jnp.ones_like(index))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from lm.core.ctx import Ctx
 from lm.core.errors import UserError
 from lm.model.mlp import MLP
-from lm.model.moe import BalancedRouter, MoE, SoftmaxRouter
+from lm.model.moe.layer import BalancedRouter, MoE, SoftmaxRouter
 from tests import toys
 from tests.toys import D
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lm.core.errors import UserError
-from lm.kernels.attention import Tokens
+from lm.core.rows import Tokens
 from lm.model.rotary import (
     DynamicScaling,
     FrequencyScaling,

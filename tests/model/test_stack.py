@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lm.core.ctx import Ctx, Run
+from lm.core.ctx import Ctx, Execution
 from lm.core.param import count
 from lm.model.block import Parallel
 from lm.model.layers import LayerNorm, RMSNorm
@@ -81,10 +81,10 @@ def test_a_stack_equals_a_loop_over_separate_layers(name):
     toys.close(jax.jit(lambda p: stack(p, x, ctx, None)[0])(p), jax.jit(lambda p: one_by_one(stack, p, x, ctx))(p))
 
 
-@functools.partial(jax.jit, static_argnums=0, static_argnames="run")
-def loss_and_grads(model, params, batch, key=None, *, run=Run()):
+@functools.partial(jax.jit, static_argnums=0, static_argnames="execution")
+def loss_and_grads(model, params, batch, key=None, *, execution=Execution()):
     def loss(params):
-        ctx = Ctx(key=key, run=run)
+        ctx = Ctx(key=key, execution=execution)
         x, _, out = model.hidden(params, batch, ctx)
         return jnp.square(model.logits(params, x, ctx)).mean(), out
 
@@ -94,8 +94,8 @@ def loss_and_grads(model, params, batch, key=None, *, run=Run()):
 @pytest.mark.parametrize(
     ("model", "runs"),
     [
-        (toys.routed(), [Run(unroll=True), Run("full")]),
-        (toys.learned_positions(), [Run("dots", unroll=True)]),
+        (toys.routed(), [Execution(unroll=True), Execution("full")]),
+        (toys.learned_positions(), [Execution("dots", unroll=True)]),
     ],
     ids=["experts", "decoder"],
 )
@@ -105,7 +105,7 @@ def test_how_a_model_runs_does_not_change_it(model, runs):
     expected = loss_and_grads(model, params, batch, key)
     assert all(np.abs(g).max() > 0 for path, g in toys.flatten(expected[1]) if not path.endswith("balance"))
     for run in runs:
-        toys.close(loss_and_grads(model, params, batch, key, run=run), expected)
+        toys.close(loss_and_grads(model, params, batch, key, execution=run), expected)
 
 
 def test_tied_layers_hold_one_set_and_sum_its_gradients():
@@ -159,8 +159,8 @@ FORMULAS = {
 def test_wirings_compute_their_formulas(name):
     wiring, formula = FORMULAS[name]
     p, x = jax.tree.map(np.asarray, toys.values(wiring.spec(D))), np.random.default_rng(4).standard_normal((1, 3, D))
-    carry, slot = wiring(p, wiring.enter(jnp.asarray(x, jnp.float32)), lambda y: (f(y), "slot"), Ctx())
-    assert slot == "slot"
+    carry, cache = wiring(p, wiring.enter(jnp.asarray(x, jnp.float32)), lambda y: (f(y), "slot"), Ctx())
+    assert cache == "slot"
     toys.close(wiring.leave(carry, lambda y: -y), -formula(x, p))
 
 

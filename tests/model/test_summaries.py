@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lm.core.ctx import Ctx, Run
+from lm.core.ctx import Ctx, Execution
 from lm.core.param import Normal
 from lm.model.attention import Attention
+from lm.model.attention_bias import Alibi, BucketedBias
 from lm.model.layers import RMSNorm
 from lm.model.masks import Window
-from lm.model.scores import Alibi, BucketedBias
-from lm.model.summaries import Summaries
+from lm.model.special.summaries import Summaries
 from tests import toys
 
 D, SIZE, RADIUS, BLOCK = 8, 3, 2, 4
@@ -35,7 +35,7 @@ def run(attention: Attention, params: dict, x: np.ndarray, lengths: list[int], *
     segments = np.concatenate([np.full(n, i + 1) for i, n in enumerate(lengths)])[None]
     positions = np.concatenate([np.arange(n) for n in lengths])[None]
     rows = {"positions": jnp.asarray(positions), "segments": jnp.asarray(segments)}
-    call = jax.jit(lambda p, x: attention(p, x, Ctx(rows=rows, run=Run(**options)), None, {})[0])
+    call = jax.jit(lambda p, x: attention(p, x, Ctx(rows=rows, execution=Execution(**options)), None, {})[0])
     return np.asarray(call(params, jnp.asarray(x[None], jnp.float32)))[0]
 
 

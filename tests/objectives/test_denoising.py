@@ -10,20 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lm.core.component import from_dict, to_dict
-from lm.core.ctx import Ctx, Run
+from lm.core.ctx import Ctx, Execution
 from lm.core.errors import UserError
 from lm.core.param import FanIn, Normal, initialize
-from lm.data.tokenizers import ByteTokenizer
 from lm.model.attention import Attention
+from lm.model.attention_bias import BiasTable, BucketedBias
 from lm.model.block import Block
 from lm.model.embed import Embed
 from lm.model.heads import LMHead
+from lm.model.kv_sources import CrossKV
 from lm.model.layers import RMSNorm
 from lm.model.masks import Bidirectional, Causal, Prefix
 from lm.model.mlp import MLP
 from lm.model.residual import PreNorm
-from lm.model.scores import BucketedBias, Table
-from lm.model.sources import Cross
 from lm.model.stack import Stack
 from lm.model.transformer import EncoderDecoder, LanguageModel, Transformer, tied
 from lm.objectives.denoising import (
@@ -36,6 +35,7 @@ from lm.objectives.denoising import (
     SpanCorruption,
     needs,
 )
+from lm.text.tokenizers import ByteTokenizer
 
 BYTES = ByteTokenizer(extra_ids=1000)
 SENTINELS = np.array([BYTES.sentinel(i) for i in range(BYTES.sentinels)])
@@ -283,12 +283,12 @@ def tower(mask, *more, d_model=32, heads=2):
     other = [(name, attention(Bidirectional(), heads, d_model, source=source)) for name, source in more]
     mlp = MLP(2 * d_model, activation="relu", bias=False, init=FanIn(), out_init=FanIn())
     block = Block((("attention", own), *other, ("mlp", mlp)), PreNorm(RMSNorm()))
-    stack = Stack.of([block], norm=RMSNorm(), tables=((term.name, Table(term.buckets, heads)),))
+    stack = Stack.of([block], norm=RMSNorm(), tables=((term.name, BiasTable(term.buckets, heads)),))
     return Transformer(d_model, Embed(SMALL.vocab_size, init=Normal(1.0)), stack)
 
 
 def toy_encoder_decoder():
-    encoder, decoder = tower(Bidirectional()), tower(Causal(), ("cross", Cross()))
+    encoder, decoder = tower(Bidirectional()), tower(Causal(), ("cross", CrossKV()))
     head = LMHead(SMALL.vocab_size, scale=decoder.d_model**-0.5)
     return EncoderDecoder(encoder, decoder, head, tied(("decoder/embed/token", "head/w"), "encoder/embed/token"))
 
@@ -319,7 +319,7 @@ def train(model, objective):
     optimizer = optax.adam(1e-2)
 
     def mean_loss(params, batch):
-        loss = objective(model, params, batch, Ctx(run=Run(unroll=True)))
+        loss = objective(model, params, batch, Ctx(execution=Execution(unroll=True)))
         return loss.total / loss.weight
 
     @jax.jit

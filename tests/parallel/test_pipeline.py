@@ -14,9 +14,9 @@ from lm.core.errors import UserError
 from lm.core.mesh import RULES, Sharding
 from lm.model.block import Block
 from lm.model.layers import LayerNorm
-from lm.model.moe import SoftmaxRouter
+from lm.model.moe.layer import SoftmaxRouter
 from lm.model.residual import ResiDual
-from lm.model.stack import Segment
+from lm.model.stack import LayerGroup
 from lm.parallel.pipeline import pipelined
 from tests import toys
 from tests.toys import D
@@ -30,19 +30,19 @@ def mesh() -> Mesh:
     return Mesh(devices, ("pipe", "data"), axis_types=(AxisType.Auto,) * 2)
 
 
-def two_streams_with_experts() -> Segment:
+def two_streams_with_experts() -> LayerGroup:
     """A carry of two arrays, dropout, and router statistics that depend on padding; two blocks in the pattern."""
     wiring = ResiDual(LayerNorm(), dropout=0.25)
     biased = toys.attention(terms=(toys.BucketedBias(buckets=6, farthest=7),))
     routed = toys.experts(SoftmaxRouter(k=2, init=toys.WIDE), capacity_factor=1.0)
-    return Segment((Block((("attention", biased),), wiring), Block((("experts", routed),), wiring)), repeats=4)
+    return LayerGroup((Block((("attention", biased),), wiring), Block((("experts", routed),), wiring)), repeats=4)
 
 
-def tied() -> Segment:
-    return Segment((Block((("attention", toys.attention(dropout=0.25)),), toys.pre),), repeats=8, tied=True)
+def tied() -> LayerGroup:
+    return LayerGroup((Block((("attention", toys.attention(dropout=0.25)),), toys.pre),), repeats=8, tied=True)
 
 
-def inputs(segment: Segment) -> tuple:
+def inputs(segment: LayerGroup) -> tuple:
     x = jax.random.normal(jax.random.key(0), (ROWS, LENGTH, D))
     rows = {
         "positions": jnp.broadcast_to(jnp.arange(LENGTH), (ROWS, LENGTH)),
@@ -87,7 +87,7 @@ def test_stages_compute_what_one_device_does(make, microbatches, mesh):
 
 def test_parameters_stay_on_their_stages_and_rows_on_their_devices(mesh):
     """Beside the pipeline's axis, the rules of ctx go on sharding rows over the other one."""
-    segment = Segment((toys.block(toys.attention(), toys.mlp),), repeats=4)
+    segment = LayerGroup((toys.block(toys.attention(), toys.mlp),), repeats=4)
     params, x, ctx = inputs(segment)
     rules = (("layers", "pipe"), *(rule for rule in RULES if rule[0] != "layers"))
     sharding = Sharding(mesh, rules)

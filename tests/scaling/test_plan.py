@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from lm.core.errors import UserError
 from lm.core.param import count
-from lm.model.cost import training_flops
-from lm.zoo.build import knobs
+from lm.inspect.cost import training_flops
+from lm.zoo.registry import knobs
 from scaling.plan import default, plan, warnings
 
 LENGTH, CORPUS = 16, 100_000

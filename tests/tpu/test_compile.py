@@ -18,7 +18,7 @@ needs_libtpu = pytest.mark.skipif(
 )
 TINY = """
 from lm.train.config import default
-from lm.zoo.build import knobs
+from lm.zoo.registry import knobs
 
 def get_config():
     config = default()

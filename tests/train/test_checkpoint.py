@@ -16,10 +16,10 @@ import pytest
 from lm.core.errors import UserError
 from lm.data.learn import train_sentencepiece
 from lm.data.sources import Document
-from lm.data.tokenizers import ByteTokenizer, SentencePieceTokenizer
-from lm.model.moe import BalancedRouter
-from lm.train.checkpoint import Checkpoints, meta_of, open_model
-from lm.train.step import State
+from lm.model.moe.layer import BalancedRouter
+from lm.runs.checkpoint import Checkpoints, meta_of, open_model
+from lm.text.tokenizers import ByteTokenizer, SentencePieceTokenizer
+from lm.train.state import State, saved_state
 from tests.train import tiny
 
 MODEL = tiny.sparse(BalancedRouter())
@@ -69,7 +69,7 @@ def test_open_model(run, tokenizer):
 
 def test_a_process_that_knows_no_component_can_open_it(run):
     code = (
-        "import sys; from lm.train.checkpoint import open_model; "
+        "import sys; from lm.runs.checkpoint import open_model; "
         "opened = open_model(sys.argv[1]); print(opened.step, opened.tokenizer.vocab_size)"
     )
     done = subprocess.run([sys.executable, "-c", code, run], env=tiny.one_device(), capture_output=True, text=True)
@@ -78,7 +78,7 @@ def test_a_process_that_knows_no_component_can_open_it(run):
 
 def test_state_comes_back_to_the_bit_with_new_hyperparameters(run):
     trainer, hyper = tiny.trainer(MODEL, learning_rate=0.5)
-    got = Checkpoints(run, read_only=True).state(9, trainer.abstract(hyper), hyper)
+    got = saved_state(Checkpoints(run, read_only=True), 9, trainer.abstract(hyper), hyper)
     want = state_of(9)
     assert jax.tree.structure(got) == jax.tree.structure(want)
     assert tiny.bits((got.params, got.opt)) == tiny.bits((want.params, want.opt))

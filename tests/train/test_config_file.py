@@ -11,14 +11,14 @@ from ml_collections.config_dict import ConfigDict
 
 from experiments import gpt2, quickstart, switch_toy, ul2_toy
 from experiments import sweep as sweep_file
-from lm import cli
+from lm.commands import cli
 from lm.core.component import to_dict
 from lm.core.errors import UserError
 from lm.train.config import default
 from lm.train.config_file import read_config
 from lm.train.override import override
 from lm.train.show_config import shown, told_model
-from lm.zoo.build import build, departures, knobs
+from lm.zoo.registry import build, departures, knobs
 from scaling import plan
 
 QUICKSTART = quickstart.__file__
@@ -210,7 +210,9 @@ def test_a_wrong_config_json(text, message, tmp_path):
 
 # Experiment files
 
-HEAD = "from lm.train.config import default\nfrom lm.zoo.build import knobs\n\n\ndef get_config():\n    c = default()\n"
+HEAD = (
+    "from lm.train.config import default\nfrom lm.zoo.registry import knobs\n\n\ndef get_config():\n    c = default()\n"
+)
 
 
 @pytest.mark.parametrize(

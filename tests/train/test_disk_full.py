@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from lm.train.checkpoint import Checkpoints
+from lm.runs.checkpoint import Checkpoints
 from tests.train import tiny
 
 EXPERIMENT = """

@@ -8,7 +8,7 @@ import pytest
 
 from lm.core.mesh import Sharding, make_mesh
 from lm.objectives.causal import NextToken
-from lm.train.feed import Feed, batches_of, evaluation_batches, open_data_of, own_rows, put
+from lm.train.feed import DevicePrefetcher, batches_of, evaluation_batches, open_data_of, own_rows, put
 from tests.train import tiny
 
 
@@ -22,7 +22,7 @@ def batches(tmp_path_factory):
 def test_the_feed_gives_the_batches_in_order(batches, sizes):
     train, _ = batches
     sharding = Sharding(make_mesh(sizes)) if sizes else None
-    feed = Feed(train, sharding, start=3)
+    feed = DevicePrefetcher(train, sharding, start=3)
     for k in range(3, 6):
         batch, want = next(feed), train.batch(k)
         for name, values in want.items():
@@ -60,7 +60,7 @@ def test_waiting_is_measured(batches):
                 time.sleep(0.2 if k else 0)
                 yield train.batch(k, rows)
 
-    feed = Feed(Slow(), None)
+    feed = DevicePrefetcher(Slow(), None)
     assert feed.waited == 0
     next(feed), next(feed)
     assert feed.waited >= 0.4

@@ -12,9 +12,9 @@ from lm.core.errors import UserError
 from lm.train import footprint, hardware, loop
 from lm.train.chips import DEVICES, TPUS
 from lm.train.feed import abstract_batch
-from lm.train.optimizer import hyper_of
+from lm.train.optim.optimizer import hyper_of
 from lm.train.setup import sharding_of, trainer_of
-from lm.zoo.build import build
+from lm.zoo.registry import build
 from tests.train import tiny
 
 

@@ -13,14 +13,14 @@ import pytest
 from lm.core.errors import UserError
 from lm.core.mesh import Sharding, make_mesh
 from lm.core.param import flatten
-from lm.data.tokenizers import ByteTokenizer
 from lm.hub.folder import write_folder
 from lm.model.transformer import LanguageModel
-from lm.train.checkpoint import Checkpoints, meta_of
+from lm.runs.checkpoint import Checkpoints, meta_of
+from lm.text.tokenizers import ByteTokenizer
 from lm.train.initial import initial_params
-from lm.train.step import State
-from lm.zoo.build import DIALECTS
+from lm.train.state import State
 from lm.zoo.gpt2 import gpt2
+from lm.zoo.registry import DIALECTS
 from tests import toys
 from tests.train import tiny
 

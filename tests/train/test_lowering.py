@@ -12,7 +12,7 @@ from jax.extend import core as jex
 from benchmarks import lowering
 from lm.core.param import count
 from lm.model.transformer import Model
-from lm.zoo.build import build
+from lm.zoo.registry import build
 
 MAKES = {"forward": lowering.forward, "step": lowering.step}
 

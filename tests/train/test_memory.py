@@ -13,12 +13,12 @@ from lm.core.errors import UserError
 from lm.evaluate.perplexity import Evaluator
 from lm.objectives.causal import NextToken
 from lm.objectives.permuted import Permutation
-from lm.train.checkpoint import Checkpoints
+from lm.runs.checkpoint import Checkpoints
 from lm.train.feed import batches_of, open_data_of
 from lm.train.loop import train
-from lm.train.optimizer import hyper_of
+from lm.train.optim.optimizer import hyper_of
 from lm.train.setup import remembers, trainer_of
-from lm.zoo.build import build, knobs
+from lm.zoo.registry import build, knobs
 from tests.train import tiny
 
 MODEL = {"layers": 2, "d_model": 16, "heads": 4, "d_ff": 24, "vocab": 384}
@@ -102,14 +102,14 @@ def test_a_fresh_row_remembers_nothing(tmp_path):
     batch = batches.batch(STEPS)
     fresh = batch | {"fresh": np.arange(tiny.ROWS) % 2}
 
-    def per_row(slots, batch):
+    def per_row(cache, batch):
         batch = {name: jnp.asarray(x)[None].swapaxes(0, 1) for name, x in batch.items()}
-        slots = jax.tree.map(lambda x: x[:, None], slots)
+        cache = jax.tree.map(lambda x: x[:, None], cache)
 
-        def one(batch, slots):
-            return trainer.objective(trainer.model, state.params, batch, Ctx(), slots=slots).total
+        def one(batch, cache):
+            return trainer.objective(trainer.model, state.params, batch, Ctx(), cache=cache).total
 
-        return np.asarray(jax.vmap(one)(batch, slots))
+        return np.asarray(jax.vmap(one)(batch, cache))
 
     empty = jax.tree.map(jnp.zeros_like, state.memory)
     kept, none, some = per_row(state.memory, batch), per_row(empty, batch), per_row(state.memory, fresh)

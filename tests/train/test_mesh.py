@@ -9,7 +9,7 @@ from jax.sharding import PartitionSpec
 from lm.core.errors import UserError
 from lm.core.mesh import Sharding, make_mesh
 from lm.core.param import flatten
-from lm.model.moe import SoftmaxRouter
+from lm.model.moe.layer import SoftmaxRouter
 from lm.model.transformer import LanguageModel
 from lm.train.config import default
 from lm.train.feed import put

@@ -9,17 +9,18 @@ from ml_collections.config_dict import ConfigDict
 from rich.console import Console
 
 from lm.core.errors import UserError
-from lm.data.tokenizers import ByteTokenizer
 from lm.hub.open import open_folder
 from lm.hub.save import save_folder
-from lm.hub.text import Text, read_text
-from lm.train.checkpoint import open_model
+from lm.hub.text import read_text
+from lm.open import import_run
+from lm.runs.checkpoint import open_model
+from lm.text.format import TextFormat
+from lm.text.tokenizers import ByteTokenizer
 from lm.train.config import default
 from lm.train.feed import open_data_of
-from lm.train.foreign import import_run
 from lm.train.loop import train
 from lm.train.origin import completed, origin_of, text_for
-from lm.zoo.build import build, knobs
+from lm.zoo.registry import build, knobs
 from tests import toys
 from tests.train import tiny
 
@@ -84,7 +85,7 @@ def test_a_run_goes_on_without_the_folder_that_it_began_with(hf, tmp_path):
     assert open_model(tmp_path / "tuned").text.template == TEMPLATE
 
 
-def settled(config: ConfigDict, workdir: Path) -> tuple[Text | None, list[str], ConfigDict]:
+def settled(config: ConfigDict, workdir: Path) -> tuple[TextFormat | None, list[str], ConfigDict]:
     """Text format, notes and whole config of a run that is about to start."""
     origin = origin_of(config, workdir)
     config = completed(config, origin)
@@ -104,7 +105,7 @@ def test_settings_that_differ_are_told(hf, tmp_path):
     c.data.tokenizer = "byte"
     text, notes, _ = settled(c, tmp_path)
     assert len(notes) == 1 and "config.data.tokenizer=byte is not that of" in notes[0]
-    assert text == Text(ByteTokenizer(), (1,), context=64)
+    assert text == TextFormat(ByteTokenizer(), (1,), context=64)
 
 
 def test_longer_rows_than_the_context_make_it_longer(hf, tmp_path):
@@ -140,5 +141,5 @@ def test_our_own_runs_context_is_their_row(tmp_path):
     c.train.steps = 1
     run(c, tmp_path / "run")
     opened = open_model(tmp_path / "run")
-    assert opened.text == Text(ByteTokenizer(), (1,), context=16) and opened.config.data.tokenizer == "byte"
+    assert opened.text == TextFormat(ByteTokenizer(), (1,), context=16) and opened.config.data.tokenizer == "byte"
     assert default().data.tokenizer == ""

@@ -15,13 +15,13 @@ from lm.core import component, imports
 from lm.core.component import to_dict
 from lm.core.errors import UserError
 from lm.core.param import initialize
-from lm.data.tokenizers import ByteTokenizer
-from lm.train import components
-from lm.train.checkpoint import Checkpoints, meta_of, open_model
+from lm.runs import components
+from lm.runs.checkpoint import Checkpoints, meta_of, open_model
+from lm.text.tokenizers import ByteTokenizer
 from lm.train.config import default
 from lm.train.config_file import read_config
 from lm.train.initial import initial_params
-from lm.zoo.build import build
+from lm.zoo.registry import build
 from tests.train import tiny
 
 EXPERIMENT = '''

@@ -17,10 +17,10 @@ from lm.core.errors import UserError
 from lm.core.formats import KEY
 from lm.evaluate.perplexity import Evaluator
 from lm.objectives.causal import NextToken
+from lm.runs.checkpoint import Checkpoints
+from lm.runs.metrics import plot_losses, read_metrics
 from lm.train import loop
-from lm.train.checkpoint import Checkpoints
 from lm.train.config_file import read_config
-from lm.train.metrics import plot_losses, read_metrics
 from tests.train import tiny
 
 

@@ -10,9 +10,9 @@ from rich.console import Console
 
 from lm.core.errors import UserError
 from lm.data.batches import Batches
+from lm.runs.checkpoint import Checkpoints, open_model
+from lm.runs.metrics import read_metrics
 from lm.train import loop
-from lm.train.checkpoint import Checkpoints, open_model
-from lm.train.metrics import read_metrics
 from lm.train.step import Trainer
 from tests.train import tiny
 

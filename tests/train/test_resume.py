@@ -16,11 +16,12 @@ import pytest
 from rich.console import Console
 
 from lm.core.param import flatten
+from lm.runs.checkpoint import Checkpoints, open_model
+from lm.runs.metrics import read_metrics
 from lm.train import loop
-from lm.train.checkpoint import Checkpoints, open_model
-from lm.train.metrics import read_metrics
 from lm.train.setup import sharding_of
-from lm.train.step import State, Trainer
+from lm.train.state import State
+from lm.train.step import Trainer
 from tests.train import tiny
 
 STEPS = 60

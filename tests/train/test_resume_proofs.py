@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from lm.core.param import flatten
-from lm.train import manifest
-from lm.train.checkpoint import Checkpoints, open_model
-from lm.train.metrics import read_metrics
+from lm.runs import manifest
+from lm.runs.checkpoint import Checkpoints, open_model
+from lm.runs.metrics import read_metrics
 from tests.train import tiny
 
 STEPS = 48

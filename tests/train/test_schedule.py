@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lm.train.schedule import SCHEDULES, Span, multiplier
+from lm.train.optim.schedule import SCHEDULES, Span, multiplier
 
 
 @settings(max_examples=60)

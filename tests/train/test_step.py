@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lm.core.param import flatten
-from lm.model.moe import BalancedRouter, SoftmaxRouter
+from lm.model.moe.layer import BalancedRouter, SoftmaxRouter
 from lm.objectives.causal import TokenLoss
 from lm.train.step import Trainer
 from tests.train import tiny

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from lm.runs.checkpoint import Checkpoints, open_model
+from lm.runs.metrics import read_metrics
 from lm.train import loop
-from lm.train.checkpoint import Checkpoints, open_model
-from lm.train.metrics import read_metrics
 from tests.train import tiny
 
 

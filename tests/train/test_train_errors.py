@@ -16,17 +16,18 @@ from rich.console import Console
 
 from lm.core.component import from_dict
 from lm.core.errors import UserError
-from lm.data.tokenizers import ByteTokenizer
 from lm.objectives.causal import NextToken
-from lm.train.checkpoint import Checkpoints, meta_of, open_model
+from lm.runs.checkpoint import Checkpoints, meta_of, open_model
+from lm.runs.metrics import read_metrics
+from lm.text.tokenizers import ByteTokenizer
 from lm.train.config import check, default, knobs_of
 from lm.train.feed import open_data_of
 from lm.train.loop import train
-from lm.train.metrics import read_metrics
-from lm.train.optimizer import TRANSFORMS, hyper_of
-from lm.train.schedule import SCHEDULES
+from lm.train.optim.optimizer import TRANSFORMS, hyper_of
+from lm.train.optim.schedule import SCHEDULES
 from lm.train.setup import trainer_of
-from lm.zoo.build import build
+from lm.train.state import save_state
+from lm.zoo.registry import build
 from tests.train import tiny
 
 WRONG_DATA = {
@@ -190,7 +191,7 @@ def save(folder: Path) -> None:
     state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), state)
     checkpoints = Checkpoints(folder / "run")
     meta = meta_of(config, model, ByteTokenizer(), open_data_of(config).digest)
-    checkpoints.save(dataclasses.replace(state, step=jnp.int32(2)), meta)
+    save_state(checkpoints, dataclasses.replace(state, step=jnp.int32(2)), meta)
     checkpoints.close()
 
 

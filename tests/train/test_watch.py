@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lm.core.param import flatten
-from lm.train import watch
-from lm.train.watch import Recovery
+from lm.train.health import monitor as watch
+from lm.train.health.monitor import Recovery
 from tests.train import tiny
 
 
@@ -150,7 +150,7 @@ def test_embedding_gradients_shrink():
     ends = {}
     for share in (1.0, 0.25, 0.0):
         trainer, hyper = tiny.trainer(tiny.dense(), name="sgd", b1=0.0, weight_decay=0.0, clip=0.0, learning_rate=1.0)
-        trainer = dataclasses.replace(trainer, run=dataclasses.replace(trainer.run, embed_gradient=share))
+        trainer = dataclasses.replace(trainer, execution=dataclasses.replace(trainer.execution, embed_gradient=share))
         start = trainer.init(hyper)
         end, told = jax.jit(trainer.step)(start, tiny.batch(0))
         ends[share] = tiny.at_layer(end.params, "embed/token"), tiny.at_layer(end.params, "mlp/up/w"), told["total"]

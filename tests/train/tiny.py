@@ -17,18 +17,18 @@ from lm.model.embed import Embed
 from lm.model.heads import LMHead
 from lm.model.layers import RMSNorm
 from lm.model.mlp import GatedMLP
-from lm.model.moe import BalancedRouter, MoE, SoftmaxRouter
+from lm.model.moe.layer import BalancedRouter, MoE, SoftmaxRouter
 from lm.model.residual import PreNorm
 from lm.model.rotary import Rotary
 from lm.model.stack import Stack
 from lm.model.transformer import LanguageModel, Transformer
 from lm.objectives.causal import NextToken, TokenLoss
 from lm.train.config import default
-from lm.train.optimizer import hyper_of
+from lm.train.optim.optimizer import hyper_of
 from lm.train.setup import trainer_of
 from lm.train.step import Trainer
-from lm.zoo.build import knobs
 from lm.zoo.gpt2 import gpt2
+from lm.zoo.registry import knobs
 
 ROOT = Path(__file__).resolve().parents[2]
 VOCAB, LENGTH, ROWS = 32, 16, 8

@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lm.zoo.build import FAMILIES, build
-from lm.zoo.show import plain
+from lm.inspect.tables import plain
+from lm.zoo.registry import FAMILIES, build
 
 FOLDER = Path(__file__).parent / "rendered"
 

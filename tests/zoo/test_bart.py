@@ -8,7 +8,7 @@ from lm.core.param import flatten
 from lm.hub.config import read_config, write_config
 from lm.hub.names import to_params, to_tensors
 from lm.model.positions import Sinusoidal
-from lm.zoo.build import build
+from lm.zoo.registry import build
 from tests import toys
 
 CONFIG = {

@@ -3,9 +3,9 @@
 import pytest
 
 from lm.core.param import count
-from lm.zoo.build import FAMILIES, build
 from lm.zoo.electra import SIZES as ELECTRA
 from lm.zoo.electra import electra_pair
+from lm.zoo.registry import FAMILIES, build
 from tests.zoo.counts import APPROXIMATE, COUNTS, UNCOUNTED
 from tests.zoo.counts.encoders import HEADED, PRETRAINED
 

@@ -9,9 +9,9 @@ import pytest
 from lm.core.errors import UserError
 from lm.hub.config import spelling, write_config
 from lm.hub.names import to_params, to_tensors
-from lm.model.heads import States
+from lm.model.heads import NoHead
 from lm.model.layers import LayerNorm
-from lm.zoo.build import build
+from lm.zoo.registry import build
 from tests import toys
 
 KNOBS = {
@@ -53,7 +53,7 @@ def test_replaced_tokens_are_told_by_the_first_state_too():
     knobs = KNOBS | {"pretraining": "rtd"}
     found = tensors(knobs)
     head = {name.removeprefix("mask_predictions."): x for name, x in found.items() if name.startswith("mask_")}
-    model = build(KNOBS | {"head": States()})
+    model = build(KNOBS | {"head": NoHead()})
     states = np.asarray(model(to_params(model, NAMES, found), BATCH))
     norm = {"w": head["LayerNorm.weight"], "b": head["LayerNorm.bias"]}
     read = np.asarray(LayerNorm(1e-7)(norm, states + states[:, :1]))

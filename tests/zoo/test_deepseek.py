@@ -5,7 +5,7 @@ import pytest
 from lm.core.errors import UserError
 from lm.hub.config import read_config, write_config
 from lm.model.rotary import YarnScaling
-from lm.zoo.build import build
+from lm.zoo.registry import build
 from tests.golden.cases.deepseek import CASES
 
 CONFIG = {"model_type": "deepseek_v3", **CASES["deepseek_v3"].config}

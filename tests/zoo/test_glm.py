@@ -4,7 +4,7 @@ spans are written behind it, each token placed where its blank is and within its
 import numpy as np
 import pytest
 
-from lm.zoo.build import build
+from lm.zoo.registry import build
 from tests import toys
 from tests.zoo import plain
 

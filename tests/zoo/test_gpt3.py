@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from lm.model.masks import Strided, Window
-from lm.zoo.build import build
 from lm.zoo.gpt3 import gpt3
+from lm.zoo.registry import build
 from tests import toys
 from tests.zoo import plain
 

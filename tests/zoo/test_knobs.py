@@ -11,14 +11,14 @@ import pytest
 
 from lm.core.component import checked
 from lm.core.errors import UserError
-from lm.model.heads import RowScores, States
+from lm.model.heads import NoHead, SequenceClassifier
 from lm.model.layers import LayerNorm, RMSNorm
 from lm.model.masks import Bidirectional, Window
 from lm.model.mlp import MLP, GatedMLP
 from lm.model.positions import Learned, Sinusoidal
 from lm.model.rotary import FrequencyScaling, LinearScaling, Rotary
-from lm.zoo.build import FAMILIES
 from lm.zoo.parts import GLOBAL, LOCAL
+from lm.zoo.registry import FAMILIES
 from tests.zoo.render import TINY
 
 # For knobs that hold a component: those that the type hint allows are tried.
@@ -33,8 +33,8 @@ COMPONENTS = (
     Bidirectional(),
     MLP(5),
     GatedMLP(5),
-    States(),
-    RowScores(3),
+    NoHead(),
+    SequenceClassifier(3),
     Rotary(3.0),
 )
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lm.core.errors import UserError
-from lm.zoo.build import build
+from lm.zoo.registry import build
 from tests import toys
 
 KNOBS = {

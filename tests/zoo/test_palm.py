@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lm.model.masks import Causal, Prefix
-from lm.zoo.build import build
+from lm.zoo.registry import build
 from tests import toys
 from tests.zoo import plain
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lm.zoo.build import build
+from lm.zoo.registry import build
 from tests import toys
 from tests.zoo import plain
 

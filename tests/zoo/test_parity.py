@@ -3,7 +3,6 @@
 import functools
 import json
 import re
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -20,16 +19,16 @@ from lm.hub.names import links_by_name, to_params, to_tensors
 from lm.infer.generate import Generator
 from lm.infer.sampling import Sampler
 from lm.model.heads import Heads
-from lm.model.sources import Room
+from lm.model.kv_sources import CacheShape
 from lm.model.transformer import Model
 from lm.objectives.causal import NextToken
-from lm.zoo.build import DIALECTS, build
-from lm.zoo.names import Table
+from lm.zoo.names import TensorNames
+from lm.zoo.registry import DIALECTS, build
+from tests.golden import FILES
 from tests.golden.weights import tensors
 
-GOLDEN = Path(__file__).parents[1] / "golden"
-CASES = sorted(path.stem for path in GOLDEN.glob("*.npz"))
-STORED = {name: set(np.load(GOLDEN / f"{name}.npz").files) for name in CASES}
+CASES = list(FILES)
+STORED = {name: set(np.load(path).files) for name, path in FILES.items()}
 GENERATORS = [name for name in CASES if "greedy" in STORED[name]]
 PAIRS = [name for name in GENERATORS if "encoder/tokens" in STORED[name]]
 CLOSE = 2e-5  # float32 agrees to 1e-6 or so; ten times this would let a wrong GELU pass
@@ -52,7 +51,7 @@ class Golden(NamedTuple):
     """A golden's file, and the same model here."""
 
     model: Model
-    names: Table
+    names: TensorNames
     params: Any
     config: dict[str, Any]
     fields: set[str]
@@ -75,7 +74,7 @@ class Golden(NamedTuple):
 
 @functools.cache
 def golden(name: str) -> Golden:
-    arrays = dict(np.load(GOLDEN / f"{name}.npz"))
+    arrays = dict(np.load(FILES[name]))
     meta = json.loads(str(arrays["meta"]))
     described = read_config(meta["config"])
     model, (names, prefix, _) = build(described.knobs), described.spelling
@@ -96,8 +95,8 @@ def scores(g: Golden, params: Any) -> dict[str, jax.Array]:
     found = g.model(params, g.batch)
     if "before/tokens" in g.arrays:  # rows that go on from others
         before = {name: g.arrays[f"before/{name}"] for name in ("tokens", "positions")}
-        _, slots, _ = g.model.hidden(params, before, Ctx(), g.model.slots(Room(len(before["tokens"]), 0)))
-        x, _, _ = g.model.hidden(params, g.batch, Ctx(), slots)
+        _, cache, _ = g.model.hidden(params, before, Ctx(), g.model.cache(CacheShape(len(before["tokens"]), 0)))
+        x, _, _ = g.model.hidden(params, g.batch, Ctx(), cache)
         found = g.model.logits(params, x, Ctx())
     return found if isinstance(found, dict) else {"": found}
 

@@ -7,7 +7,7 @@ import pytest
 from ml_collections.config_dict import ConfigDict
 
 from lm.core.component import from_dict, to_dict
-from lm.zoo.build import FAMILIES, build, knobs
+from lm.zoo.registry import FAMILIES, build, knobs
 from tests.zoo.render import FOLDER, first_size, rendered
 
 AGAIN = "python -m tests.zoo.render"

@@ -9,9 +9,9 @@ import pytest
 
 from lm.core.ctx import Ctx
 from lm.core.param import count, flatten
-from lm.model.sources import Room
-from lm.zoo.build import build
+from lm.model.kv_sources import CacheShape
 from lm.zoo.ernie3 import ernie3_pair
+from lm.zoo.registry import build
 from tests import toys
 from tests.zoo import plain
 
@@ -127,11 +127,11 @@ def test_ernie3(causal):
     model = build({"family": "ernie3", **ERNIE, "causal": causal})
     params = toys.values(model.spec())
     tokens = np.asarray(toys.tokens(1, 12))
-    slots, ours = model.slots(Room(1, 12)), []
+    cache, ours = model.cache(CacheShape(1, 12)), []
     for first in (0, 6):
         positions = jnp.arange(first, first + 6)[None]
         batch = {"tokens": tokens[:, first : first + 6], "positions": positions}
-        x, slots, _ = model.hidden(params, batch, Ctx(), slots)
+        x, cache, _ = model.hidden(params, batch, Ctx(), cache)
         ours.append(model.logits(params, x, Ctx())[0])
     for one, other in zip(ours, expected(params, [tokens[0, :6], tokens[0, 6:]], causal), strict=True):
         plain.close(one, other)

@@ -6,12 +6,12 @@ import re
 
 import pytest
 
-from lm import cli
+from lm.commands import cli
+from lm.commands.zoo import FLAGS, main
 from lm.core.param import count
-from lm.model.cost import forward_flops
-from lm.zoo import show
-from lm.zoo.__main__ import FLAGS, main
-from lm.zoo.build import FAMILIES, build
+from lm.inspect import tables as show
+from lm.inspect.cost import forward_flops
+from lm.zoo.registry import FAMILIES, build
 
 FIRST = {name: next(iter(family.sizes)) for name, family in FAMILIES.items() if family.sizes}
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lm.model.layers import LayerNorm
-from lm.zoo.build import build
+from lm.zoo.registry import build
 from tests import toys
 from tests.zoo import plain
 

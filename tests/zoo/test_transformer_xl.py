@@ -11,7 +11,7 @@ import pytest
 from lm.core.ctx import Ctx
 from lm.core.errors import UserError
 from lm.core.param import count, with_aliases
-from lm.model.adaptive import AdaptiveHead
+from lm.model.special.adaptive import AdaptiveHead
 from lm.objectives.causal import NextToken
 from lm.zoo.gopher import gopher
 from lm.zoo.transformer_xl import transformer_xl
@@ -116,12 +116,12 @@ class Reference:
         return np.stack([self.log_probabilities(x) for _, x in states])
 
 
-def in_segments(model, params, tokens, sizes, slots=None):
+def in_segments(model, params, tokens, sizes, cache=None):
     """tokens [B, S] fed a few at a time, each call remembering the ones before."""
-    slots, found = model.slots(toys.room(len(tokens))) if slots is None else slots, []
+    cache, found = model.cache(toys.shape(len(tokens))) if cache is None else cache, []
     for first, last in itertools.pairwise(np.cumsum([0, *sizes])):
         at = jnp.broadcast_to(jnp.arange(first, last), (len(tokens), last - first))
-        y, slots, _ = toys.forward(model, params, {"tokens": tokens[:, first:last], "positions": at}, slots=slots)
+        y, cache, _ = toys.forward(model, params, {"tokens": tokens[:, first:last], "positions": at}, cache=cache)
         found.append(y)
     return np.concatenate(found, axis=1)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lm.core.ctx import Ctx
-from lm.kernels.attention import Tokens
+from lm.core.rows import Tokens
 from lm.model.masks import Permuted
 from lm.zoo.xlnet import xlnet
 from tests import toys
@@ -67,8 +67,8 @@ def test_the_first_of_a_call_are_remembered(reuse, kept):
     model = xlnet(**SHAPE, memory=3, reuse=reuse)
     params, tokens = toys.values(model.spec()), toys.tokens(2, 7)
     batch = {"tokens": tokens, "positions": jnp.broadcast_to(jnp.arange(7), tokens.shape)}
-    _, slots, _ = toys.forward(model, params, batch, slots=model.slots(toys.room(2)))
-    first = slots[0]["attention"]
+    _, cache, _ = toys.forward(model, params, batch, cache=model.cache(toys.shape(2)))
+    first = cache[0]["attention"]
     assert first["positions"][0].tolist()[-len(kept) :] == kept
     assert first["segments"][0].tolist() == [0] * (3 - len(kept)) + [1] * len(kept)
     inputs = model.body.embed(params["body"]["embed"], tokens, Ctx(), SHAPE["d_model"], jnp.float32)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from lm.core.param import flatten
-from lm.zoo.build import build
+from lm.zoo.registry import build
 from tests import toys
 from tests.zoo import plain
 

@@ -1,6 +1,6 @@
 """Encoders: exact counts are those of the transformers class with these sizes."""
 
-from lm.model.heads import States
+from lm.model.heads import NoHead
 from lm.zoo.bert import POOLED
 
 # (family, size) -> parameters
@@ -127,22 +127,22 @@ HEADED = {
     ("megatron_bert", "3.9b", POOLED): 3_862_663_680,
     ("roberta", "base", POOLED): 124_645_632,
     ("roberta", "large", POOLED): 355_359_744,
-    ("distilbert", "base", States()): 66_362_880,
+    ("distilbert", "base", NoHead()): 66_362_880,
     ("albert", "base", POOLED): 11_683_584,
     ("albert", "large", POOLED): 17_683_968,
     ("albert", "xlarge", POOLED): 58_724_864,
     ("albert", "xxlarge", POOLED): 222_595_584,
-    ("electra", "small", States()): 13_483_008,
-    ("electra", "base", States()): 108_891_648,
-    ("electra", "large", States()): 334_092_288,
-    ("deberta", "base", States()): 138_601_728,
-    ("deberta", "large", States()): 405_163_008,
-    ("deberta", "xlarge", States()): 757_804_032,
-    ("deberta_v2", "xlarge", States()): 884_593_152,
-    ("deberta_v2", "xxlarge", States()): 1_564_549_632,
-    ("deberta_v2", "v3-small", States()): 141_304_320,
-    ("deberta_v2", "v3-base", States()): 183_831_552,
-    ("deberta_v2", "v3-large", States()): 434_012_160,
+    ("electra", "small", NoHead()): 13_483_008,
+    ("electra", "base", NoHead()): 108_891_648,
+    ("electra", "large", NoHead()): 334_092_288,
+    ("deberta", "base", NoHead()): 138_601_728,
+    ("deberta", "large", NoHead()): 405_163_008,
+    ("deberta", "xlarge", NoHead()): 757_804_032,
+    ("deberta_v2", "xlarge", NoHead()): 884_593_152,
+    ("deberta_v2", "xxlarge", NoHead()): 1_564_549_632,
+    ("deberta_v2", "v3-small", NoHead()): 141_304_320,
+    ("deberta_v2", "v3-base", NoHead()): 183_831_552,
+    ("deberta_v2", "v3-large", NoHead()): 434_012_160,
     ("longformer", "base-4096", POOLED): 148_659_456,
     ("longformer", "large-4096", POOLED): 434_600_960,
     ("lawformer", "base", POOLED): 126_282_240,

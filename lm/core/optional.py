@@ -1,0 +1,14 @@
+"""Packages that only some users need: imported where they are used, with the remedy where they are missing."""
+
+import importlib
+from typing import Any
+
+from lm.core.errors import UserError
+
+
+def package(name: str, who: Any, extra: str = "hf") -> Any:
+    """An optional package. Raises `UserError` that says how to install it."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as e:
+        raise UserError(f"{who} needs the package {name.split('.')[0]}: pip install -e '.[{extra}]'") from e

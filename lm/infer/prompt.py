@@ -1,0 +1,47 @@
+"""What a model is given to read: a text to go on from, or a chat written with its template."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from lm.core.component import components
+from lm.core.errors import UserError
+from lm.model.attention import Attention
+from lm.model.heads import Heads, NoHead, SequenceClassifier, TokenClassifier
+from lm.model.kv_sources import CrossKV
+from lm.model.special.latent import LatentAttention
+from lm.model.transformer import EncoderDecoder, Model
+from lm.text.format import TextFormat
+
+
+class Prompt(NamedTuple):
+    """Ids for `Generator.stream`: those to go on from, and what an encoder reads."""
+
+    ids: np.ndarray
+    encoder: np.ndarray | None = None
+
+
+def check_writes(model: Model) -> None:
+    """Raise `UserError` for a model that cannot go on from a text: its head does not score the vocabulary, or its
+    tokens see those that follow."""
+    tower = model.decoder if isinstance(model, EncoderDecoder) else model.body
+    if isinstance(model.head, (NoHead, SequenceClassifier, TokenClassifier, Heads)):
+        raise UserError(f"this model's head is {type(model.head).__name__}, which writes no text: open a generator")
+    reads_itself = (
+        part
+        for part in components(tower.stack)
+        if isinstance(part, LatentAttention) or (isinstance(part, Attention) and not isinstance(part.source, CrossKV))
+    )
+    if not all(part.mask.causal for part in reads_itself):
+        raise UserError("this model's tokens see those that follow them, so it writes no text: open a generator")
+
+
+def prompt_of(model: Model, text: TextFormat, ids: np.ndarray) -> Prompt:
+    """The tokens of a text with those around it. Of an encoder-decoder the encoder reads the text."""
+    before, after = np.array(text.before, np.int32), np.array(text.after, np.int32)
+    if isinstance(model, EncoderDecoder):
+        start = text.start if text.start is not None else text.tokenizer.pad_id
+        forced = (text.generation or {}).get("forced_bos_token_id")  # a target language, often
+        begin = [start] if forced is None else [start, forced]
+        return Prompt(np.array(begin, np.int32), np.concatenate([before, ids, after]))
+    return Prompt(np.concatenate([before, ids]))

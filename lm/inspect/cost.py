@@ -1,0 +1,86 @@
+"""FLOPs, counted from the jaxpr: two per multiply-add of every matmul and convolution, times loop trip counts.
+
+One count serves MFU, zoo, scaling and tpu. It covers what a program computes, heads and attention included; causal
+attention is not halved (`training_flops` counts the plain kernel), and recomputation is left out."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend import core as jex
+
+from lm.core.ctx import Ctx, Execution
+from lm.core.param import abstract
+from lm.model.transformer import Model
+
+CONVENTION = "matmuls of the forward pass x 3, attention not halved"
+
+
+def flops(function: Callable, *args: Any) -> int:
+    """FLOPs of one call; arguments may be abstract (`jax.ShapeDtypeStruct`)."""
+    return _count(jax.make_jaxpr(function)(*args).jaxpr)
+
+
+def _count(jaxpr: Any) -> int:
+    total = 0
+    for eqn in jaxpr.eqns:
+        name, params = eqn.primitive.name, eqn.params
+        if name == "dot_general":
+            (lhs_contract, _), _ = params["dimension_numbers"]
+            contracted = math.prod(eqn.invars[0].aval.shape[i] for i in lhs_contract)
+            total += 2 * contracted * math.prod(eqn.outvars[0].aval.shape)
+        elif name == "conv_general_dilated":
+            kernel = eqn.invars[1].aval.shape
+            out_feature = params["dimension_numbers"].rhs_spec[0]
+            total += 2 * math.prod(eqn.outvars[0].aval.shape) * math.prod(kernel) // kernel[out_feature]
+        elif name == "cond":
+            total += max(_count(branch.jaxpr) for branch in params["branches"])
+        else:
+            trips = params["length"] if name == "scan" else 1
+            total += trips * sum(_count(inner) for inner in _inner(params))
+    return total
+
+
+def largest(function: Callable, *args: Any) -> int:
+    """Bytes of the largest array that one call makes, before anything is fused; arguments may be abstract."""
+    return _largest(jax.make_jaxpr(function)(*args).jaxpr)
+
+
+def _largest(jaxpr: Any) -> int:
+    most = 0
+    for eqn in jaxpr.eqns:
+        sizes = (math.prod(v.aval.shape) * v.aval.dtype.itemsize for v in eqn.outvars if hasattr(v.aval, "dtype"))
+        most = max([most, *sizes, *map(_largest, _inner(eqn.params))])
+    return most
+
+
+def _inner(params: dict) -> list:
+    """The jaxprs among an equation's parameters."""
+    found = []
+    for value in params.values():
+        for v in value if isinstance(value, (tuple, list)) else (value,):
+            if isinstance(v, jex.ClosedJaxpr):
+                found.append(v.jaxpr)
+            elif isinstance(v, jex.Jaxpr):
+                found.append(v)
+    return found
+
+
+def forward_flops(model: Model, length: int, encoder_length: int = 0) -> int:
+    """FLOPs of the forward pass, head included, over one row of `length` tokens."""
+
+    def forward(params: Any, batch: dict) -> jax.Array:
+        ctx = Ctx(execution=Execution(blocked_attention=False))
+        return model.logits(params, model.hidden(params, batch, ctx)[0], ctx)
+
+    batch = {"tokens": jax.ShapeDtypeStruct((1, length), jnp.int32)}
+    if encoder_length:
+        batch["encoder/tokens"] = jax.ShapeDtypeStruct((1, encoder_length), jnp.int32)
+    return flops(forward, abstract(model.spec()), batch)
+
+
+def training_flops(model: Model, length: int, encoder_length: int = 0) -> int:
+    """FLOPs of one training row: the backward pass costs twice the forward one."""
+    return 3 * forward_flops(model, length, encoder_length)

@@ -1,0 +1,154 @@
+"""Streams that predict further tokens beside the text itself (ProphetNet, Qi et al. 2020, arXiv 2001.04063).
+
+Stream 0 is the text. At each of its places stand predictors besides, that of stream n for the n-th token from there on:
+they read the text as far as they may, and themselves, and are read by none. The states of a stack are
+[B, (1 + streams) S, d], stream after stream; what leaves the tower is [B, S, (1 + streams) d]."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lm.core.component import component
+from lm.core.ctx import Ctx, constrain, dropout
+from lm.core.errors import UserError
+from lm.core.leaf import take
+from lm.core.param import Initializer, Normal, Param, Tree
+from lm.core.rows import HIDDEN, Tokens
+from lm.kernels import attention as kernel
+from lm.model.attention_bias import BucketedBias
+from lm.model.embed import Embed
+from lm.model.kv_sources import CacheShape, SelfKV
+from lm.model.layers import linear, linear_spec
+from lm.model.masks import Causal
+from lm.model.stack import Stack
+
+Array = jax.Array
+
+
+@component
+class StreamAttention:
+    """Causal self-attention of all streams, x [B, (1 + streams) S, d] to the same.
+
+    A predictor of the n-th token reads n - 1 tokens less of the text than its place would let it, but always the first.
+    To scores are added, per head, as many values as there are buckets of distances (of `BucketedBias`), which a linear
+    map makes of the reader's state; a predictor counts as standing one place further on. The cache is the text's KV
+    cache."""
+
+    heads: int
+    head_dim: int
+    streams: int = 2
+    buckets: int = 32
+    farthest: int = 128
+    dropout: float = 0.0
+    init: Initializer = Normal()
+    out_init: Initializer = Normal()
+
+    def spec(self, d: int) -> Tree:
+        wide = self.heads * self.head_dim
+        spec = {n: linear_spec((d, wide), ("embed", "heads"), True, self.init) for n in "qkv"}
+        return spec | {
+            "o": linear_spec((wide, d), ("heads", "embed"), True, self.out_init),
+            "relative": linear_spec((d, self.buckets * self.heads), ("embed", "heads"), True, self.init),
+        }
+
+    def cache(self, d: int, shape: CacheShape) -> Tree:
+        return SelfKV().cache(d, (self.heads, self.head_dim, self.head_dim), shape)
+
+    def __call__(self, p: Tree, x: Array, ctx: Ctx, cache: Tree, aux: dict) -> tuple[Array, Tree]:
+        n, s = 1 + self.streams, x.shape[1] // (1 + self.streams)
+
+        def heads(name: str, inputs: Array) -> Array:
+            """[B, s of one or more streams, d] -> [B, H, streams, S, K]"""
+            y = linear(p[name], inputs).reshape(inputs.shape[0], -1, s, self.heads, self.head_dim)
+            return jnp.moveaxis(y, 3, 1)
+
+        def project(inputs: Array, tokens: Tokens) -> tuple[Array, Array]:
+            return heads("k", inputs)[:, :, 0], heads("v", inputs)[:, :, 0]
+
+        text = {name: ctx.rows[name][:, :s] for name in ("positions", "segments") if name in ctx.rows}
+        k, v, seen, new = SelfKV()(project, x[:, :s], ctx.replace(rows=text), cache)
+        k, v = k.astype(x.dtype), v.astype(x.dtype)
+        tokens = Tokens(text["positions"], text.get("segments"))
+        own_k, own_v = (heads(name, x[:, s:]) for name in "kv")
+        q = constrain(heads("q", x), ctx, "batch", "heads", None, "seq", None) * self.head_dim**-0.5
+        relative = linear(p["relative"], x).reshape(x.shape[0], n, s, self.buckets, self.heads)
+        relative = jnp.moveaxis(relative, 4, 1).astype(jnp.float32)  # [B, H, streams, S, buckets]
+
+        scores = jnp.einsum("bhnsk,bhtk->bhnst", q, k, preferred_element_type=jnp.float32)
+        at, mask = self._places(tokens, seen)
+        at = jnp.broadcast_to(at[:, None], scores.shape)
+        scores = jnp.where(mask[:, None], scores + jnp.take_along_axis(relative, at, axis=4), HIDDEN)
+        itself = jnp.sum(q[:, :, 1:] * own_k, axis=-1, dtype=jnp.float32) + relative[:, :, 1:, :, 0]
+        itself = jnp.pad(itself, ((0, 0), (0, 0), (1, 0), (0, 0)), constant_values=HIDDEN)[..., None]
+        probs = jax.nn.softmax(jnp.concatenate([scores, itself], axis=4), axis=4)
+        probs = dropout(probs, self.dropout, ctx, "probs").astype(x.dtype)
+        y = jnp.einsum("bhnst,bhtv->bhnsv", probs[..., :-1], v)
+        y = y + probs[..., -1:] * jnp.pad(own_v, ((0, 0), (0, 0), (1, 0), (0, 0), (0, 0)))
+        y = jnp.moveaxis(y, 1, 3).reshape(*x.shape[:2], -1)
+        return constrain(linear(p["o"], y), ctx, "batch", "seq", "embed"), new
+
+    def _places(self, tokens: Tokens, seen: Tokens) -> tuple[Array, Array]:
+        """The bucket of each key of the text for each stream's queries [B, streams, S, T], and whether they see it."""
+        ahead = seen.positions[:, None, :] - tokens.positions[:, :, None]
+        bucket = BucketedBias(buckets=self.buckets, farthest=self.farthest).bucket
+        at = [bucket(ahead)] + [bucket(ahead - 1)] * self.streams
+        visible, first = kernel.visible(Causal(), tokens, seen), seen.positions[:, None, :] == 0
+        masks = [visible] + [visible & ((ahead <= -less) | first) for less in range(self.streams)]
+        return jnp.stack(at, axis=1), jnp.stack(masks, axis=1)
+
+
+@component
+class StreamTransformer:
+    """A tower whose layers attend by `StreamAttention`: ids [B, S] to states [B, S, (1 + streams) d].
+
+    Predictors start from a vector of their stream and the position one further on, normed as embeddings are. The last
+    row of those vectors is the first stream's, as published."""
+
+    d_model: int
+    embed: Embed
+    stack: Stack
+    streams: int = 2
+    init: Initializer = Normal()
+
+    def __post_init__(self) -> None:
+        for block in self.stack.blocks():
+            for name, part in block.parts:
+                if (n := getattr(part, "streams", self.streams)) != self.streams:
+                    raise UserError(f"{name} of a layer has streams={n}, its tower {self.streams}: make them equal")
+
+    def spec(self) -> Tree:
+        return {
+            "embed": self.embed.spec(self.d_model),
+            "streams": {"w": Param((self.streams, self.d_model), (None, "embed"), self.init)},
+            "stack": self.stack.spec(self.d_model),
+        }
+
+    @property
+    def width(self) -> int:
+        """Of the states that come out."""
+        return (1 + self.streams) * self.d_model
+
+    def cache(self, shape: CacheShape) -> list:
+        return self.stack.cache(self.d_model, shape)
+
+    def __call__(
+        self, p: Tree, ids: Array, ctx: Ctx, cache: Any, dtype: jax.typing.DTypeLike
+    ) -> tuple[Array, Any, Tree]:
+        d, positions, embed = self.d_model, ctx.rows["positions"], self.embed
+        text = embed(p["embed"], ids, ctx.at("embed"), d, dtype)
+        starts = take(p["streams"]["w"], (jnp.arange(self.streams) - 1) % self.streams, dtype)
+        x = jnp.broadcast_to(starts[None, :, None], (ids.shape[0], self.streams, ids.shape[1], d))
+        if embed.position:
+            x = x + embed.position(p["embed"]["position"], positions + 1, d, dtype)[:, None]
+        x = embed.norm(p["embed"]["norm"], x) if embed.norm else x
+        x = dropout(x.reshape(ids.shape[0], -1, d), embed.dropout, ctx, "streams")
+        rows = {name: jnp.tile(ctx.rows[name], (1, 1 + self.streams)) for name in ("segments",) if name in ctx.rows}
+        rows["positions"] = jnp.concatenate([positions] + [positions + 1] * self.streams, axis=1)
+        ctx = ctx.replace(rows=ctx.rows | rows)
+        x, cache, aux = self.stack(p["stack"], jnp.concatenate([text, x], axis=1), ctx, cache)
+        x = x.reshape(ids.shape[0], 1 + self.streams, ids.shape[1], d)
+        return jnp.swapaxes(x, 1, 2).reshape(*ids.shape, -1), cache, aux
+
+    def update(self, p: Tree, aux: Tree) -> Tree:
+        return p | {"stack": self.stack.update(p["stack"], aux)}

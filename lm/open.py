@@ -1,0 +1,67 @@
+"""Models from elsewhere as models of ours: opened for generation and evaluation, or made a run's folder."""
+
+import contextlib
+import logging
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from lm.core.errors import UserError
+from lm.hub.folder import is_hf_folder
+from lm.hub.open import Opened, context_of, is_gguf, open_folder, open_text
+from lm.hub.save_text import write_text
+from lm.hub.tensors import Progress, quiet, reason
+from lm.hub.text import size_note
+from lm.runs.checkpoint import Checkpoints, OpenedModel, meta_of, open_model
+from lm.text.format import TextFormat
+from lm.train.origin import config_of
+
+log = logging.getLogger(__name__)
+
+
+def open_any(path: str | Path, step: int | None = None) -> OpenedModel:
+    """The model of a run's folder (the latest checkpoint, or that of `step`), of a Hugging Face folder or a GGUF file,
+    on one device."""
+    path = Path(path).expanduser()
+    if (path / "checkpoints").is_dir():
+        return open_model(path, step)
+    if not (is_gguf(path) or is_hf_folder(path)):
+        what = "holds neither checkpoints/ nor config.json" if path.is_dir() else "is no folder"
+        raise UserError(f"{path} {what}: give the --workdir of a training run, a Hugging Face folder, or a .gguf file")
+    if step is not None:
+        raise UserError(f"{path} has no steps: leave out --step={step}")
+    text, opened = open_text(path), open_folder(path)
+    text = _fitted(text, opened, path)
+    params = jax.tree.map(jnp.asarray, opened.params)
+    return OpenedModel(opened.model, params, text, config_of(opened, path), None)
+
+
+def import_run(
+    source: str | Path, out: str | Path, architecture: str | None = None, progress: Progress = quiet
+) -> Opened:
+    """Make `out` a run's folder whose checkpoint of step 0 is the model of a Hugging Face folder or a GGUF file, its
+    tokenizer beside it. Raises `UserError` where there is a run already."""
+    out = Path(out).expanduser()
+    if (out / "checkpoints").exists():
+        raise UserError(f"{out} holds a run already: choose another folder")
+    text, opened = open_text(source), open_folder(source, architecture, progress)
+    text = _fitted(text, opened, source)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_text(out, text, opened.config)
+    except OSError as e:
+        raise UserError(f"cannot write {out} ({reason(e)}): choose a folder with room to write to") from e
+    files = (out / name for name in ("tokenizer.model", "tokenizer.json"))
+    config = config_of(opened, next(file for file in files if file.is_file()))
+    with contextlib.closing(Checkpoints(out)) as checkpoints:
+        meta = meta_of(config, opened.model, text.tokenizer, "", text.saved())
+        checkpoints.write(0, {"params": opened.params}, meta)
+    return opened
+
+
+def _fitted(text: TextFormat, opened: Opened, path: str | Path) -> TextFormat:
+    """With the model's context, after telling where tokenizer and model are of different size."""
+    if (note := size_note(text.tokenizer, opened.model.vocab)) is not None:
+        log.warning("%s: %s", path, note)
+    return text._replace(context=context_of(opened.model, opened.config))

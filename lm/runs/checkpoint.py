@@ -1,0 +1,274 @@
+"""Checkpoints (orbax): parameters, optimizer state, and what is needed to rebuild the model and its tokenizer.
+
+A run's folder has `checkpoints/<step>/` with the items `params`, `opt`, `ema` where the parameters are averaged, and
+`meta` (JSON: format, config, model tree, tokenizer, skipped batches, other events, changes of the config), and a
+manifest of their files (`lm.runs.manifest`). A checkpoint that does not agree with its manifest, or has none because
+a kill came first, is named and passed over: the one before it serves. `docs/formats.md` tells of every key."""
+
+import contextlib
+import logging
+import shutil
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+from ml_collections.config_dict import ConfigDict
+
+from lm.core.component import canonical, to_dict
+from lm.core.errors import UserError
+from lm.core.formats import CHECKPOINT, KEY
+from lm.core.param import Tree, abstract, flatten
+from lm.data.batches import VERSIONS
+from lm.text.tokenizers import Tokenizer, from_saved
+from lm.text.format import TextFormat
+from lm.model.transformer import EncoderDecoder, Model
+from lm.runs import manifest
+from lm.runs.components import Definitions, definitions, restored
+from lm.runs.config_json import plain
+from lm.runs.upgrade import upgraded
+
+ITEMS = ("params", "opt", "ema", "meta")
+FOREIGN = (ValueError, KeyError, OSError, TypeError, EOFError)  # what orbax raises for files of another structure
+log = logging.getLogger(__name__)
+
+
+class OpenedModel(NamedTuple):
+    model: Model
+    params: Tree
+    text: TextFormat
+    config: ConfigDict
+    step: int | None  # None: of no run
+    defined: Definitions = MappingProxyType({})  # where components of a user's own are
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.text.tokenizer
+
+
+def meta_of(
+    config: ConfigDict, model: Model, tokenizer: Tokenizer, text: str, wording: dict[str, Any] | None = None
+) -> dict:
+    """What a checkpoint says about itself: enough to rebuild model and tokenizer, and `text`, the training tokens'
+    digest, to know them again. `wording`: how a model from elsewhere has its text written (`Text.saved`)."""
+    tree, knobs = to_dict(model), canonical(plain(config))
+    return {
+        KEY: CHECKPOINT.number,
+        "config": knobs,
+        "model": tree,
+        "components": definitions(tree, knobs),
+        "tokenizer": tokenizer.saved(),
+        "wording": wording,
+        "text": text,
+        "versions": VERSIONS,
+        "skips": [],
+        "events": [],
+        "changes": [],
+    }
+
+
+class Checkpoints:
+    """The checkpoints of one run. Saving goes on in the background; `close` waits for it."""
+
+    def __init__(self, workdir: str | Path, keep: int = 3, read_only: bool = False) -> None:
+        """Raises `UserError` when there are finished checkpoints, but every one of them is damaged."""
+        # orbax reports every file it touches, and each part of a failed save, of which `wait` tells in a line.
+        for name in ("absl", "asyncio"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        self.path = Path(workdir).expanduser().resolve() / "checkpoints"
+        self._damage: dict[int, str | None] = {}
+        if not read_only and jax.process_index() == 0:
+            self._set_damaged_aside()
+        if not read_only:
+            _hush_echoes()
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=None if read_only else keep,
+            read_only=read_only,
+            create=not read_only,
+            cleanup_tmp_directories=not read_only,
+        )
+        if jax.process_count() > 1:  # all look at the same folder
+            multihost_utils.sync_global_devices("checkpoints")
+        self._background = ThreadPoolExecutor(1)
+        self._sealed: Future | None = None  # of the save under way, or the last one
+        self._manager = ocp.CheckpointManager(self.path, options=options, item_names=ITEMS)
+
+    def _seal(self, step: int) -> None:
+        """In the background: the manifest, once the files of the checkpoint being saved are complete."""
+        self._manager.wait_until_finished()
+        if jax.process_index() == 0:
+            manifest.write(self.path / str(step))
+
+    def damage(self, step: int) -> str | None:
+        """What is wrong with the files of a checkpoint; None if nothing is. They are hashed once."""
+        if step not in self._damage:
+            self._damage[step] = manifest.damage(self.path / str(step))
+        return self._damage[step]
+
+    def _newest_sound(self, steps: list[int]) -> int | None:
+        """The newest of these steps whose files are sound, after telling of the newer ones that are not."""
+        found = next((s for s in reversed(steps) if self.damage(s) is None), None)
+        newer = [s for s in steps if found is None or s > found]
+        finished = [s for s in newer if manifest.is_sealed(self.path / str(s))]
+        if found is None and finished:
+            raise UserError(
+                f"every checkpoint in {self.path} is damaged (of step {finished[-1]}, {self.damage(finished[-1])}): "
+                "restore one from a copy, or choose another --workdir"
+            )
+        for step in newer:
+            instead = "no earlier one" if found is None else f"that of step {found} is used"
+            log.warning("checkpoint %s is damaged (%s); %s", self.path / str(step), self.damage(step), instead)
+        return found
+
+    def _set_damaged_aside(self) -> None:
+        """Rename them, so that their steps can be saved again."""
+        steps = sorted(int(p.name) for p in self.path.glob("*") if p.name.isdecimal())
+        sound = self._newest_sound(steps)
+        for step in steps:
+            if sound is None or step > sound:
+                aside = self.path / f"{step}.damaged"
+                shutil.rmtree(aside, ignore_errors=True)  # from an earlier time
+                (self.path / str(step)).rename(aside)
+                del self._damage[step]
+
+    @property
+    def latest(self) -> int | None:
+        """The newest step whose checkpoint is sound."""
+        return self._newest_sound(self.steps)
+
+    def newest(self, upto: int) -> int | None:
+        """The newest sound one of these steps, once the save under way is finished."""
+        self.wait()
+        return self._newest_sound([step for step in self.steps if step <= upto])
+
+    @property
+    def steps(self) -> list[int]:
+        return sorted(self._manager.all_steps())
+
+    def write(self, step: int, items: dict[str, Tree], meta: dict) -> None:
+        """Begin to save these of the items, `params` at least."""
+        self.wait()
+        with self._writing():
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    **{name: ocp.args.StandardSave(tree) for name, tree in items.items()},
+                    meta=ocp.args.JsonSave(meta),
+                ),
+            )
+        self._sealed = self._background.submit(self._seal, step)
+
+    def meta(self, step: int) -> dict:
+        """What the checkpoint says of itself (see `meta_of`). Read it first: it raises `UserError` where the checkpoint
+        is of a format that is newer than this version."""
+        return upgraded(self.restore(step, meta=ocp.args.JsonRestore())["meta"], self.path / str(step))
+
+    def has_average(self, step: int) -> bool:
+        return (self.path / str(step) / "ema").is_dir()
+
+    def params(self, step: int, like: Tree, average: bool = False) -> Tree:
+        """Parameters alone, or their average, laid out as `like` (arrays or ShapeDtypeStructs with shardings)."""
+        item = "ema" if average else "params"
+        return self.restore(step, **{item: ocp.args.StandardRestore(like)})[item]
+
+    def forget(self, after: int) -> None:
+        """Delete the checkpoints of later steps, of a stretch that is given up."""
+        self.wait()
+        for step in self.steps:
+            if step > after:
+                self._manager.delete(step)
+                self._damage.pop(step, None)
+
+    def restore(self, step: int, **items: Any) -> Any:
+        """These items, as orbax's arguments ask for them. Raises `UserError` for a damaged checkpoint."""
+        if (wrong := self.damage(step)) is not None:
+            raise UserError(
+                f"checkpoint {self.path / str(step)} is damaged ({wrong}): use another of the steps "
+                f"{', '.join(map(str, self.steps))}"
+            )
+        try:
+            return self._manager.restore(step, args=ocp.args.Composite(**items))
+        except FOREIGN as e:
+            reason = " ".join(str(e.__cause__ or e).split())[:200]
+            raise UserError(
+                f"checkpoint {self.path / str(step)} cannot be read ({reason}): was it saved by another version?"
+            ) from e
+
+    def wait(self) -> None:
+        """Until the save under way is finished, manifest and all. Raises `UserError` if that could not be written."""
+        if self._sealed is not None:
+            sealed, self._sealed = self._sealed, None
+            with self._writing():
+                sealed.result()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as e:  # the latter from the array store
+            reason = " ".join(str(e).split()).rsplit('": ', 1)[-1]
+            raise UserError(
+                f"a checkpoint could not be written to {self.path} ({reason}); the earlier ones are kept: make room, "
+                "then run the same command to go on"
+            ) from e
+
+    def close(self) -> None:
+        try:
+            self.wait()
+        finally:
+            self._background.shutdown()
+            with self._writing():  # it tells once more of a save that failed
+                self._manager.close()
+
+
+def _hush_echoes() -> None:
+    """Keep to ourselves what the array store prints of a save that failed: one traceback for each write that was under
+    way, when it finds nobody listening any more. `Checkpoints.wait` tells of the failure itself."""
+    shown = sys.unraisablehook
+    if getattr(shown, "hushed", False):
+        return
+
+    def hook(e: Any) -> None:
+        if not (e.exc_type is RuntimeError and str(e.exc_value) == "Event loop is closed"):
+            shown(e)
+
+    hook.hushed = True  # type: ignore[attr-defined]
+    sys.unraisablehook = hook
+
+
+
+
+
+
+def open_model(path: str | Path, step: int | None = None) -> OpenedModel:
+    """The model of a run's folder, rebuilt from its checkpoint alone (the latest, or that of `step`), on one device.
+    Its parameters are the averaged ones where the run kept an average."""
+    folder = Path(path).expanduser()
+    if not (folder / "checkpoints").is_dir():
+        raise UserError(f"{folder} holds no checkpoints: give the --workdir of a training run")
+    checkpoints = Checkpoints(folder, read_only=True)
+    at = checkpoints.latest if step is None else step
+    if at is None or at not in checkpoints.steps:
+        have = ", ".join(map(str, checkpoints.steps)) or "none yet"
+        raise UserError(f"{folder} has no checkpoint{'' if at is None else f' of step {at}'}; there are: {have}")
+    meta = checkpoints.meta(at)
+    defined = meta["components"]
+    model = restored(meta["model"], defined, "model", folder)
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), abstract(model.spec()))
+    params = checkpoints.params(at, like, average=checkpoints.has_average(at))
+    checkpoints.close()
+    return OpenedModel(model, params, text_of(meta, model), ConfigDict(meta["config"]), at, defined)
+
+
+def text_of(meta: dict, model: Model) -> TextFormat:
+    """How the model of a checkpoint that says this of itself reads and writes text. What it was made to read at a time
+    is a row of its training, where no one told otherwise."""
+    text = TextFormat.of(from_saved(meta["tokenizer"]), meta["wording"], isinstance(model, EncoderDecoder))
+    return text if text.context else text._replace(context=meta["config"]["data"]["length"])

@@ -1,0 +1,66 @@
+"""The state of a training run: all that a step changes, how a checkpoint keeps it and gives it back."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+
+from lm.core.param import Tree, flatten
+from lm.runs.checkpoint import Checkpoints
+from lm.train.health import monitor as watch
+from lm.train.optim.optimizer import Hyper
+
+Array = jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class State:
+    """Everything a step changes, and the hyperparameters it reads (leaves too: runs of one shape can be vmapped)."""
+
+    step: Array  # int32
+    params: Tree
+    opt: Tree
+    hyper: Hyper
+    watch: watch.LossMonitor
+    ema: Tree | None = None  # average of the parameters over past steps
+    memory: Tree | None = None  # the model's cache, each leaf [B, ...], where rows go on from step to step
+
+
+def save_state(checkpoints: Checkpoints, state: State, meta: dict) -> None:
+    """Begin to save the state of a run; `meta` as `lm.runs.checkpoint.meta_of` makes it."""
+    # A copy, so that the next steps may take over the state's buffers while the write goes on.
+    state = jax.tree.map(jnp.copy, state)
+    checkpoints.write(int(state.step), _items(state), meta)
+
+
+def saved_state(checkpoints: Checkpoints, step: int, like: State, hyper: Hyper) -> State:
+    """The state of that step, laid out as `like` (see `Trainer.abstract`) or, without a mesh, on one device.
+    Hyperparameters are not read but given, since a resumed run may change them."""
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding or device), like)
+    items = _items(like)
+    if not checkpoints.has_average(step):
+        items.pop("ema", None)
+    got = checkpoints.restore(step, **{name: ocp.args.StandardRestore(tree) for name, tree in items.items()})
+    slow = like.opt, like.watch, like.memory
+    opt, watch, memory = jax.tree.unflatten(jax.tree.structure(slow), [got["opt"][name] for name in _flat(slow)])
+    at = jax.device_put(jnp.int32(step), like.step.sharding)
+    hyper = jax.tree.map(lambda x, to: jax.device_put(x, to.sharding), hyper, like.hyper)
+    ema = None
+    if like.ema is not None:  # one that was not kept so far begins here
+        ema = got["ema"] if "ema" in items else jax.tree.map(jnp.copy, got["params"])
+    return State(at, got["params"], opt, hyper, watch, ema, memory)
+
+
+def _items(state: State) -> dict[str, Tree]:
+    """What a checkpoint keeps of a state, by item."""
+    items = {"params": state.params, "opt": _flat((state.opt, state.watch, state.memory))}
+    return items if state.ema is None else items | {"ema": state.ema}
+
+
+def _flat(tree: Tree) -> dict[str, Any]:
+    """Leaves by dotted path: optimizer states are tuples with holes, which orbax would not give back as they were."""
+    return {path.replace("/", "."): leaf for path, leaf in flatten(tree)}
