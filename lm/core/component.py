@@ -6,7 +6,8 @@ key, type or value when something is off.
 
 The name after "type" is what files keep for years, so it is declared: the class's own name, or another one with
 `@component(name=..)`. A class that takes another's place, or gets a better name, lists the names that it had before
-with `was=(..)`; `from_dict` reads them all and `to_dict` writes the present one.
+with `was=(..)`; `from_dict` reads them all and `to_dict` writes the present one. Knobs are stored names too: where they
+are renamed or regrouped, `upgrade=` says what the present ones are, given those of any time before.
 """
 
 import dataclasses
@@ -21,6 +22,8 @@ from lm.core.errors import UserError, nearest
 from lm.core.ranges import AT_LEAST_1, BELOW_1, FINITE, NOT_NEGATIVE, POSITIVE, Range
 
 T = TypeVar("T")
+# A component as it was stored at some time, "type" among its keys -> the same in today's knobs. See `component`.
+Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
 _registry: dict[str, type] = {}  # by stored name, and by each name of before
 
 # What numbers may be, by the knob's name, which means the same in every component and family. All others: finite.
@@ -46,13 +49,28 @@ class Definition(NamedTuple):
 @overload
 def component(cls: type[T], /) -> type[T]: ...
 @overload
-def component(*, name: str | None = None, was: tuple[str, ...] = ()) -> Callable[[type[T]], type[T]]: ...
+def component(
+    *, name: str | None = None, was: tuple[str, ...] = (), upgrade: Upgrade | None = None
+) -> Callable[[type[T]], type[T]]: ...
 @dataclass_transform(frozen_default=True)
-def component(cls: type | None = None, /, *, name: str | None = None, was: tuple[str, ...] = ()) -> Any:
+def component(
+    cls: type | None = None,
+    /,
+    *,
+    name: str | None = None,
+    was: tuple[str, ...] = (),
+    upgrade: Upgrade | None = None,
+) -> Any:
     """Class decorator: a frozen dataclass that `from_dict` knows by its stored name and by what it `was` called.
 
-    `name`: the stored name, where that is not the class's; `was`: names under which it, or what it replaces, may stand
-    in files. Raises `UserError` where another component has one of these names."""
+    name: the stored name, where that is not the class's;
+    was: names under which it, or what it replaces, may stand in files;
+    upgrade: makes today's knobs of those that files may hold: `renamed(old="new")`, or a function of the stored dict,
+        which may be of any age, today's too: that it must leave as it is. What stands in a knob may be
+        of any age and wrong: nothing is checked yet. With another "type" in the result, that component goes on.
+        Subclasses inherit it with the knobs.
+
+    Raises `UserError` where another component has one of these names."""
 
     def declare(cls: type) -> type:
         cls = dataclasses.dataclass(frozen=True)(cls)
@@ -61,13 +79,37 @@ def component(cls: type | None = None, /, *, name: str | None = None, was: tuple
             if claimed in _registry and not _again(cls, _registry[claimed]):
                 raise UserError(_two(claimed, _registry[claimed], cls))
         setattr(cls, _STORED, (stored, *was))
+        setattr(cls, _UPGRADE, upgrade)
         _registry.update(dict.fromkeys((stored, *was), cls))
         return cls
 
     return declare if cls is None else declare(cls)
 
 
-_STORED = "_stored_names"  # attribute of a component's class
+_STORED, _UPGRADE = "_stored_names", "_upgrade"  # attributes of a component's class
+
+
+def renamed(**now: str) -> Upgrade:
+    """The upgrade for knobs that got better names: `renamed(old="new")`."""
+
+    def upgrade(stored: dict[str, Any]) -> dict[str, Any]:
+        return {now[k] if k in now and now[k] not in stored else k: v for k, v in stored.items()}
+
+    return upgrade
+
+
+def upgraded(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """A component as stored at some time, as it would be stored today: its name and the names of its knobs, not what
+    stands in these. One that is not known stays as it is."""
+    now = dict(stored)
+    if (cls := registered(now.get("type"))) is None:
+        return now
+    for owner in reversed(cls.__mro__):
+        if upgrade := vars(owner).get(_UPGRADE):
+            now = upgrade(now)
+    if registered(now["type"]) is not cls:
+        return upgraded(now)
+    return now | {"type": stored_names(cls)[0]}
 
 
 def _again(cls: type, before: type) -> bool:
@@ -125,14 +167,14 @@ def components(tree: Any) -> Iterator[Any]:
 
 
 def from_dict(value: Any, where: str = "model") -> Any:
-    """The component tree that `to_dict` wrote. `where` names the place in error messages.
+    """The component tree that `to_dict` wrote, today or at any time before. `where` names the place in error messages.
 
     Raises `UserError` on an unknown type or key, a missing key or a value of the wrong type."""
     if isinstance(value, (list, tuple)):
         return tuple(from_dict(v, f"{where}[{i}]") for i, v in enumerate(value))
     if not isinstance(value, Mapping):
         return value
-    knobs = dict(value)
+    knobs = upgraded(value)
     kind = knobs.pop("type", None)
     cls = registered(kind)
     if cls is None:
@@ -150,16 +192,16 @@ def from_dict(value: Any, where: str = "model") -> Any:
 
 
 def canonical(saved: Any) -> Any:
-    """What `to_dict` wrote at some time, as it would write it now: names of before become the present ones, and knobs
-    that were not there yet get their defaults. Nothing is checked; components that are not known stay as they are."""
+    """What `to_dict` wrote at some time, as it would write it now: names of before, of components and of knobs, become
+    the present ones, and knobs that were not there yet get their defaults. Nothing is checked; components that are not
+    known stay as they are."""
     if isinstance(saved, (list, tuple)):
         return [canonical(v) for v in saved]
     if not isinstance(saved, Mapping):
         return saved
-    knobs = {k: canonical(v) for k, v in saved.items()}
+    knobs = {k: canonical(v) for k, v in upgraded(saved).items()}
     if (cls := registered(knobs.get("type"))) is None:
         return knobs
-    knobs["type"] = stored_names(cls)[0]
     for f in dataclasses.fields(cls):
         if f.default is not dataclasses.MISSING:
             knobs.setdefault(f.name, to_dict(f.default))

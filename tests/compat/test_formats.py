@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lm.core import component as core
-from lm.core.component import canonical, component, from_dict, stored_names, to_dict
+from lm.core.component import canonical, component, from_dict, renamed, stored_names, to_dict
 from lm.core.errors import UserError
 from lm.core.formats import CHECKPOINT, KEY, RUN, SWEEP, TOKEN_CACHE
 from lm.core.formats import RECORD as RUN_RECORD
@@ -81,6 +81,46 @@ def test_a_name_is_declared_and_old_ones_are_read(registry):
         "model": {"family": "gpt2", "part": saved},
         "list": [1, {"type": "unknown", "x": 1}],
     }
+
+
+def test_knobs_that_were_renamed_or_regrouped(registry):
+    @component
+    class Lid:
+        size: int = 1
+
+    def grouped(stored):
+        found = stored.pop("lid_size", None)
+        return stored if found is None else stored | {"lid": {"type": "Lid", "size": found}}
+
+    @component(was=("Jar",), upgrade=renamed(tall="height", label="name"))
+    class Pot:
+        height: int
+        name: str = ""
+
+    @component(upgrade=grouped)
+    class Kettle(Pot):  # which inherits its knobs, and what these were called
+        lid: Lid = Lid()
+        next: object = None
+
+    def as_kettle(stored):
+        return {"type": "Kettle", "tall": 0, "next": stored} if stored.pop("boils", False) else stored
+
+    @component(upgrade=as_kettle)
+    class Pan:
+        flat: bool = True
+
+    old = {"type": "Kettle", "tall": 3, "lid_size": 2, "next": {"type": "Jar", "tall": 1, "label": "tea"}}
+    now = Kettle(3, lid=Lid(2), next=Pot(1, "tea"))
+    assert from_dict(old) == now and from_dict(to_dict(now)) == now
+    assert canonical([old, {"type": "Pan"}]) == [to_dict(now), to_dict(Pan())]
+    assert from_dict({"type": "Pan", "flat": False, "boils": True}) == Kettle(0, next=Pan(False))
+    assert old["next"]["type"] == "Jar" and "lid_size" in old  # what is read is left as it was
+    with pytest.raises(
+        UserError, match=r"^model\.tall is no knob of Pot; known: height, name"
+    ):  # both names: one too many
+        from_dict({"type": "Pot", "tall": 3, "height": 4})
+    with pytest.raises(UserError, match=r"^model\.height='3' is a str; it must be int$"):
+        from_dict({"type": "Pot", "tall": "3"})
 
 
 def test_bare_and_called_are_the_same(registry):
