@@ -16,11 +16,10 @@ from lm.model.mlp import GatedMLP
 from lm.model.rotary import Rotary, Scaling
 from lm.model.transformer import LanguageModel
 from lm.zoo import llama
-from lm.zoo.dialect import Dialect, Field, Knob, Unused, act, generators
+from lm.zoo.dialect import Dialect, Field, Knob, Unused, act, generators, layer_kinds
 from lm.zoo.family import Family, Sizes
-from lm.zoo.kinds import layer_kinds
 from lm.zoo.names import LAYER, SAME, TensorNames, rows, unused
-from lm.zoo.parts import GLOBAL, LOCAL, decoder, head_size, layers_of, parallel
+from lm.zoo.parts import LOCAL, decoder, head_size, layers_of, parallel
 from lm.zoo.rope import Rope
 
 _8B: dict[str, Any] = {"layers": 32, "d_model": 4096, "heads": 32, "kv_heads": 8, "d_ff": 14336}
@@ -92,9 +91,8 @@ def cohere(
         )
         return parallel(attention, mlp, norm)
 
-    kinds = layer_types or tuple(LOCAL if (i + 1) % pattern else GLOBAL for i in range(layers))
     return decoder(
-        [block(kind) for kind in layers_of(kinds, layers)],
+        [block(kind) for kind in layers_of(layer_types, layers, pattern)],
         d_model=d_model,
         vocab=vocab,
         norm=norm,

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 from lm.core.errors import UserError, nearest
 from lm.model.heads import Head, NoHead, SequenceClassifier, TokenClassifier
 from lm.zoo.names import TensorNames, rows
+from lm.zoo.parts import layers_of
 
 Config = Mapping[str, Any]
 Knobs = dict[str, Any]
@@ -200,6 +201,23 @@ class Custom(NamedTuple):
     names: tuple[str, ...]
     read: Callable[[Config], Knobs]
     write: Callable[[Knobs], dict[str, Any]]
+
+
+def layer_kinds(pattern: int) -> Custom:
+    """The knobs `layer_types` and `pattern`: which layers have a window. In older files the last layer of each period
+    has none, `pattern` being the length of one where nothing is said."""
+    periods = ("sliding_window_pattern", "_sliding_window_pattern")
+
+    def read(config: Config) -> Knobs:
+        told = (config.get(name) for name in periods)
+        period = next((value for value in told if value is not None), pattern)
+        kinds = config.get("layer_types")
+        return {"layer_types": layers_of((), config["num_hidden_layers"], period) if kinds is None else tuple(kinds)}
+
+    def write(knobs: Knobs) -> dict[str, Any]:
+        return {"layer_types": list(layers_of(knobs["layer_types"], knobs["layers"], knobs["pattern"]))}
+
+    return Custom(("layer_types", *periods), read, write)
 
 
 # Fields of heads for multiple choice, which are not read.

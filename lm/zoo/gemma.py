@@ -35,12 +35,13 @@ from lm.zoo.dialect import (
     act,
     count,
     generators,
+    layer_kinds,
     number,
 )
 from lm.zoo.family import Family, Sizes
 from lm.zoo.names import LAYER, SAME, TensorNames, rows, unused
 from lm.zoo.parts import GLOBAL, LOCAL, decoder, layers_of
-from lm.zoo.rope import NEW, OLD, THETA, Rope, mapping
+from lm.zoo.rope import Rope, RopeByLayer
 
 SIZES_1 = {
     "2b": {"layers": 18, "d_model": 2048, "heads": 8, "kv_heads": 1, "d_ff": 16384},
@@ -135,9 +136,8 @@ def gemma(
         )
         return Block((("attention", attention), ("mlp", mlp)), residual)
 
-    kinds = layer_types or tuple(LOCAL if (i + 1) % pattern else GLOBAL for i in range(layers))
     return decoder(
-        [block(kind) for kind in layers_of(kinds, layers)],
+        [block(kind) for kind in layers_of(layer_types, layers, pattern)],
         d_model=d_model,
         vocab=vocab,
         norm=norm,
@@ -191,63 +191,15 @@ HF_2: TensorNames = (
 )
 
 
-def _read_kinds(config: Config, pattern: int) -> Knobs:
-    told = (config.get(name) for name in ("sliding_window_pattern", "_sliding_window_pattern"))
-    period = next((value for value in told if value is not None), pattern)
-    kinds = config.get("layer_types")
-    if kinds is None:
-        kinds = [LOCAL if (i + 1) % period else GLOBAL for i in range(config["num_hidden_layers"])]
-    return {"layer_types": tuple(kinds)}
-
-
-def _write_kinds(knobs: Knobs) -> dict:
-    kinds = knobs["layer_types"] or [LOCAL if (i + 1) % knobs["pattern"] else GLOBAL for i in range(knobs["layers"])]
-    return {"layer_types": list(kinds)}
-
-
-def _kinds(pattern: int) -> Custom:
-    names = ("layer_types", "sliding_window_pattern", "_sliding_window_pattern")
-    return Custom(names, functools.partial(_read_kinds, pattern=pattern), _write_kinds)
-
-
 def _cap(ours: str, theirs: str, default: float | None) -> Knob:
     return Knob(ours, theirs, default, lambda cap: float(cap or 0), lambda cap: cap or None)
 
 
-GLOBAL_ROPE, LOCAL_ROPE = Rope(theta=1000000.0, longest=131072), Rope(theta=10000.0, longest=131072)
-
-
-LOCAL_THETA = "rope_local_base_freq"
-
-
-def _read_ropes(config: Config) -> Knobs:
-    """One set of rotary knobs for each layer type, or (before transformers 5) `rope_local_base_freq` for local ones.
-    `rope_scaling` changes what `rope_parameters` says of global ones, as in transformers 5."""
-    given, old = mapping(config, NEW), mapping(config, OLD)
-    for name in given:
-        if name not in (GLOBAL, LOCAL):
-            raise UserError(f"{NEW} has {name!r}: give one dict for {GLOBAL}, one for {LOCAL}")
-    if "type" in old and "rope_type" not in old | mapping(given, GLOBAL):
-        raise UserError(f"{OLD} has 'type', which this model type does not read: call it rope_type")
-    plain = {name: value for name, value in config.items() if name not in (NEW, OLD, THETA)}
-    local_theta = {THETA: config[LOCAL_THETA]} if LOCAL_THETA in config else {}
-    local = LOCAL_ROPE.read({**plain, **local_theta, NEW: mapping(given, LOCAL)})
-    theta = {THETA: config[THETA]} if THETA in config else {}
-    everywhere = GLOBAL_ROPE.read({**plain, **theta, NEW: mapping(given, GLOBAL) | old})
-    return {**everywhere, "local_theta": local["theta"], "local_scaling": local["scaling"]}
-
-
-def _write_ropes(knobs: Knobs) -> dict:
-    local = LOCAL_ROPE.write({"theta": knobs["local_theta"], "scaling": knobs["local_scaling"]})
-    everywhere = GLOBAL_ROPE.write(knobs)
-    return {
-        NEW: {
-            kind: {THETA: told[THETA], **(told[OLD] or {"rope_type": "default"})}
-            for kind, told in ((LOCAL, local), (GLOBAL, everywhere))
-        }
-    }
-
-
+_ROPES = RopeByLayer(
+    Rope(theta=1000000.0, longest=131072),
+    Rope(theta=10000.0, longest=131072, theta_name="rope_local_base_freq"),
+    scaled=(GLOBAL,),
+)
 _SHARED: tuple[Field, ...] = (
     *(f for f in llama.SHARED if f.names != ("head_dim",)),
     Knob("head_dim", "head_dim", 256),
@@ -322,7 +274,7 @@ DIALECTS = {
             _CAUSAL,
             Knob("window", WINDOW, 4096),
             Rope(longest=8192),
-            _kinds(2),
+            layer_kinds(2),
             _cap("cap", "attn_logit_softcapping", 50.0),
             _cap("final_cap", "final_logit_softcapping", 30.0),
         ),
@@ -338,8 +290,8 @@ DIALECTS = {
         (
             *_LATER,
             Custom((BOTH_WAYS, WINDOW), _read_window, _write_window),
-            Custom((*Rope().names, LOCAL_THETA), _read_ropes, _write_ropes),
-            _kinds(6),
+            _ROPES,
+            layer_kinds(6),
             Unused("attn_logit_softcapping"),  # Gemma 2's: read by nothing there
             _cap("final_cap", "final_logit_softcapping", None),
         ),

@@ -16,12 +16,11 @@ from lm.model.residual import Sandwich
 from lm.model.rotary import Rotary, Scaling, YarnScaling
 from lm.model.transformer import LanguageModel
 from lm.zoo import llama
-from lm.zoo.dialect import Dialect, Field, Knob, act, generators
+from lm.zoo.dialect import Dialect, Field, Knob, act, generators, layer_kinds
 from lm.zoo.family import Family, Sizes
-from lm.zoo.kinds import RopeByKind, layer_kinds
 from lm.zoo.names import LAYER, SAME, TensorNames, rows
 from lm.zoo.parts import GLOBAL, LOCAL, decoder, head_size, layers_of, pre_norm
-from lm.zoo.rope import Rope
+from lm.zoo.rope import Rope, RopeByLayer
 
 SIZES = {
     "1b": {"layers": 16, "d_model": 2048, "heads": 16, "d_ff": 8192, "tied": True},
@@ -123,8 +122,7 @@ def olmo2(
         )
         return Block((("attention", attention), ("mlp", mlp)), Sandwich(None, norm))
 
-    kinds = layer_types or tuple(LOCAL if (i + 1) % pattern else GLOBAL for i in range(layers))
-    blocks = [block(kind) for kind in layers_of(kinds, layers)]
+    blocks = [block(kind) for kind in layers_of(layer_types, layers, pattern)]
     return decoder(blocks, d_model=d_model, vocab=vocab, norm=norm, tied=tied, init=init)
 
 
@@ -183,7 +181,8 @@ DIALECTS = {
             Knob("eps", "rms_norm_eps", 1e-5),
             Knob("window", "sliding_window", 4096),
             layer_kinds(4),
-            RopeByKind(Rope(theta=500000.0), Rope(theta=500000.0)),
+            # The base of local layers is told in rope_parameters alone: no file has this field.
+            RopeByLayer(Rope(theta=500000.0), Rope(theta=500000.0, theta_name="rope_local_base_freq"), (GLOBAL,)),
         ),
         HF_2,
     ),
