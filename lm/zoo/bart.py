@@ -70,31 +70,33 @@ def names(config: Config) -> TensorNames:
     table = "model.shared.weight"
     return (
         *((("decoder/embed/token", table, SAME),) if shares(config) else unused(table)),
-        *_tower("encoder", "encoder"),
-        *_tower("decoder", "decoder"),
-        *_tower("body", "decoder"),
+        *tower_names("encoder", "model.encoder."),
+        *tower_names("decoder", "model.decoder."),
+        *tower_names("body", "model.decoder."),
         *((("body/embed/token", table, SAME),) if shares(config) else ()),  # of a decoder alone in a file of both
         ("head/w", "lm_head.weight", SAME),
         ("head/offset", "final_logits_bias", OPTIONAL),
     )
 
 
-def _tower(ours: str, name: str) -> TensorNames:
+_OWN = (("q", "q_proj"), ("k", "k_proj"), ("v", "v_proj"), ("o", "out_proj"))
+OWN = tuple((f"attention/{x}", f"self_attn.{name}") for x, name in _OWN)
+
+
+def tower_names(ours: str, theirs: str, own: tuple[tuple[str, str], ...] = OWN) -> TensorNames:
+    """What the tensors of an encoder or decoder are called; `own`: those of what attends to its own inputs."""
     return (
-        *rows(f"{ours}/embed/", f"model.{name}.", ("position", "embed_positions", SAME)),
-        (f"{ours}/embed/token", f"model.{name}.embed_tokens.weight", SAME),
+        *rows(f"{ours}/embed/", theirs, ("position", "embed_positions", SAME)),
+        (f"{ours}/embed/token", f"{theirs}embed_tokens.weight", SAME),
         *(
             entry
             for place in ("norm", "token_norm")
-            for entry in rows(f"{ours}/embed/", f"model.{name}.", (place, "layernorm_embedding"))
+            for entry in rows(f"{ours}/embed/", theirs, (place, "layernorm_embedding"))
         ),
         *rows(
             f"{ours}/stack/{{layer}}/",
-            f"model.{name}.layers.{{layer}}.",
-            ("attention/q", "self_attn.q_proj"),
-            ("attention/k", "self_attn.k_proj"),
-            ("attention/v", "self_attn.v_proj"),
-            ("attention/o", "self_attn.out_proj"),
+            f"{theirs}layers.{{layer}}.",
+            *own,
             ("attention_norm", "self_attn_layer_norm"),
             ("cross/q", "encoder_attn.q_proj"),
             ("cross/k", "encoder_attn.k_proj"),
@@ -105,7 +107,7 @@ def _tower(ours: str, name: str) -> TensorNames:
             ("mlp/down", "fc2"),
             ("mlp_norm", "final_layer_norm"),
         ),
-        *rows(f"{ours}/stack/", f"model.{name}.", ("norm", "layer_norm")),
+        *rows(f"{ours}/stack/", theirs, ("norm", "layer_norm")),
     )
 
 
@@ -127,33 +129,38 @@ def positions(offset: int) -> Knob:
     )
 
 
+SHAPE: tuple[Field, ...] = (
+    Knob("d_model", ("d_model", "hidden_size")),
+    Knob("layers", ("encoder_layers", "num_hidden_layers")),
+    Knob("heads", ("encoder_attention_heads", "num_attention_heads")),
+    Knob("d_ff", "encoder_ffn_dim"),
+    Decoders("decoder_layers", "decoder_layers"),
+    Decoders("decoder_heads", "decoder_attention_heads"),
+    Decoders("decoder_d_ff", "decoder_ffn_dim"),
+    Knob("vocab", "vocab_size"),
+    Custom(
+        ("tie_word_embeddings",),
+        lambda config: {"tied": config.get("tie_word_embeddings", True), "shared": shares(config)},
+        lambda knobs: {"tie_word_embeddings": knobs["tied"]},
+    ),
+    Unused("dropout", "attention_dropout", "activation_dropout", "classifier_dropout", "classif_dropout"),
+    Unused("encoder_layerdrop", "decoder_layerdrop", "init_std"),
+)
+
+
 def fields(
     activation: str = "gelu", scaled: bool = False, norm_first: bool = False, embed_norm: bool = False
 ) -> tuple[Field, ...]:
     """Fields that all these model types have, but for positions. Whether and where one norms is settled by the model
     type; older files, which tell it besides, may not contradict that."""
     return (
-        Knob("d_model", ("d_model", "hidden_size")),
-        Knob("layers", ("encoder_layers", "num_hidden_layers")),
-        Knob("heads", ("encoder_attention_heads", "num_attention_heads")),
-        Knob("d_ff", "encoder_ffn_dim"),
-        Decoders("decoder_layers", "decoder_layers"),
-        Decoders("decoder_heads", "decoder_attention_heads"),
-        Decoders("decoder_d_ff", "decoder_ffn_dim"),
-        Knob("vocab", "vocab_size"),
+        *SHAPE,
         act("activation", "activation_function", activation),
         flag("scaled", "scale_embedding", scaled),
-        Custom(
-            ("tie_word_embeddings",),
-            lambda config: {"tied": config.get("tie_word_embeddings", True), "shared": shares(config)},
-            lambda knobs: {"tie_word_embeddings": knobs["tied"]},
-        ),
         Fixed("normalize_before", (norm_first,)),
         Fixed("normalize_embedding", (embed_norm,)),
         Fixed("add_final_layer_norm", (norm_first,)),
         Fixed("add_bias_logits", (False,)),
-        Unused("dropout", "attention_dropout", "activation_dropout", "classifier_dropout", "classif_dropout"),
-        Unused("encoder_layerdrop", "decoder_layerdrop", "init_std"),
     )
 
 

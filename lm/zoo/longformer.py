@@ -6,6 +6,7 @@ are seen by all through projections of their own: the first for a classifier of 
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 from lm.core.errors import UserError, nearest
 from lm.core.param import Normal
@@ -56,9 +57,6 @@ def longformer(
     marks: dict[str, GlobalTokens | None] = {"given": None, "first": GlobalFirst(), "question": GlobalBefore(separator)}
     if marked not in marks:
         raise UserError(f"model.marked={marked!r} is unknown{nearest(marked, marks)}")
-    each = (windows,) * layers if isinstance(windows, int) else windows
-    if len(each) != layers or any(w < 2 or w % 2 for w in each):
-        raise UserError(f"model.windows={windows} must be even, one number or one for each of the {layers} layers")
     init, norm = Normal(0.02), LayerNorm(eps)
     attention = functools.partial(
         Attention,
@@ -69,9 +67,8 @@ def longformer(
         init=init,
         out_init=init,
     )
-    anchors = attention(mask=Bidirectional())
     mlp = MLP(d_ff or 4 * d_model, activation, init=init, out_init=init)
-    reads = [GlobalAttention(attention(mask=Window(w // 2 + 1, w // 2 + 1)), anchors, most) for w in each]
+    reads = windowed(attention, layers, windows, most)
     stack = Stack.of([Block((("attention", a), ("mlp", mlp)), PostNorm(norm, dropout=dropout)) for a in reads])
     model = encoder(
         stack,
@@ -86,9 +83,22 @@ def longformer(
         dropout=dropout,
         tied=tied,
     )
-    mark, ties = marks[marked], layer_ties(stack, "attention/anchors/o", "attention/o")
+    mark, ties = marks[marked], layer_ties(stack, *OUTPUTS)
     return dataclasses.replace(model, ties=model.ties + ties, marks=(("global", mark),) if mark else ())
 
+
+def windowed(
+    attention: Callable[..., Attention], layers: int, windows: int | tuple[int, ...], most: int | None
+) -> list[GlobalAttention]:
+    """The attention of each layer, from what makes one for a mask. The output maps of its two parts are to be tied."""
+    each = (windows,) * layers if isinstance(windows, int) else windows
+    if len(each) != layers or any(w < 2 or w % 2 for w in each):
+        raise UserError(f"model.windows={windows} must be even, one number or one for each of the {layers} layers")
+    anchors = attention(mask=Bidirectional())
+    return [GlobalAttention(attention(mask=Window(w // 2 + 1, w // 2 + 1)), anchors, most) for w in each]
+
+
+OUTPUTS = ("attention/anchors/o", "attention/o")  # paths in a layer that are tied
 
 FAMILIES = {
     "longformer": Family(longformer, SIZES, "arXiv 2004.05150"),
@@ -126,6 +136,7 @@ def _write_windows(windows: int | tuple[int, ...]) -> int | list[int]:
     return windows if isinstance(windows, int) else list(windows)
 
 
+WINDOWS = Knob("windows", "attention_window", 512, _read_windows, _write_windows)
 DIALECTS = {
     "longformer": Dialect(
         "longformer",
@@ -135,7 +146,7 @@ DIALECTS = {
             roberta.CONTEXT,
             Knob("vocab", "vocab_size", 30522),
             Knob("types", "type_vocab_size", 2),
-            Knob("windows", "attention_window", 512, _read_windows, _write_windows),
+            WINDOWS,
             Knob("separator", "sep_token_id", 2),
             act("activation", "hidden_act", "gelu"),
             Knob("eps", "layer_norm_eps", 1e-12),

@@ -84,7 +84,7 @@ def layers_of(layer_types: Sequence[str], layers: int, pattern: int = 1) -> tupl
     return found
 
 
-def layer_ties(stack: Stack, alias: str, owner: str) -> Ties:
-    """Ties within each layer of a model with one tower: both paths start at the layer."""
-    places = [f"body/stack/{i}/{j}" for i, segment in enumerate(stack.segments) for j in range(len(segment.pattern))]
+def layer_ties(stack: Stack, alias: str, owner: str, tower: str = "body") -> Ties:
+    """Ties within each layer of a tower: both paths start at the layer."""
+    places = [f"{tower}/stack/{i}/{j}" for i, segment in enumerate(stack.segments) for j in range(len(segment.pattern))]
     return tuple((f"{place}/{alias}", f"{place}/{owner}") for place in places)

@@ -37,6 +37,9 @@ COUNTS = {
     ("longt5", "tglobal-base"): 247_587_456,
     ("longt5", "tglobal-large"): 783_175_168,
     ("longt5", "tglobal-xl"): 2_849_807_360,
+    # arXiv 2004.05150
+    ("led", "base"): 161_844_480,
+    ("led", "large"): 459_801_600,
     # arXiv 2303.09752; the first numbers are without tables of relative positions
     ("colt5", "base"): 432_809_472 + 64 * 12,
     ("colt5", "large"): 1_462_700_032 + 64 * 16,

@@ -1,0 +1,117 @@
+"""LED (Beltagy et al. 2020, arXiv 2004.05150, section 7): Longformer's attention in the encoder of a BART, which reads
+16 times as far as it writes. Positions begin at row 0 of their tables."""
+
+import dataclasses
+import functools
+
+from lm.core.param import Normal
+from lm.model.attention import Attention
+from lm.model.block import Block
+from lm.model.embed import Embed
+from lm.model.layers import LayerNorm
+from lm.model.mlp import MLP
+from lm.model.positions import Learned
+from lm.model.residual import PostNorm
+from lm.model.stack import Stack
+from lm.model.transformer import EncoderDecoder, Transformer
+from lm.zoo import bart, longformer
+from lm.zoo.dialect import ANSWERS, BASE, Class, Config, Dialect, Knob, act
+from lm.zoo.family import Family
+from lm.zoo.names import OPTIONAL, SAME, TensorNames, unused
+from lm.zoo.parts import head_size, layer_ties
+
+
+def led(
+    *,
+    layers: int,
+    d_model: int,
+    heads: int,
+    d_ff: int | None = None,
+    decoder_layers: int | None = None,
+    decoder_heads: int | None = None,
+    decoder_d_ff: int | None = None,
+    vocab: int = 50265,
+    context: int = 16384,
+    decoder_context: int = 1024,
+    windows: int | tuple[int, ...] = 1024,
+    most: int | None = None,
+    activation: str = "gelu",
+    dropout: float = 0.0,
+    shared: bool = True,
+    tied: bool = True,
+) -> EncoderDecoder:
+    """An LED of any shape; the decoder's sizes default to the encoder's. `windows` and `most` are those of
+    `lm.zoo.longformer`; what sees and is seen by all is marked in the rows `encoder/global`. One token table serves
+    encoder and decoder if `shared`, the head too if `tied`."""
+    model = bart.variant(
+        layers=layers,
+        d_model=d_model,
+        heads=heads,
+        d_ff=d_ff,
+        decoder_layers=decoder_layers,
+        decoder_heads=decoder_heads,
+        decoder_d_ff=decoder_d_ff,
+        vocab=vocab,
+        position=Learned(decoder_context),
+        activation=activation,
+        embed_norm=True,
+        shared=shared,
+        tied=tied,
+        dropout=dropout,
+    )
+    init, norm = Normal(0.02), LayerNorm(1e-5)
+    attention = functools.partial(
+        Attention,
+        heads=heads,
+        head_dim=head_size(d_model, heads),
+        biases=("q", "k", "v", "o"),
+        dropout=dropout,
+        init=init,
+        out_init=init,
+    )
+    mlp = MLP(d_ff or 4 * d_model, activation, init=init, out_init=init)
+    reads = longformer.windowed(attention, layers, windows, most)
+    stack = Stack.of([Block((("attention", a), ("mlp", mlp)), PostNorm(norm, dropout=dropout)) for a in reads])
+    embed = Embed(vocab, Learned(context), norm=norm, dropout=dropout, init=init)
+    ties = layer_ties(stack, *longformer.OUTPUTS, tower="encoder")
+    return dataclasses.replace(model, encoder=Transformer(d_model, embed, stack), ties=model.ties + ties)
+
+
+FAMILIES = {"led": Family(led, bart.SIZES, "arXiv 2004.05150")}
+
+_SELF = "self_attn.longformer_self_attn."
+_OWN = (("q", "query"), ("k", "key"), ("v", "value"))
+READS = (
+    *((f"attention/{x}", f"{_SELF}{name}") for x, name in _OWN),
+    *((f"attention/anchors/{x}", f"{_SELF}{name}_global") for x, name in _OWN),
+    ("attention/o", "self_attn.output"),
+)
+
+
+def names(config: Config) -> TensorNames:
+    """What transformers' LEDForConditionalGeneration calls tensors."""
+    table = "led.shared.weight"
+    return (
+        *((("decoder/embed/token", table, SAME),) if bart.shares(config) else unused(table)),
+        *bart.tower_names("encoder", "led.encoder.", READS),
+        *bart.tower_names("decoder", "led.decoder."),
+        ("head/w", "lm_head.weight", SAME),
+        ("head/offset", "final_logits_bias", OPTIONAL),
+    )
+
+
+DIALECTS = {
+    "led": Dialect(
+        "led",
+        {"LEDForConditionalGeneration": Class(), "LEDModel": BASE, "LEDForQuestionAnswering": ANSWERS},
+        (
+            *bart.SHAPE,
+            Knob("context", "max_encoder_position_embeddings", 16384),
+            Knob("decoder_context", "max_decoder_position_embeddings", 1024),
+            longformer.WINDOWS,
+            act("activation", "activation_function", "gelu"),
+        ),
+        names,
+        "led.",
+    )
+}
