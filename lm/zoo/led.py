@@ -59,6 +59,7 @@ def led(
         tied=tied,
         dropout=dropout,
     )
+    assert isinstance(model, EncoderDecoder)
     init, norm = Normal(0.02), LayerNorm(1e-5)
     attention = functools.partial(
         Attention,
