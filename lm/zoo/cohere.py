@@ -16,7 +16,7 @@ from lm.model.mlp import GatedMLP
 from lm.model.rotary import Rotary, Scaling
 from lm.model.transformer import LanguageModel
 from lm.zoo import llama
-from lm.zoo.dialect import Dialect, Field, Knob, Unused, act, generators, layer_kinds
+from lm.zoo.dialect import Dialect, Field, Knob, Unused, act, flag, generators, layer_kinds
 from lm.zoo.family import Family, Sizes
 from lm.zoo.names import LAYER, SAME, TensorNames, rows, unused
 from lm.zoo.parts import LOCAL, decoder, head_size, layers_of, parallel
@@ -141,7 +141,7 @@ DIALECTS = {
     "cohere": Dialect(
         "cohere",
         generators("Cohere", sequences=False, tokens=None),
-        (*_FIELDS, Rope(theta=500000.0, longest=8192), Knob("qk_norm", "use_qk_norm", False)),
+        (*_FIELDS, Rope(theta=500000.0, longest=8192), flag("qk_norm", "use_qk_norm", False)),
         HF,
     ),
     "cohere2": Dialect(

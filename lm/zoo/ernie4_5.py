@@ -8,7 +8,7 @@ from lm.model.mlp import GatedMLP
 from lm.model.rotary import Rotary, Scaling
 from lm.model.transformer import LanguageModel
 from lm.zoo import llama
-from lm.zoo.dialect import Class, Dialect, Knob, act, generators
+from lm.zoo.dialect import Class, Dialect, Knob, act, flag, generators
 from lm.zoo.family import Family
 from lm.zoo.parts import decoder, head_size, pre_norm
 from lm.zoo.rope import Rope
@@ -60,7 +60,7 @@ DIALECTS = {
             Knob("head_dim", "head_dim", 128),
             Rope(theta=500000.0, longest=131072),
             act("activation", "hidden_act", "silu"),
-            Knob("bias", "use_bias", False),
+            flag("bias", "use_bias", False),
             Knob("eps", "rms_norm_eps", 1e-5),
             Knob("tied", "tie_word_embeddings", True),
         ),
