@@ -10,6 +10,7 @@ import numpy as np
 from benchmarks.protocol import DECODE, MATMUL, SHAPES, serve
 from lm.core.ctx import Execution
 from lm.core.param import initialize
+from lm.core.walk import Unrolled
 from lm.infer.generate import Generator
 from lm.infer.sampling import Sampler
 from lm.model.transformer import LanguageModel
@@ -57,8 +58,8 @@ def matmul(n: int = MATMUL) -> Callable[[], object]:
 
 
 MAKERS = {
-    "lm float32": lambda shape: training(shape, "float32", unroll=True),
-    "lm bfloat16": lambda shape: training(shape, "bfloat16", unroll=True),
+    "lm float32": lambda shape: training(shape, "float32", walk=Unrolled()),
+    "lm bfloat16": lambda shape: training(shape, "bfloat16", walk=Unrolled()),
     **{f"lm decoding, batch {n}": lambda shape, n=n: decoding(shape, n) for n in DECODE.rows},
     "XLA float32 matmul": lambda shape: matmul(),
 }

@@ -18,6 +18,7 @@ from rich.table import Table
 from lm.commands import cli
 from lm.core.component import to_dict
 from lm.core.ctx import Execution
+from lm.core.walk import Unrolled
 from lm.inspect.cost import training_flops
 from lm.objectives.causal import NextToken, TokenLoss
 from lm.train.config import default
@@ -26,15 +27,15 @@ from lm.train.optim.optimizer import hyper_of
 from lm.train.setup import trainer_of
 from lm.zoo.gpt2 import gpt2
 
-VARIANTS = {  # name -> (dtype, Run, positions per chunk of the cross-entropy)
+VARIANTS = {  # name -> (dtype, execution, positions per chunk of the cross-entropy)
     "scan, float32": ("float32", Execution(), 128),
-    "unrolled": ("float32", Execution(unroll=True), 128),
+    "unrolled": ("float32", Execution(walk=Unrolled()), 128),
     "scan, remat full": ("float32", Execution(remat="full"), 128),
     "scan, remat dots": ("float32", Execution(remat="dots"), 128),
     "plain attention": ("float32", Execution(blocked_attention=False), 128),
     "whole logits": ("float32", Execution(), 1 << 20),
     "scan, bfloat16": ("bfloat16", Execution(), 128),
-    "unrolled, bfloat16": ("bfloat16", Execution(unroll=True), 128),
+    "unrolled, bfloat16": ("bfloat16", Execution(walk=Unrolled()), 128),
 }
 
 

@@ -33,13 +33,9 @@ from lm.runs.config_json import plain
 from lm.train.config_file import part
 from lm.train.feed import DevicePrefetcher, batches_of, evaluation_batches, lengths_of, open_data_of
 from lm.train.optim.optimizer import hyper_of
+from lm.train.parallel import sharding_of
 from lm.train.record import completed
-from lm.train.setup import (
-    check_fit,
-    difference,
-    sharding_of,
-    trainer_of,
-)
+from lm.train.setup import check_fit, difference, trainer_of
 from lm.train.state import State
 
 from .laws import Array
@@ -240,7 +236,7 @@ def _claim(out: Path, config: ConfigDict, data: Data) -> None:
 def _identity(saved: Record) -> Record:
     """What runs must share to stand in one fit: not the grid, nor where and how they were computed. Knobs that came
     after the sweep was saved have their defaults."""
-    config = {k: v for k, v in completed(saved["config"], plain(default())).items() if k != "mesh"}
+    config = {k: v for k, v in completed(saved["config"], plain(default())).items() if k not in ("mesh", "parallel")}
     config["model"] = plain(part(config["model"], "config.model"))
     config["sweep"] = {k: v for k, v in config["sweep"].items() if k not in GROWS}
     config["data"] = {k: v for k, v in config["data"].items() if k != "cache"}

@@ -14,8 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # Lowest first: a package imports its own level and those above it in this list, nothing below.
 LEVELS = (
     ("lm.core",),
-    ("lm.kernels",),
-    ("lm.model", "lm.parallel", "lm.text"),
+    ("lm.kernels", "lm.parallel"),
+    ("lm.model", "lm.text"),
     ("lm.data", "lm.objectives", "lm.zoo", "lm.inspect"),
     ("lm.hub",),
     ("lm.runs",),

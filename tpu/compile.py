@@ -38,7 +38,8 @@ def report(config: Any, topology: str) -> dict[str, Any]:
     from lm.train.config import check
     from lm.train.feed import abstract_batch
     from lm.train.optim.optimizer import hyper_of
-    from lm.train.setup import sharding_of, trainer_of
+    from lm.train.parallel import sharding_of
+    from lm.train.setup import trainer_of
     from lm.zoo.registry import build
 
     check(config)

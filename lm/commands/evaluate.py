@@ -101,7 +101,6 @@ def scored(opened: Any, asked: Any, name: str) -> dict[str, Any]:
     `name`: of the checkpoint. Raises `UserError` where they cannot be."""
     import jax.numpy as jnp
 
-    from lm.core.ctx import Execution
     from lm.data.progress import tell
     from lm.evaluate.perplexity import Evaluator, pooled
     from lm.evaluate.plan import LONGEST, Setting, plan, with_scoring_head
@@ -109,6 +108,7 @@ def scored(opened: Any, asked: Any, name: str) -> dict[str, Any]:
     from lm.evaluate.report import announce, figures
     from lm.runs.components import restored
     from lm.train.feed import held_out_of
+    from lm.train.parallel import execution_of
     from lm.train.setup import check_fit, memory_rows
 
     config, c = opened.config, opened.config.data
@@ -127,9 +127,7 @@ def scored(opened: Any, asked: Any, name: str) -> dict[str, Any]:
     memory, dtype = memory_rows(config, model, objective), jnp.dtype(config.train.dtype)
     held_out = functools.partial(held_out_of, config, objective=objective)
     made = plan(Setting(model, opened.text, c, objective, memory, dtype, held_out), asked)
-    evaluator = Evaluator(
-        model, made.objective, dtype, execution=Execution(unroll=config.train.unroll), memory=made.memory
-    )
+    evaluator = Evaluator(model, made.objective, dtype, execution=execution_of(config, model), memory=made.memory)
     announce(name, opened.step, made)
     results, parts = [], []
     begun = time.perf_counter()

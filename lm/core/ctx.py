@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from lm.core.mesh import Sharding
+from lm.core.walk import Scan, Walk
 
 Array = jax.Array
 
@@ -17,13 +18,13 @@ class Execution:
     """How a model is executed; no choice here changes its outputs.
 
     remat: what the backward pass recomputes within a layer: "none", "dots" (keep matmul results) or "full";
-    unroll: walk layers in Python instead of `lax.scan` (decoding, and small models on CPU);
+    walk: how repeated layers are gone through: by `lax.scan`, unrolled, or in a pipeline (`lm.core.walk.Walk`);
     blocked_attention: skip blocks of keys that the mask hides altogether; positions must be consecutive within a
     segment; embed_gradient: share of its gradient that the token table gets from the tokens that go in (GLM-130B's
     embedding-gradient shrink, Zeng et al. 2022, arXiv 2210.02414: 0.1)."""
 
     remat: str = "none"
-    unroll: bool = False
+    walk: Walk = Scan()
     blocked_attention: bool = True
     embed_gradient: float = 1.0
 

@@ -20,6 +20,7 @@ from lm.core.ctx import Ctx, Execution
 from lm.core.errors import UserError
 from lm.core.mesh import Sharding
 from lm.core.param import Tree, with_aliases
+from lm.core.walk import Unrolled
 from lm.infer.sampling import Sampler
 from lm.model.kv_sources import CacheShape, SegmentMemory, for_rows, rewound
 from lm.model.rotary import LongScaling
@@ -51,7 +52,7 @@ class Generator:
     ) -> None:
         self.model, self.params = unrolled(model, params)
         self.dtype, self.least = dtype, least
-        ctx = Ctx(sharding=sharding, execution=Execution(unroll=True))
+        ctx = Ctx(sharding=sharding, execution=Execution(walk=Unrolled()))
         unrolled_model = self.model
 
         def advance(params: Tree, batch: dict, cache: Tree, keys: Array, sampler: Sampler) -> tuple[Array, Tree]:

@@ -1,15 +1,15 @@
-"""Stacks of blocks: repeated patterns walked by `lax.scan`: tracing grows with distinct patterns, not with layers."""
+"""Stacks of blocks: what repeats is stored and traced once, so that programs grow with distinct layers."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from lm.core.component import component
 from lm.core.ctx import Ctx
 from lm.core.errors import UserError
 from lm.core.param import Tree, stack
+from lm.core.walk import Repeats
 from lm.model.block import Layer
 from lm.model.kv_sources import CacheShape
 from lm.model.layers import Norm
@@ -17,12 +17,6 @@ from lm.model.residual import Carry, ResiDual
 from lm.model.special.resize import Resize
 
 Array = jax.Array
-
-REMAT = {
-    "none": None,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    "full": jax.checkpoint_policies.nothing_saveable,
-}
 
 
 class LayerAddress(NamedTuple):
@@ -53,52 +47,32 @@ class LayerGroup:
     def __call__(
         self, p: Tree, carry: Carry, ctx: Ctx, caches: list | None, first: int | Array = 0
     ) -> tuple[Carry, list | None, Tree]:
-        """Walk the layers. `cache` is a list with one entry per layer; `first` the index of the first layer.
+        """All layers, in the way of `ctx.execution.walk`. `caches` is a list with one entry per layer; `first` the
+        index of the first layer.
 
-        Returns carry, cache, and aux with a leading axis of size `repeats`."""
+        Returns carry, caches, and aux with a leading axis of size `repeats`."""
 
-        def repeat(carry: Carry, xs: tuple) -> tuple[Carry, tuple]:
-            r, own, cache = xs
-            own, new, aux = p if self.tied else own, [], {}
+        def repeat(
+            ctx: Ctx, common: Tree, carry: Carry, index: Array | int, own: Tree, cache: list | None
+        ) -> tuple[Carry, list | None, Tree]:
+            p, new, aux = common if self.tied else own, [], {}
             for i, block in enumerate(self.pattern):
-                at = ctx.replace(layer=first + r * len(self.pattern) + i)
-                carry, s, aux[str(i)] = block(own[str(i)], carry, at, None if cache is None else cache[i])
-                new.append(s)
-            return carry, (None if cache is None else new, aux)
+                at = ctx.replace(layer=first + index * n + i)
+                carry, c, aux[str(i)] = block(p[str(i)], carry, at, None if cache is None else cache[i])
+                new.append(c)
+            return carry, None if cache is None else new, aux
 
-        if ctx.execution.remat != "none":
-            repeat = jax.checkpoint(repeat, policy=REMAT[ctx.execution.remat], prevent_cse=ctx.execution.unroll)
         n = len(self.pattern)
         by_repeat = None if caches is None else [caches[r * n : (r + 1) * n] for r in range(self.repeats)]
-        stacked = None if self.tied else p
-        if not ctx.execution.unroll:
-            packed = None if by_repeat is None else jax.tree.map(lambda *x: jnp.stack(x), *by_repeat)
-            carry, (new, aux) = jax.lax.scan(repeat, carry, (jnp.arange(self.repeats), stacked, packed))
-            if new is not None:
-                new = [jax.tree.map(lambda x, r=r: x[r], s) for r in range(self.repeats) for s in new]
-            return carry, new, aux
-        # One split of each tensor, not an index per layer: the gradient of an index pads the whole stack each time.
-        split = [None] * self.repeats if self.tied else unstack(stacked, self.repeats)
-        news: list[Tree] = []
-        outs: list[Tree] = []
-        for r in range(self.repeats):
-            carry, (new, aux) = repeat(carry, (r, split[r], None if by_repeat is None else by_repeat[r]))
-            news.extend(new or [])
-            outs.append(aux)
-        return carry, None if caches is None else news, jax.tree.map(lambda *x: jnp.stack(x), *outs)
+        repeats = Repeats(self.repeats, None if self.tied else p, p if self.tied else None, by_repeat)
+        carry, by_repeat, aux = ctx.execution.walk(repeat, repeats, carry, ctx)
+        return carry, None if by_repeat is None else [c for cache in by_repeat for c in cache], aux
 
     def update(self, p: Tree, aux: Tree) -> Tree:
         if self.tied:
             aux = jax.tree.map(lambda x: x.sum(0), aux)
         updates = {str(i): b.update if self.tied else jax.vmap(b.update) for i, b in enumerate(self.pattern)}
         return p | {i: update(p[i], aux[i]) for i, update in updates.items()}
-
-
-def unstack(tree: Tree, n: int) -> list[Tree]:
-    """n trees from one whose leaves have a leading axis of size n."""
-    leaves, treedef = jax.tree.flatten(tree)
-    split = [[part.squeeze(0) for part in jax.lax.split(x, (1,) * n)] for x in leaves]
-    return [jax.tree.unflatten(treedef, layer) for layer in zip(*split, strict=True)] if leaves else [tree] * n
 
 
 @component

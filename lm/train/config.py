@@ -11,7 +11,9 @@ from ml_collections.config_dict import ConfigDict
 
 from lm.core.component import checked, in_range, to_dict
 from lm.core.errors import UserError, nearest
+from lm.core.mesh import PRESETS
 from lm.core.ranges import AT_LEAST_1, BELOW_1, NOT_NEGATIVE, POSITIVE, SHARE, Range
+from lm.core.walk import REMAT
 from lm.data.packing import PACKINGS
 from lm.objectives.causal import NextToken
 from lm.train.health.monitor import ACTIONS, Recovery
@@ -81,12 +83,21 @@ def default() -> ConfigDict:
             "recovery": dataclasses.asdict(Recovery()),  # from a loss that is not finite, or spikes
         }
     )
-    config.mesh = ConfigDict(
+    config.mesh = ConfigDict(  # axes of the mesh and their sizes; axes of one's own need a rule
         {
             "data": -1,  # devices that each take rows of the batch; -1: all that remain
             "fsdp": 1,  # that do so, and share the parameters out between them
             "expert": 1,  # that share experts out
+            "context": 1,  # that share out the tokens of a row
             "tensor": 1,  # that share out heads, feed-forward width and vocabulary
+        }
+    )
+    config.parallel = ConfigDict(
+        {
+            "pipeline": 1,  # stages over which repeated layers are spread: as many times the devices of `mesh`
+            "microbatches": 0,  # that go through the stages one after the other; 0: as many as there are stages
+            "rules": "default",  # or sequence: between sub-layers the tensor axis shares out the tokens of a row
+            "own_rules": (),  # (("batch", ("replica", "data")), ...): logical axis, the mesh axes that cut it
         }
     )
     config.log = ConfigDict(
@@ -111,7 +122,8 @@ CHOICES: dict[str, Collection[str]] = {
     "train.recovery.action": ACTIONS,
     "data.packing": tuple(PACKINGS),
     "data.bos": ("auto", "on", "off"),
-    "train.remat": ("none", "dots", "full"),
+    "train.remat": tuple(REMAT),
+    "parallel.rules": tuple(PRESETS),
 }
 # Of the other numbers: finite ones (`mesh` is judged with the devices at hand).
 RANGES: dict[str, Range] = {
@@ -132,6 +144,7 @@ RANGES: dict[str, Range] = {
             "data.length",
             "data.batch_size",
             "log.every",
+            "parallel.pipeline",
             "log.keep",
             "log.profile_steps",
         ),
@@ -149,6 +162,7 @@ RANGES: dict[str, Range] = {
             "log.profile_at",
             "train.recovery.spike",
             "train.recovery.back",
+            "parallel.microbatches",
         ),
         NOT_NEGATIVE,
     ),
@@ -158,6 +172,7 @@ LISTS: dict[str, Any] = {  # all but data.mixture, which is judged with its sour
     "optimizer.decay": tuple[tuple[str, float], ...],
     "optimizer.rates": tuple[tuple[str, float], ...],
     "train.batch_warmup": tuple[tuple[int, int], ...],
+    "parallel.own_rules": tuple[tuple[str, Any], ...],
 }
 
 
@@ -182,7 +197,9 @@ def check(config: ConfigDict) -> None:
 def _check_tree(config: ConfigDict, like: ConfigDict, where: str) -> None:
     """Each knob against the default of that name, and its range."""
     for name in config:
-        if name not in like:
+        if where == "config.mesh":  # axes of one's own, which are judged with the rules
+            checked(config[name], int, f"{where}.{name}")
+        elif name not in like:
             raise UserError(f"{where}.{name} is no knob{nearest_knob(f'{where}.{name}')}")
     for name, default_value in like.items():
         path = f"{where}.{name}"

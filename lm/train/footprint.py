@@ -55,13 +55,12 @@ def told(size: float) -> str:
 def footprint(trainer: Trainer, state: State, batch: dict[str, jax.ShapeDtypeStruct]) -> Footprint:
     """Of a step on an abstract state (`Trainer.abstract`) and a batch of these global shapes."""
     weights, _ = trainer.optimizer.split(state.params)
-    mesh = {} if trainer.sharding is None else dict(trainer.sharding.mesh.shape)
-    over = math.prod(mesh.get(axis, 1) for axis in ("data", "fsdp", "expert"))
+    rows, tokens, layers = (1 if (s := trainer.sharding) is None else s.ways(n) for n in ("batch", "seq", "layers"))
     return Footprint(
         sum(map(_bytes_here, jax.tree.leaves(state))),
         sum(map(_bytes_here, jax.tree.leaves(weights))),
-        sum(map(_bytes, batch.values())) // over,
-        saved_activations(trainer, state, batch) // over,
+        sum(map(_bytes, batch.values())) // rows,
+        saved_activations(trainer, state, batch) // (rows * tokens * layers),
     )
 
 

@@ -39,9 +39,10 @@ from lm.train.hardware import memory_limit, peak_flops
 from lm.train.health.recovery import Event, bad_steps, check_limit, rewound, told
 from lm.train.optim.optimizer import hyper_of
 from lm.train.origin import completed, origin_of, text_for
+from lm.train.parallel import sharding_of
 from lm.train.profile import Profiler
 from lm.train.progress import console_of, progress_of
-from lm.train.setup import check_fit, first_state, sharding_of, start, trainer_of
+from lm.train.setup import check_fit, first_state, start, trainer_of
 from lm.train.state import State, save_state, saved_state
 from lm.train.stop import Stop
 from lm.zoo.registry import build

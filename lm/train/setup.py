@@ -2,18 +2,15 @@
 
 import inspect
 import json
-import math
-from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from ml_collections.config_dict import ConfigDict
 
 from lm.core.component import canonical, components
 from lm.core.ctx import Execution
 from lm.core.errors import UserError
-from lm.core.mesh import Sharding, make_mesh
+from lm.core.mesh import Sharding
 from lm.core.param import flatten
 from lm.model.kv_sources import CrossKV, SegmentMemory, SelfKV
 from lm.model.transformer import Model
@@ -22,25 +19,10 @@ from lm.text.tokenizers import Tokenizer
 from lm.train.health.monitor import Recovery
 from lm.train.initial import initial_params
 from lm.train.optim.optimizer import Optimizer, by_pattern, trained
+from lm.train.parallel import execution_of
 from lm.train.record import completed
 from lm.train.state import State, saved_state
 from lm.train.step import Trainer
-
-
-def sharding_of(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Sharding | None:
-    """The mesh of `config.mesh` over these devices (default: all) with the default rules; None on a single device."""
-    mesh = make_mesh(config.mesh.to_dict(), devices)
-    if mesh.size == 1:
-        return None
-    split = math.prod(mesh.shape[a] for a in ("data", "fsdp", "expert"))
-    rows = config.data.batch_size // config.train.accumulate
-    if rows % split:
-        raise UserError(
-            f"config.data.batch_size={config.data.batch_size} in {config.train.accumulate} part(s) does not divide "
-            f"over "
-            f"data x fsdp x expert = {split} devices: make it a multiple of {split * config.train.accumulate}"
-        )
-    return Sharding(mesh)
 
 
 def check_fit(config: ConfigDict, model: Model, tokenizer: Tokenizer) -> None:
@@ -98,8 +80,7 @@ def trainer_of(
         recovery=Recovery(**config.train.recovery.to_dict()),
         noise_scale=config.train.noise_scale,
         dtype=jnp.dtype(config.train.dtype),
-        execution=execution
-        or Execution(config.train.remat, config.train.unroll, embed_gradient=config.optimizer.embed_gradient),
+        execution=execution or execution_of(config, model),
         sharding=sharding,
     )
 

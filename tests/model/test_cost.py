@@ -6,6 +6,7 @@ import pytest
 
 from lm.core.ctx import Ctx, Execution
 from lm.core.param import abstract, count
+from lm.core.walk import Unrolled
 from lm.inspect.cost import flops, forward_flops, training_flops
 from lm.zoo.gpt2 import gpt2
 from lm.zoo.gpt3 import SIZES, gpt3
@@ -38,7 +39,7 @@ def test_scanned_unrolled_and_rematerialised_forward_passes_cost_the_same(name):
     def cost(run: Execution) -> int:
         return flops(lambda p, b: model.hidden(p, b, Ctx(execution=run))[0], abstract(model.spec()), batch)
 
-    assert cost(Execution()) == cost(Execution(unroll=True)) == cost(Execution("full")) > 0
+    assert cost(Execution()) == cost(Execution(walk=Unrolled())) == cost(Execution("full")) > 0
 
 
 def test_experts_cost_their_capacity():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lm.core.ctx import Execution
+from lm.core.walk import Scan, Unrolled
 from tests import toy_towers, toys
 
 PAD = np.array([0, 3])  # padding on the left of each row
@@ -55,7 +56,8 @@ def test_decoding_equals_one_call(name):
     expected, _, _ = toys.forward(model, params, rows)
     chunks = UNROLLED.get(name, MANY if name == "grouped_queries" else TWO)
     cache = model.cache(toys.shape(2))
-    compare(in_chunks(model, params, batch, cache, chunks, execution=Execution(unroll=name in UNROLLED)), expected)
+    execution = Execution(walk=Unrolled() if name in UNROLLED else Scan())
+    compare(in_chunks(model, params, batch, cache, chunks, execution=execution), expected)
 
 
 def test_slots_primed_by_the_first_call_stand_in_for_the_encoder():

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from lm.core.ctx import Ctx, Execution
 from lm.core.param import count
+from lm.core.walk import Unrolled
 from lm.model.block import Parallel
 from lm.model.layers import LayerNorm, RMSNorm
 from lm.model.residual import Plain, PostNorm, PreNorm, ResiDual, Sandwich
@@ -94,8 +95,8 @@ def loss_and_grads(model, params, batch, key=None, *, execution=Execution()):
 @pytest.mark.parametrize(
     ("model", "runs"),
     [
-        (toys.routed(), [Execution(unroll=True), Execution("full")]),
-        (toys.learned_positions(), [Execution("dots", unroll=True)]),
+        (toys.routed(), [Execution(walk=Unrolled()), Execution("full")]),
+        (toys.learned_positions(), [Execution("dots", Unrolled())]),
     ],
     ids=["experts", "decoder"],
 )

@@ -13,6 +13,7 @@ from lm.core.component import from_dict, to_dict
 from lm.core.ctx import Ctx, Execution
 from lm.core.errors import UserError
 from lm.core.param import FanIn, Normal, initialize
+from lm.core.walk import Unrolled
 from lm.model.attention import Attention
 from lm.model.attention_bias import BiasTable, BucketedBias
 from lm.model.block import Block
@@ -319,7 +320,7 @@ def train(model, objective):
     optimizer = optax.adam(1e-2)
 
     def mean_loss(params, batch):
-        loss = objective(model, params, batch, Ctx(execution=Execution(unroll=True)))
+        loss = objective(model, params, batch, Ctx(execution=Execution(walk=Unrolled())))
         return loss.total / loss.weight
 
     @jax.jit

@@ -14,7 +14,7 @@ from lm.core.component import from_dict
 from lm.core.errors import UserError
 from lm.train.feed import open_data_of
 from lm.train.loop import train
-from lm.train.setup import sharding_of
+from lm.train.parallel import sharding_of
 from lm.zoo.registry import knobs
 from scaling import sweep as cli
 from scaling.laws import EPOCH

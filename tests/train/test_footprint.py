@@ -13,7 +13,8 @@ from lm.train import footprint, hardware, loop
 from lm.train.chips import DEVICES, TPUS
 from lm.train.feed import abstract_batch
 from lm.train.optim.optimizer import hyper_of
-from lm.train.setup import sharding_of, trainer_of
+from lm.train.parallel import sharding_of
+from lm.train.setup import trainer_of
 from lm.zoo.registry import build
 from tests.train import tiny
 

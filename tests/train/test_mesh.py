@@ -13,7 +13,7 @@ from lm.model.moe.layer import SoftmaxRouter
 from lm.model.transformer import LanguageModel
 from lm.train.config import default
 from lm.train.feed import put
-from lm.train.setup import sharding_of
+from lm.train.parallel import sharding_of
 from lm.zoo.gpt2 import gpt2
 from tests.train import tiny
 

@@ -19,7 +19,7 @@ from lm.core.param import flatten
 from lm.runs.checkpoint import Checkpoints, open_model
 from lm.runs.metrics import read_metrics
 from lm.train import loop
-from lm.train.setup import sharding_of
+from lm.train.parallel import sharding_of
 from lm.train.state import State
 from lm.train.step import Trainer
 from tests.train import tiny

@@ -1,0 +1,106 @@
+"""How the layers of a group are walked: by `lax.scan`, one after the other in Python, or in a pipeline (`lm.parallel`).
+
+A walk is a choice of execution (`Execution.walk`), not of the model: all of them compute the same values, gradients and
+random bits from the same parameter tree."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+
+if TYPE_CHECKING:
+    from lm.core.ctx import Ctx
+
+Array = jax.Array
+Tree = Any
+
+REMAT = {
+    "none": None,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+class Repeats(NamedTuple):
+    """What a layer group gives to a walk."""
+
+    number: int
+    own: Tree  # parameters of each repeat, leaves [number, ...]; None where all share one set
+    common: Tree  # that set, else None
+    caches: list | None  # one for each repeat; None: nothing is cached
+
+
+class Repeat(Protocol):
+    """One repeat of a layer group. Reads nothing but its arguments: a walk may call it with a part of the batch, and
+    the ctx of that part.
+
+    ctx, common: as the walk got them. carry: what goes from layer to layer, leaves [B, ...]. index: which repeat, an
+    int or traced. own, cache: of this repeat. Returns (carry, cache, aux)."""
+
+    def __call__(
+        self, ctx: "Ctx", common: Tree, carry: Tree, index: Array | int, own: Tree, cache: Tree
+    ) -> tuple[Tree, Tree, Tree]: ...
+
+
+class Walk(Protocol):
+    """Calls `repeat` for each of the repeats in turn; what the backward pass recomputes within one is
+    `ctx.execution.remat`'s choice. Being static under `jax.jit`, a walk is hashable.
+
+    Returns the last carry; the new caches, one for each repeat, or None; and the repeats' aux, leaves [number, ...]."""
+
+    def __call__(self, repeat: Repeat, repeats: Repeats, carry: Tree, ctx: "Ctx") -> tuple[Tree, list | None, Tree]: ...
+
+
+def step_of(repeat: Repeat, common: Tree, ctx: "Ctx", in_loop: bool) -> Callable[[Tree, tuple], tuple[Tree, tuple]]:
+    """`repeat` in the form of `lax.scan`, (carry, (index, own, cache)) -> carry, (cache, aux), rematerialised as
+    `ctx.execution` says. `in_loop`: XLA sees one trip of a loop, where nothing can merge a recomputation with what it
+    repeats."""
+
+    def step(carry: Tree, xs: tuple) -> tuple[Tree, tuple]:
+        carry, cache, aux = repeat(ctx, common, carry, *xs)
+        return carry, (cache, aux)
+
+    remat = ctx.execution.remat
+    return step if remat == "none" else jax.checkpoint(step, policy=REMAT[remat], prevent_cse=not in_loop)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scan:
+    """`jax.lax.scan`: traced and compiled once, however many repeats there are."""
+
+    def __call__(self, repeat: Repeat, repeats: Repeats, carry: Tree, ctx: "Ctx") -> tuple[Tree, list | None, Tree]:
+        n, own, common, caches = repeats
+        packed = None if caches is None else jax.tree.map(lambda *x: jnp.stack(x), *caches)
+        step = step_of(repeat, common, ctx, in_loop=True)
+        carry, (new, aux) = jax.lax.scan(step, carry, (jnp.arange(n), own, packed))
+        if caches is None:
+            return carry, None, aux
+        return carry, [jax.tree.map(lambda x, r=r: x[r], new) for r in range(n)], aux
+
+
+@dataclasses.dataclass(frozen=True)
+class Unrolled:
+    """One repeat after the other in Python: slower to compile, and faster to run where layers are small (decoding,
+    models on a CPU). The index of a repeat is an int."""
+
+    def __call__(self, repeat: Repeat, repeats: Repeats, carry: Tree, ctx: "Ctx") -> tuple[Tree, list | None, Tree]:
+        n, own, common, caches = repeats
+        # One split of each tensor, not an index per layer: the gradient of an index pads the whole stack each time.
+        split = [None] * n if own is None else unstack(own, n)
+        step = step_of(repeat, common, ctx, in_loop=False)
+        news: list[Tree] = []
+        auxs: list[Tree] = []
+        for r in range(n):
+            carry, (new, aux) = step(carry, (r, split[r], None if caches is None else caches[r]))
+            news.append(new)
+            auxs.append(aux)
+        return carry, None if caches is None else news, jax.tree.map(lambda *x: jnp.stack(x), *auxs)
+
+
+def unstack(tree: Tree, n: int) -> list[Tree]:
+    """n trees from one whose leaves have a leading axis of size n."""
+    leaves, treedef = jax.tree.flatten(tree)
+    split = [[part.squeeze(0) for part in jax.lax.split(x, (1,) * n)] for x in leaves]
+    return [jax.tree.unflatten(treedef, layer) for layer in zip(*split, strict=True)] if leaves else [tree] * n

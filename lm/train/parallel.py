@@ -1,0 +1,88 @@
+"""From `config.mesh` and `config.parallel` to devices: the mesh with its rules, and how layers are walked on it."""
+
+from collections.abc import Sequence
+
+import jax
+from ml_collections.config_dict import ConfigDict
+
+from lm.core.component import components
+from lm.core.ctx import Execution
+from lm.core.errors import UserError, nearest
+from lm.core.mesh import MESH_AXES, PRESETS, STAGE, Rules, Sharding, axes_of, make_mesh, with_own
+from lm.core.walk import Scan, Unrolled, Walk
+from lm.model.stack import LayerGroup
+from lm.model.transformer import Model
+from lm.parallel.pipeline import Pipelined, check_stages
+
+
+def sharding_of(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Sharding | None:
+    """The mesh of a config over these devices (default: all), with its rules; None on a single device."""
+    rules = rules_of(config)
+    sharding = Sharding(make_mesh(mesh_axes(config), devices), rules)
+    if sharding.mesh.size == 1:
+        return None
+    ways, c = sharding.ways("batch"), config.data
+    parts, micro = config.train.accumulate, microbatches(config)
+    if c.batch_size // parts % (ways * micro):
+        cut = f"into {micro} microbatches of the pipeline " if micro > 1 else ""
+        raise UserError(
+            f"config.data.batch_size={c.batch_size} in {parts} part(s) does not divide {cut}over "
+            f"{' x '.join(axes_of(rules, 'batch'))} = {ways} devices: make it a multiple of {ways * parts * micro}"
+        )
+    return sharding
+
+
+def rules_of(config: ConfigDict) -> Rules:
+    """The rules of `config.parallel`: own ones, then those of the preset."""
+    own = tuple((name, tuple(over) if isinstance(over, list) else over) for name, over in config.parallel.own_rules)
+    return with_own(own, PRESETS[config.parallel.rules])
+
+
+def mesh_axes(config: ConfigDict) -> dict[str, int]:
+    """Mesh axes and sizes, outermost first: a config's own in the order in which its rules name them, then the known
+    ones. (The axes of a ConfigDict have no order.)"""
+    own = [axis for name, _ in config.parallel.own_rules for axis in axes_of(rules_of(config), name)]
+    order = dict.fromkeys([axis for axis in own if axis not in MESH_AXES] + list(MESH_AXES))
+    sizes = dict(config.mesh.items())
+    for axis in sizes:
+        if axis not in order:
+            raise UserError(
+                f"config.mesh.{axis}: no rule uses an axis of that name{nearest(axis, order)}; "
+                f"rules of your own stand in config.parallel.own_rules"
+            )
+    for axis in own:
+        if axis not in sizes and axis != STAGE:
+            raise UserError(f"config.parallel.own_rules: config.mesh has no axis {axis!r}{nearest(axis, sizes)}")
+    if STAGE in sizes:
+        raise UserError(f"config.mesh.{STAGE} is the pipeline's: set config.parallel.pipeline={sizes[STAGE]} instead")
+    sizes |= {STAGE: config.parallel.pipeline} if config.parallel.pipeline > 1 else {}
+    return {axis: sizes[axis] for axis in order if axis in sizes}
+
+
+def microbatches(config: ConfigDict) -> int:
+    """Into how many the pipeline cuts the rows of a part; 1 without a pipeline."""
+    stages = config.parallel.pipeline
+    return 1 if stages == 1 else config.parallel.microbatches or stages
+
+
+def execution_of(config: ConfigDict, model: Model) -> Execution:
+    """How a config has its model executed.
+
+    Raises `UserError` where its layers do not spread over the stages of the pipeline."""
+    walk: Walk = Unrolled() if config.train.unroll else Scan()
+    if config.parallel.pipeline > 1:
+        _check_pipeline(config, model)
+        walk = Pipelined(microbatches(config))
+    return Execution(config.train.remat, walk, embed_gradient=config.optimizer.embed_gradient)
+
+
+def _check_pipeline(config: ConfigDict, model: Model) -> None:
+    stages = config.parallel.pipeline
+    where = f"config.parallel.pipeline={stages}"
+    if config.train.unroll:
+        raise UserError(f"{where} and config.train.unroll are two ways to walk layers: set config.train.unroll=false")
+    repeats = {g.repeats for g in components(model) if isinstance(g, LayerGroup) and g.repeats > 1}
+    if not repeats:
+        raise UserError(f"{where}: no layers of this model repeat, which stages could share out: set it to 1")
+    for n in sorted(repeats):
+        check_stages(n, stages)
