@@ -15,8 +15,8 @@ W = Param((16, 6), ("embed", "mlp"))
 
 def test_sizes_multiply_to_the_devices():
     mesh = make_mesh({"data": 2, "tensor": -1})
-    assert dict(mesh.shape) == {"data": 2, "fsdp": 1, "expert": 1, "tensor": 4}
-    assert dict(make_mesh({}, jax.devices()[:1]).shape) == {"data": 1, "fsdp": 1, "expert": 1, "tensor": 1}
+    assert list(mesh.shape.items()) == [("data", 2), ("tensor", 4)]
+    assert make_mesh({}, jax.devices()[:1]).size == 1
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def test_sizes_multiply_to_the_devices():
         ({"data": 3}, "mesh data=3 does not divide over the 8 devices"),
         ({"data": 2, "fsdp": 2}, "mesh data=2, fsdp=2 does not divide over the 8 devices"),
         ({"data": 3, "tensor": -1}, "mesh data=3, tensor=-1 does not divide over the 8 devices"),
-        ({"dta": 8}, "mesh axis 'dta' is unknown; did you mean 'data'?"),
+        ({"dta": 8}, "no sharding rule uses the mesh axis 'dta'; did you mean 'data'?"),
         ({"data": -1, "tensor": -1}, "at most one may be -1"),
         ({"data": 0, "tensor": 8}, "sizes must be positive"),
         ({"data": -2, "tensor": -4}, "sizes must be positive"),
@@ -33,7 +33,7 @@ def test_sizes_multiply_to_the_devices():
 )
 def test_wrong_meshes_are_named(shape, message):
     with pytest.raises(UserError) as error:
-        make_mesh(shape)
+        Sharding(make_mesh(shape))
     assert message in str(error.value)
 
 

@@ -1,4 +1,4 @@
-"""A segment spread over four stages equals the segment on one device."""
+"""A layer group spread over four stages equals the group on one device."""
 
 import dataclasses
 import functools
@@ -8,26 +8,35 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType, Mesh, PartitionSpec
+from ml_collections.config_dict import ConfigDict
 
-from lm.core.ctx import Ctx
+from lm.core.ctx import Ctx, Execution
 from lm.core.errors import UserError
-from lm.core.mesh import RULES, Sharding
+from lm.core.mesh import Sharding, with_own
 from lm.model.block import Block
 from lm.model.layers import LayerNorm
 from lm.model.moe.layer import SoftmaxRouter
 from lm.model.residual import ResiDual
 from lm.model.stack import LayerGroup
-from lm.parallel.pipeline import pipelined
+from lm.parallel.pipeline import Pipelined
+from lm.train.config import default
+from lm.train.parallel import execution_of, sharding_of
+from lm.zoo.gpt2 import gpt2
 from tests import toys
 from tests.toys import D
 
 ROWS, LENGTH = 8, 4
 
 
-@pytest.fixture(scope="module")
-def mesh() -> Mesh:
+def sharding() -> Sharding:
+    """Four stages by two, the rules being the usual ones but for the axis of the stages, which has another name."""
     devices = np.asarray(jax.devices()).reshape(4, 2)
-    return Mesh(devices, ("pipe", "data"), axis_types=(AxisType.Auto,) * 2)
+    mesh = Mesh(devices, ("pipe", "data"), axis_types=(AxisType.Auto,) * 2)
+    return Sharding(mesh, with_own((("layers", "pipe"),)))
+
+
+def staged(ctx: Ctx, microbatches: int, axis: str = "pipe") -> Ctx:
+    return ctx.replace(sharding=sharding(), execution=Execution(walk=Pipelined(microbatches, axis)))
 
 
 def two_streams_with_experts() -> LayerGroup:
@@ -42,80 +51,96 @@ def tied() -> LayerGroup:
     return LayerGroup((Block((("attention", toys.attention(dropout=0.25)),), toys.pre),), repeats=8, tied=True)
 
 
-def inputs(segment: LayerGroup) -> tuple:
+def inputs(group: LayerGroup) -> tuple:
     x = jax.random.normal(jax.random.key(0), (ROWS, LENGTH, D))
     rows = {
         "positions": jnp.broadcast_to(jnp.arange(LENGTH), (ROWS, LENGTH)),
         "segments": jnp.asarray(np.arange(LENGTH) < 2 + np.arange(ROWS)[:, None] % 3, jnp.int32),
     }
     shared = {"relative_bias": jax.random.normal(jax.random.key(1), (6, toys.HEADS))}
-    return toys.values(segment.spec(D)), x, Ctx(rows=rows, shared=shared, key=jax.random.key(2))
+    return toys.values(group.spec(D)), x, Ctx(rows=rows, shared=shared, key=jax.random.key(2))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 4))
-def value_and_grads(segment, params, x, ctx, run):
-    """Value, gradients (parameters, inputs, shared values) and statistics of a segment."""
+@functools.partial(jax.jit, static_argnums=0)
+def value_and_grads(group, params, x, ctx):
+    """Value, gradients (parameters, inputs, shared values) and statistics of a layer group."""
 
     def loss(params, x, shared):
-        wiring = segment.pattern[0].residual
-        carry, out = run(params, wiring.enter(x), ctx.replace(shared=shared))
-        return jnp.square(wiring.leave(carry, jnp.tanh)).mean(), out
+        wiring = group.pattern[0].residual
+        carry, _, aux = group(params, wiring.enter(x), ctx.replace(shared=shared), None, 3)
+        return jnp.square(wiring.leave(carry, jnp.tanh)).mean(), aux
 
     return jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)(params, x, ctx.shared)
 
 
 @pytest.mark.parametrize(("make", "microbatches"), [(two_streams_with_experts, 4), (tied, 2)])
-def test_stages_compute_what_one_device_does(make, microbatches, mesh):
-    segment = make()
-    params, x, ctx = inputs(segment)
-    if segment.tied:
+def test_stages_compute_what_one_device_does(make, microbatches):
+    group = make()
+    params, x, ctx = inputs(group)
+    if group.tied:
         ctx = ctx.replace(rows=ctx.rows | {"row": jnp.arange(ROWS) + 100})
-
-    def alone(params, carry, ctx):
-        carry, _, out = segment(params, carry, ctx, None, 3)
-        return carry, out
-
-    def staged(params, carry, ctx):
-        return pipelined(segment, params, carry, ctx, mesh, "pipe", microbatches, 3)
-
-    expected = value_and_grads(segment, params, x, ctx, alone)
-    toys.close(value_and_grads(segment, params, x, ctx, staged), expected)
+    expected = value_and_grads(group, params, x, ctx)
+    toys.close(value_and_grads(group, params, x, staged(ctx, microbatches)), expected)
     assert all(np.abs(g).max() > 0 for g in jax.tree.leaves(expected[1][0]))
-    if not segment.tied:
+    if not group.tied:
         assert expected[0][1]["1"]["experts"]["router"]["dropped"].sum() > 0
 
 
-def test_parameters_stay_on_their_stages_and_rows_on_their_devices(mesh):
+def test_parameters_stay_on_their_stages_and_rows_on_their_devices():
     """Beside the pipeline's axis, the rules of ctx go on sharding rows over the other one."""
-    segment = LayerGroup((toys.block(toys.attention(), toys.mlp),), repeats=4)
-    params, x, ctx = inputs(segment)
-    rules = (("layers", "pipe"), *(rule for rule in RULES if rule[0] != "layers"))
-    sharding = Sharding(mesh, rules)
-    ctx = ctx.replace(sharding=sharding, key=None)
-    placed = jax.device_put(params, sharding.tree(segment.spec(D)))
-    rows = jax.device_put(x, sharding.named(("batch", None, None)))
-    run = jax.jit(lambda params, x: pipelined(segment, params, x, ctx, mesh, "pipe", 2)[0])
+    group = LayerGroup((toys.block(toys.attention(), toys.mlp),), repeats=4)
+    params, x, ctx = inputs(group)
+    ctx = ctx.replace(key=None)
+    placed = jax.device_put(params, sharding().tree(group.spec(D)))
+    rows = jax.device_put(x, sharding().named(("batch", None, None)))
+    run = jax.jit(lambda params, x: group(params, x, staged(ctx, 2), None)[0])
     lowered = run.lower(placed, rows).compile()
     assert jax.tree.leaves(lowered.input_shardings[0])[0].spec[0] == "pipe"
     assert lowered.output_shardings.spec == PartitionSpec("data")
-    text = lowered.as_text()
-    assert "collective-permute" in text
-    expected, _, _ = jax.jit(lambda p, x: segment(p, x, ctx.replace(sharding=None), None))(params, x)
+    assert "collective-permute" in lowered.as_text()
+    expected, _, _ = jax.jit(lambda p, x: group(p, x, ctx, None))(params, x)
     toys.close(lowered(placed, rows), expected)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"axis": "pip"}, "pipeline axis 'pip' is no axis of the mesh; did you mean 'pipe'?"),
-        ({"repeats": 6}, "6 repeats do not spread evenly over 4 pipeline stages"),
-        ({"microbatches": 3}, "microbatches=3 does not divide the batch of 8 rows"),
-        ({"microbatches": 0}, "microbatches=0 does not divide the batch of 8 rows"),
+        ({"repeats": 6}, "6 repeats of a layer group do not spread evenly over 4 pipeline stages"),
+        ({"microbatches": 3}, "3 microbatches of a pipeline do not divide 8 rows"),
+        ({"caches": [None] * 8}, "a pipeline has no caches"),
     ],
 )
-def test_what_does_not_divide_is_named(change, message, mesh):
-    segment = dataclasses.replace(tied(), repeats=change.get("repeats", 8))
-    params, x, ctx = inputs(segment)
-    with pytest.raises(UserError) as error:
-        pipelined(segment, params, x, ctx, mesh, change.get("axis", "pipe"), change.get("microbatches", 2))
-    assert message in str(error.value)
+def test_what_a_pipeline_cannot_do_is_named(change, message):
+    group = dataclasses.replace(tied(), repeats=change.get("repeats", 8))
+    params, x, ctx = inputs(group)
+    with pytest.raises(UserError, match=message):
+        group(params, x, staged(ctx, change.get("microbatches", 2)), change.get("caches"))
+
+
+def config(**parallel: int | str) -> ConfigDict:
+    c = default()
+    c.mesh.data, c.data.batch_size = -1, 8
+    c.parallel.update(parallel)
+    return c
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pipeline": 3}, r"^mesh stage=3, data=-1 does not divide over the 8 devices here"),
+        ({"pipeline": 4}, r"^2 repeats of a layer group do not spread evenly over 4 pipeline stages: take a number of"),
+        ({"pipeline": 2, "microbatches": 4}, r"batch_size=8 in 1 part.* into 4 microbatches .* a multiple of 16$"),
+        ({"pipeline": 2, "unroll": True}, r"^config.parallel.pipeline=2 and config.train.unroll are two ways"),
+        ({"pipeline": 2, "layers": 1}, r"^config.parallel.pipeline=2: no layers of this model repeat"),
+        ({"pipeline": 2, "stage": 2}, r"^config.mesh.stage is the pipeline's: set config.parallel.pipeline=2 instead$"),
+    ],
+)
+def test_a_config_that_cannot_be_pipelined(change, message):
+    c = config(**{k: v for k, v in change.items() if k in ("pipeline", "microbatches")})
+    c.train.unroll = change.get("unroll", False)
+    if "stage" in change:
+        with c.unlocked():
+            c.mesh.stage = change["stage"]
+    model = gpt2(layers=change.get("layers", 2), d_model=D, heads=toys.HEADS, vocab=toys.VOCAB, context=LENGTH)
+    with pytest.raises(UserError, match=message):
+        sharding_of(c), execution_of(c, model)

@@ -1,16 +1,19 @@
 """Any mesh computes what one device does."""
 
+import dataclasses
 import functools
 
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
+from lm.core.ctx import Execution
 from lm.core.errors import UserError
 from lm.core.mesh import Sharding, make_mesh
 from lm.core.param import flatten
 from lm.model.moe.layer import SoftmaxRouter
 from lm.model.transformer import LanguageModel
+from lm.parallel.pipeline import Pipelined
 from lm.train.config import default
 from lm.train.feed import put
 from lm.train.parallel import sharding_of
@@ -30,6 +33,8 @@ def run(kind: str, sizes: tuple[tuple[str, int], ...]) -> tuple:
     """First state, last state and losses after a few steps; one device for no sizes."""
     sharding = Sharding(make_mesh(dict(sizes))) if sizes else None
     trainer, hyper = tiny.trainer(model(kind), sharding, learning_rate=1e-2, eps=1e-3)
+    if "stage" in dict(sizes):
+        trainer = dataclasses.replace(trainer, execution=Execution(walk=Pipelined(microbatches=2)))
     state = trainer.init(hyper)
     first, losses, step = tiny.bits(state.params), [], trainer.jitted(state)
     for k in range(STEPS):
@@ -43,10 +48,10 @@ def run(kind: str, sizes: tuple[tuple[str, int], ...]) -> tuple:
     "kind, sizes, sharded",
     [
         ("dense", {"data": 8}, ()),
-        ("dense", {"fsdp": 8}, ("embed/token", "attention/q/w", "mlp/down/w")),
+        ("dense", {"fsdp": 4, "context": 2}, ("embed/token", "attention/q/w", "mlp/down/w")),
         ("dense", {"data": 2, "tensor": 4}, ("embed/token", "attention/q/w", "mlp/down/w", "mlp/up/b")),
-        ("dense", {"data": 2, "fsdp": 2, "tensor": 2}, ("embed/token", "attention/o/w", "mlp/up/w")),
-        ("experts", {"data": 2, "expert": 4}, ("experts/up/w", "experts/down/w")),
+        ("dense", {"stage": 2, "fsdp": 2, "tensor": 2}, ("attention/o/w", "mlp/up/w")),
+        ("experts", {"stage": 2, "data": 2, "expert": 2}, ("experts/up/w", "experts/down/w")),
     ],
     ids=lambda v: "-".join(f"{a}{n}" for a, n in v.items()) if isinstance(v, dict) else None,
 )
@@ -60,7 +65,7 @@ def test_a_mesh_computes_what_one_device_does(kind, sizes, sharded):
     for name in sharded:
         leaf = tiny.at_layer(state.params, name)
         assert not leaf.sharding.is_fully_replicated, name
-        pieces = np.prod([sizes.get(a, 1) for a in ("fsdp", "expert", "tensor")])
+        pieces = np.prod([sizes.get(a, 1) for a in ("stage", "fsdp", "expert", "tensor")])
         assert leaf.addressable_shards[0].data.size * pieces == leaf.size or "/b" in name, name
         moments = [x for path, x in flatten(state.opt) if path.endswith(name)]
         assert [m.sharding for m in moments] == [leaf.sharding] * 2, "Adam's moments lie as the weight does"
@@ -89,9 +94,30 @@ def test_factors_lie_as_their_matrix_does():
 
 def check_mesh(rows: int = 8, accumulate: int = 1, **sizes: int) -> Sharding | None:
     c = default()
-    c.mesh.update({"data": 1} | sizes)
+    with c.unlocked():
+        c.mesh.update({"data": 1} | sizes)
     c.data.batch_size, c.train.accumulate = rows, accumulate
     return sharding_of(c)
+
+
+def test_an_axis_of_ones_own():
+    """Outermost, since it is not known which neighbours it needs; the preset's rules hold for what is not ruled."""
+    c = default()
+    c.data.batch_size = 8
+    c.parallel.update(rules="sequence", own_rules=(("batch", ("replica", "data")), ("embed", "data")))
+    with c.unlocked():
+        c.mesh.update(data=2, tensor=2, replica=2)
+    sharding = sharding_of(c)
+    assert list(sharding.mesh.shape) == ["replica", "data", "fsdp", "expert", "context", "tensor"]
+    assert sharding.mesh.size == 8 and sharding.ways("batch") == 4
+    assert sharding.spec(("batch", "seq", "embed")) == PartitionSpec(("replica", "data"), "tensor", None)
+    assert sharding.spec(("embed", "mlp")) == PartitionSpec("data", "tensor")
+    c.parallel.own_rules = (("batch", ("replicas", "data")),)
+    with pytest.raises(UserError, match=r"^config.mesh.replica: no rule uses an axis of that name; did you mean 'repl"):
+        sharding_of(c)
+    c.parallel.own_rules = (("batch", ("replica", "data")), ("embed", "dat"))
+    with pytest.raises(UserError, match=r"^config.parallel.own_rules: config.mesh has no axis 'dat'; did you mean"):
+        sharding_of(c)
 
 
 def test_errors_name_the_remedy():
@@ -101,6 +127,8 @@ def test_errors_name_the_remedy():
         check_mesh(data=-1, tensor=3)
     with pytest.raises(UserError, match=r"sizes must be positive, and at most one may be -1"):
         check_mesh(data=-1, fsdp=-1)
+    with pytest.raises(UserError, match=r"^config.mesh.dta: no rule uses an axis of that name; did you mean 'data'\?"):
+        check_mesh(dta=8)
     with pytest.raises(UserError, match=r"batch_size=6 in 1 part.* 8 devices: make it a multiple of 8$"):
         check_mesh(rows=6, data=8)
     with pytest.raises(UserError, match=r"batch_size=8 in 2 part.* 8 devices: make it a multiple of 16$"):

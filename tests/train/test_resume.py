@@ -135,7 +135,7 @@ def test_a_run_killed_and_stopped_ends_with_the_same_bits(tmp_path, monkeypatch)
 
 
 def test_a_run_may_change_its_mesh(tmp_path, monkeypatch):
-    """Eight devices, then one, against one from beginning to end."""
+    """Eight devices in two stages, then one, against one from beginning to end, dropout and all."""
     one = functools.partial(sharding_of, devices=jax.devices()[:1])
 
     programs = []
@@ -144,9 +144,9 @@ def test_a_run_may_change_its_mesh(tmp_path, monkeypatch):
         programs.append(make(trainer, state))
         return programs[-1]
 
-    def run(workdir: str, steps: int, **mesh: int) -> None:
+    def run(workdir: str, steps: int, stages: int = 1, **mesh: int) -> None:
         config = tiny.config(tmp_path, schedule="constant")
-        config.train.steps = steps
+        config.train.steps, config.model.dropout, config.parallel.pipeline = steps, 0.1, stages
         config.mesh.update({"data": 1} | mesh)
         loop.train(config, tmp_path / workdir, Console(file=io.StringIO()))
         assert programs[-1]._cache_size() == 1, "a restored state is laid out as one that a step gives back"
@@ -154,7 +154,7 @@ def test_a_run_may_change_its_mesh(tmp_path, monkeypatch):
     make = Trainer.jitted
     monkeypatch.setattr(Trainer, "jitted", jitted)
 
-    run("moved", 4, data=2, fsdp=2, tensor=2)
+    run("moved", 4, stages=2, data=2, fsdp=2)
     monkeypatch.setattr(loop, "sharding_of", one)
     run("moved", 8)
     run("stayed", 8)
