@@ -1,11 +1,10 @@
 """config.json, read and written: from a `model_type` to a family's knobs and back."""
 
-import contextlib
 import dataclasses
 import inspect
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from lm.core.errors import UserError, nearest
@@ -13,7 +12,8 @@ from lm.core.param import flatten
 from lm.model.attention import Attention
 from lm.model.heads import Head
 from lm.model.mlp import MLP, GatedMLP
-from lm.zoo.dialect import Class, Dialect, Field, Knob
+from lm.model.transformer import EncoderDecoder
+from lm.zoo.dialect import Class, Dialect, Field, Knob, Nested, naming
 from lm.zoo.elsewhere import ELSEWHERE
 from lm.zoo.names import TensorNames
 from lm.zoo.registry import DIALECTS, FAMILIES, build, checked_knob
@@ -47,11 +47,12 @@ def read_config(config: Mapping[str, Any]) -> Described:
     dialect, chosen = _dialect(config.get("model_type")), _class(config)
     knobs: dict[str, Any] = {"family": dialect.family}
     for field in sorted(dialect.fields, key=lambda field: not isinstance(field, Knob)):  # which others may rely on
-        with _naming(field.names, config):
-            knobs |= _checked(field.read(config), dialect.family, field.names, config)
+        with naming(field.names, config):
+            within = field.knobs if isinstance(field, Nested) else {}
+            knobs |= _checked(field.read(config), dialect.family, field.names, config, within)
     knobs |= chosen.knobs
     if chosen.head:
-        with _naming(HEAD, config):
+        with naming(HEAD, config):
             knobs["head"] = chosen.head(config)
     _check_size(knobs, dialect.fields, config)
     return Described(knobs, spelling(config), chosen.bare, dialect.one_table)
@@ -61,23 +62,19 @@ HEAD = ("id2label", "num_labels", "eos_token_id")  # fields that classifiers rea
 MOST = 10**14  # parameters
 
 
-@contextlib.contextmanager
-def _naming(names: tuple[str, ...], config: Mapping[str, Any]) -> Iterator[None]:
-    """What goes wrong where these fields are read, in one line that names them."""
-    try:
-        yield
-    except UserError:
-        raise
-    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as e:
-        told = ", ".join(f"{name}={config[name]!r}" for name in names if name in config)
-        raise UserError(f"{told or names[0]} is not understood ({type(e).__name__}: {e})") from e
-
-
-def _checked(knobs: dict[str, Any], family: str, names: tuple[str, ...], config: Mapping[str, Any]) -> dict[str, Any]:
-    """Knobs that some fields tell, if they are such as the family takes. Raises `UserError` that names the fields."""
+def _checked(
+    knobs: dict[str, Any],
+    family: str,
+    names: tuple[str, ...],
+    config: Mapping[str, Any],
+    within: Mapping[str, str],
+) -> dict[str, Any]:
+    """Knobs that some fields tell, if they are such as the family takes. Raises `UserError` that names the fields;
+    `within`: those that tell a knob in the config of a tower."""
     parameters = inspect.signature(FAMILIES[family].make).parameters
-    where = "/".join(name for name in names if name in config) or names[0]
+    whole = "/".join(name for name in names if name in config) or names[0]
     for name, value in knobs.items():  # `build` takes None for "not given"
+        where = within.get(name, whole)
         if value is None and parameters[name].default is not None:
             raise UserError(f"{where}=null is not supported: give a value")
         if value is not None:
@@ -89,6 +86,8 @@ def _check_size(knobs: Mapping[str, Any], fields: tuple[Field, ...], config: Map
     """Raise `UserError` for sizes that do not fit one another, by their names in config.json, or fit no machine."""
     told = [field for field in fields if isinstance(field, Knob)]
     names = {field.ours: next((n for n in field.names if n in config), field.names[0]) for field in told}
+    for within in fields:
+        names |= within.knobs if isinstance(within, Nested) else {}
     try:
         total = sum(math.prod(p.shape) for _, p in flatten(build(knobs).spec()))
     except UserError as e:
@@ -180,7 +179,9 @@ def write_config(model_type: str, knobs: Mapping[str, Any], architecture: str | 
     full = {name: own.get(name, None if p.default is p.empty else p.default) for name, p in parameters.items()}
     head = own.get("head")
     model = build({"family": family} | full)
-    derived = _derived(model) | {"embed_width": full.get("d_model")}  # which others derive otherwise
+    below = _derived(model.decoder) if isinstance(model, EncoderDecoder) else {}
+    derived: dict[str, Any] = _derived(model) | {f"decoder_{name}": value for name, value in below.items()}
+    derived |= {"embed_width": full.get("d_model")}  # which others derive otherwise
     for name, value in derived.items():
         if full.get(name, value) is None:
             full[name] = value

@@ -5,9 +5,10 @@ Every field that the model type has stands in the list: as a knob, as a value th
 or as one that does not touch the computation (`Unused`). A field that is not in the list is none of the model type's.
 """
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
@@ -218,6 +219,69 @@ def layer_kinds(pattern: int) -> Custom:
         return {"layer_types": list(layers_of(knobs["layer_types"], knobs["layers"], knobs["pattern"]))}
 
     return Custom(("layer_types", *periods), read, write)
+
+
+@contextlib.contextmanager
+def naming(names: tuple[str, ...], config: Config, within: str = "") -> Iterator[None]:
+    """What goes wrong where these fields are read, in one line that names them; `within`: the field that holds them."""
+    where = f"{within}: " if within else ""
+    try:
+        yield
+    except UserError as e:
+        if not within:
+            raise
+        raise UserError(f"{where}{e}") from e
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as e:
+        told = ", ".join(f"{name}={config[name]!r}" for name in names if name in config)
+        raise UserError(f"{where}{told or names[0]} is not understood ({type(e).__name__}: {e})") from e
+
+
+@dataclasses.dataclass(frozen=True)
+class Nested:
+    """A config of its own in the field `key`, that of one tower, whose `model_type` is one of `kinds` and has those
+    fields. They tell the knobs that stand behind `prefix` here, but for those in `whole`. Written are the first kind
+    or, of several, what `kind` says of the knobs; a knob that holds None is that of the other tower, without prefix."""
+
+    key: str
+    kinds: Mapping[str, tuple[Field, ...]]
+    prefix: str = ""
+    whole: tuple[str, ...] = ()
+    kind: Callable[[Knobs], str] | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.key, *(f"{self.key}.{name}" for fields in self.kinds.values() for f in fields for name in f.names))
+
+    @property
+    def knobs(self) -> dict[str, str]:
+        """Its knobs, and the fields that tell them."""
+        told = [f for fields in self.kinds.values() for f in fields if isinstance(f, Knob)]
+        return {self._ours(f.ours): f"{self.key}.{f.names[0]}" for f in told}
+
+    def _ours(self, knob: str) -> str:
+        return knob if knob in self.whole else self.prefix + knob
+
+    def read(self, config: Config) -> Knobs:
+        inner = config.get(self.key)
+        if not isinstance(inner, Mapping):
+            raise UserError(f"{self.key}={inner!r} is not understood: give the config of that tower, a dict")
+        kind = inner.get("model_type", next(iter(self.kinds)))
+        if kind not in [*self.kinds]:
+            raise UserError(f"{self.key}: model_type={kind!r} is not supported{nearest(str(kind), self.kinds)}")
+        found: Knobs = {}
+        for field in self.kinds[kind]:
+            with naming(field.names, inner, self.key):
+                found |= field.read(inner)
+        return {self._ours(name): value for name, value in found.items()}
+
+    def write(self, knobs: Knobs) -> dict[str, Any]:
+        own = {n.removeprefix(self.prefix): v for n, v in knobs.items() if n.startswith(self.prefix) and v is not None}
+        own = knobs | own
+        kind = self.kind(own) if self.kind else next(iter(self.kinds))
+        inner = {"model_type": kind}
+        for field in self.kinds[kind]:
+            inner |= field.write(own)
+        return {self.key: inner}
 
 
 # Fields of heads for multiple choice, which are not read.

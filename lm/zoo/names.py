@@ -63,3 +63,17 @@ def rows(ours: str, theirs: str, *entries: tuple) -> TensorNames:
 def unused(*theirs: str) -> TensorNames:
     """Buffers that files carry and we drop."""
     return tuple(((), name, SAME) for name in theirs)
+
+
+def moved(names: TensorNames, tower: str, old: str, new: str) -> TensorNames:
+    """The names of a model of one tower, for that tower of an encoder-decoder: `new` in place of the prefix `old`, and
+    without those that do not begin so."""
+
+    def path(ours: str) -> str:
+        return tower + ours.removeprefix("body") if ours.startswith("body/") else ours
+
+    return tuple(
+        (path(ours) if isinstance(ours, str) else tuple(map(path, ours)), new + theirs.removeprefix(old), layout)
+        for ours, theirs, layout in names
+        if theirs.startswith(old)
+    )

@@ -18,6 +18,7 @@ from lm.zoo import (
     alphacode,
     bart,
     bert,
+    bert2bert,
     bigbird,
     blenderbot,
     bloom,
@@ -134,6 +135,7 @@ MODULES = (
     led,
     bigbird,
     bert,
+    bert2bert,
     ernie,
     megatron_bert,
     roberta,
@@ -230,7 +232,7 @@ def checked_knob(family: str, knob: str, value: Any, where: str) -> Any:
     count below 1 (or 0), a scale below 0. Raises `UserError`, in which `where` names the value's place."""
     value = checked(value, typing.get_type_hints(_function(FAMILIES[family].make))[knob], where)
     if isinstance(value, int) and not isinstance(value, bool):
-        least, most = int(knob not in MAYBE_NONE), MOST_PARTS if knob in MANY else MOST
+        least, most = int(knob.removeprefix("decoder_") not in MAYBE_NONE), MOST_PARTS if knob in MANY else MOST
         if not least <= value <= most:
             raise UserError(f"{where}={value} must be at {f'least {least}' if value < least else f'most {most}'}")
     elif isinstance(value, float) and not 0 <= value < math.inf:

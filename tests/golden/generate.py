@@ -65,12 +65,18 @@ def golden(case: Case) -> Arrays:
     meta = {
         "class": case.kind,
         "config": {"model_type": told["model_type"], "architectures": [case.kind], **case.config},
-        "fields": sorted(told),
+        "fields": fields(told),
         "shapes": {name: list(p.shape) for name, p in stored(model).items()},
         "transformers": transformers.__version__,
         "noise": {k: noise(x, truth[k]) for k, x in found.items() if k == "loss" or k.startswith(("out/", "grad/"))},
     }
     return {"meta": np.array(json.dumps(meta)), **found}
+
+
+def fields(config: dict[str, Any]) -> list[str]:
+    """What a config has, and what the configs of two towers within it have."""
+    towers = {side: inner for side in ("encoder", "decoder") if isinstance(inner := config.get(side), dict)}
+    return sorted([*config, *(f"{side}.{name}" for side, inner in towers.items() for name in inner)])
 
 
 class Float64(TorchFunctionMode):

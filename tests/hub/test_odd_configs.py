@@ -96,3 +96,18 @@ def test_a_field_of_another_unit_is_named_by_its_name_here():
         read_config(config)
     with pytest.raises(UserError, match=r"vocab_size=1000000000 and the other sizes make .* parameters: check them"):
         read_config(configs()["llama"] | {"vocab_size": 10**9, "hidden_size": 6 * 10**6})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("model_type", "gpt2", "decoder: model_type='gpt2' is not supported; known: bert, camembert"),
+        ("max_position_embeddings", "x", "decoder.max_position_embeddings='x' is a str"),
+        ("num_attention_heads", 3, "decoder.hidden_size=28 is no multiple of decoder.num_attention_heads=3"),
+        ("hidden_act", "mish", "decoder: hidden_act='mish' is an unknown activation"),
+    ],
+)
+def test_a_field_of_a_tower_is_named_with_its_tower(name, value, message):
+    config = configs()["encoder-decoder"]
+    with pytest.raises(UserError, match=message):
+        read_config(config | {"decoder": config["decoder"] | {name: value}})

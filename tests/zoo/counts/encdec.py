@@ -40,6 +40,9 @@ COUNTS = {
     # arXiv 2004.05150
     ("led", "base"): 161_844_480,
     ("led", "large"): 459_801_600,
+    # arXiv 1907.12461; without the pooler of the encoder, which nothing reads
+    ("bert2bert", "base"): 246_772_794,
+    ("bert2bert", "large"): 770_077_498,
     # arXiv 2303.09752; the first numbers are without tables of relative positions
     ("colt5", "base"): 432_809_472 + 64 * 12,
     ("colt5", "large"): 1_462_700_032 + 64 * 16,

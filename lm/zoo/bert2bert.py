@@ -1,0 +1,164 @@
+"""BERT2BERT (Rothe et al. 2020, arXiv 1907.12461): an encoder and a decoder that both begin as a BERT, or as a RoBERTa.
+The decoder reads its own text causally, and the encoder's states by an attention that is new. Where the two differ in
+width, a linear map stands between them."""
+
+import dataclasses
+from typing import Any
+
+from lm.core.errors import UserError
+from lm.model.block import Block, Layer
+from lm.model.kv_sources import CrossKV
+from lm.model.masks import Bidirectional, Causal
+from lm.model.special.resize import Resize
+from lm.model.stack import Stack
+from lm.model.transformer import EncoderDecoder
+from lm.zoo import bert, roberta
+from lm.zoo.dialect import Class, Config, Custom, Dialect, Fixed, Knob, Knobs, Nested, Unused
+from lm.zoo.family import Family, Sizes
+from lm.zoo.names import LINEAR, SAME, TensorNames, moved, rows
+
+SIZES: Sizes = {"base": bert.BASE, "large": bert.LARGE}
+
+
+def bert2bert(
+    *,
+    layers: int,
+    d_model: int,
+    heads: int,
+    d_ff: int | None = None,
+    vocab: int = 30522,
+    context: int = 512,
+    offset: int = 0,
+    types: int = 2,
+    activation: str = "gelu",
+    eps: float = 1e-12,
+    decoder_layers: int | None = None,
+    decoder_d_model: int | None = None,
+    decoder_heads: int | None = None,
+    decoder_d_ff: int | None = None,
+    decoder_vocab: int | None = None,
+    decoder_context: int | None = None,
+    decoder_offset: int | None = None,
+    decoder_types: int | None = None,
+    decoder_activation: str | None = None,
+    decoder_eps: float | None = None,
+    head_activation: str | None = None,
+    dropout: float = 0.0,
+    tied: bool = True,
+) -> EncoderDecoder:
+    """Two BERTs of any shape; see `lm.zoo.bert.bert` for what the knobs mean. Those of the decoder default to the
+    encoder's, d_ff to 4 times the width. `tied`: the head's table to the decoder's; the encoder has one of its own."""
+
+    shape: dict[str, Any] = {
+        "layers": layers,
+        "d_model": d_model,
+        "heads": heads,
+        "d_ff": d_ff,
+        "vocab": vocab,
+        "context": context,
+        "offset": offset,
+        "types": types,
+        "activation": activation,
+        "eps": eps,
+    }
+    own = {
+        "layers": decoder_layers,
+        "d_model": decoder_d_model,
+        "heads": decoder_heads,
+        "d_ff": decoder_d_ff,
+        "vocab": decoder_vocab,
+        "context": decoder_context,
+        "offset": decoder_offset,
+        "types": decoder_types,
+        "activation": decoder_activation,
+        "eps": decoder_eps,
+    }
+    below: dict[str, Any] = shape | {name: value for name, value in own.items() if value is not None}
+    reader = bert.bert(**shape, dropout=dropout)
+    try:
+        writer = bert.bert(**below, mask=Causal(), head_activation=head_activation, dropout=dropout)
+    except UserError as e:  # which tells of the knobs by their names there
+        raise UserError(str(e).replace("model.", "model.decoder_")) from e
+    encoder, decoder = reader.body, writer.body
+    if encoder.width != decoder.width:
+        between = Resize(decoder.width, bias=True)
+        encoder = dataclasses.replace(encoder, stack=Stack((*encoder.stack.segments, between)))
+    stack = Stack.of([_reading(block) for block in decoder.stack.blocks()])
+    decoder = dataclasses.replace(decoder, stack=stack)
+    return EncoderDecoder(encoder, decoder, writer.head, (("head/lm/w", "decoder/embed/token"),) if tied else ())
+
+
+def _reading(block: Layer) -> Block:
+    """The layer with an attention to the encoder between its own and the MLP."""
+    assert isinstance(block, Block)
+    own, mlp = block.parts
+    cross = dataclasses.replace(own[1], mask=Bidirectional(), source=CrossKV())
+    return dataclasses.replace(block, parts=(own, ("cross", cross), mlp))
+
+
+FAMILIES = {"bert2bert": Family(bert2bert, SIZES, "arXiv 1907.12461")}
+
+# The model types that either side may have, all of them BERTs here; what is not the same on both sides is told below.
+INNER = {"bert": bert.DIALECTS["bert"]}
+INNER |= {name: roberta.DIALECTS[name] for name in ("roberta", "xlm-roberta", "camembert")}
+APART = ("is_decoder", "add_cross_attention", "tie_word_embeddings")
+SHAPE = {name: tuple(f for f in inner.fields if f.names[0] not in APART) for name, inner in INNER.items()}
+READS = (Fixed("is_decoder", (False,)), Fixed("add_cross_attention", (False,)), Unused("tie_word_embeddings"))
+WRITES = (
+    Fixed("is_decoder", (True,)),
+    Fixed("add_cross_attention", (True,)),
+    Fixed("cross_attention_hidden_size", (None,)),  # none of theirs can read states of another width
+    Knob("tied", "tie_word_embeddings", True),
+)
+GELU = Custom((), lambda config: {"head_activation": "gelu"}, lambda knobs: {})  # whatever the layers have
+
+
+def _kind(knobs: Knobs) -> str:
+    return "roberta" if knobs["offset"] else "bert"
+
+
+def names(config: Config) -> TensorNames:
+    """Those of either tower alone, behind its own prefix, and of the attention that joins them."""
+    reader, writer = (INNER[config[side].get("model_type", "bert")] for side in ("encoder", "decoder"))
+    masked = next(c for name, c in writer.classes.items() if name.endswith("ForMaskedLM"))
+    return (
+        *moved(_names(reader, config["encoder"]), "encoder", reader.prefix, "encoder."),
+        ("encoder/stack/1/w", "enc_to_dec_proj.weight", LINEAR),
+        ("encoder/stack/1/b", "enc_to_dec_proj.bias", SAME),
+        *moved((*_names(writer, config["decoder"]), *masked.names), "decoder", "", "decoder."),
+        *rows(
+            "decoder/stack/{layer}/",
+            f"decoder.{writer.prefix}encoder.layer.{{layer}}.crossattention.",
+            ("cross/q", "self.query"),
+            ("cross/k", "self.key"),
+            ("cross/v", "self.value"),
+            ("cross/o", "output.dense"),
+            ("cross_norm", "output.LayerNorm"),
+        ),
+    )
+
+
+def _names(inner: Dialect, config: Config) -> TensorNames:
+    return inner.names(config) if callable(inner.names) else inner.names
+
+
+DIALECTS = {
+    "encoder-decoder": Dialect(
+        "bert2bert",
+        {"EncoderDecoderModel": Class()},
+        (
+            Nested("encoder", {name: (*fields, *READS) for name, fields in SHAPE.items()}, kind=_kind),
+            Nested(
+                "decoder",
+                {name: (*fields, *WRITES, *(() if name == "bert" else (GELU,))) for name, fields in SHAPE.items()},
+                prefix="decoder_",
+                whole=("tied", "head_activation"),
+                kind=_kind,
+            ),
+            # Both towers' tensors are in the file, shared or not.
+            Unused("tie_word_embeddings", "tie_encoder_decoder"),
+        ),
+        names,
+        "",
+    )
+}
