@@ -39,7 +39,7 @@ def training(shape: str, dtype: str, **run: Any) -> Callable[[], object]:
     def step() -> None:
         nonlocal state
         state, metrics = step_fn(state, batch)
-        float(metrics["nll"])
+        float(metrics["loss"].total)
 
     return step
 

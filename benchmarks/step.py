@@ -20,7 +20,8 @@ from lm.core.component import to_dict
 from lm.core.ctx import Execution
 from lm.core.walk import Unrolled
 from lm.inspect.cost import training_flops
-from lm.objectives.causal import NextToken, TokenLoss
+from lm.objectives.causal import NextToken
+from lm.objectives.token_loss import TokenLoss
 from lm.train.config import default
 from lm.train.hardware import peak_flops
 from lm.train.optim.optimizer import hyper_of

@@ -26,14 +26,16 @@ from lm.core.component import from_dict
 from lm.core.errors import UserError
 from lm.core.formats import KEY, RECORD, SWEEP, format_of
 from lm.core.mesh import Sharding
+from lm.core.metrics import values
 from lm.data.open import Data
 from lm.evaluate.perplexity import Evaluator
 from lm.inspect.cost import CONVENTION
 from lm.runs.config_json import plain
 from lm.train.config_file import part
-from lm.train.feed import DevicePrefetcher, batches_of, evaluation_batches, lengths_of, open_data_of
+from lm.train.data import batches_of, lengths_of, open_data_of
 from lm.train.optim.optimizer import hyper_of
 from lm.train.parallel import sharding_of
+from lm.train.prefetch import DevicePrefetcher, evaluation_batches
 from lm.train.record import completed
 from lm.train.setup import check_fit, difference, trainer_of
 from lm.train.state import State
@@ -124,7 +126,7 @@ def run_trunk(
             hyper = state.hyper | {"learning_rate": jnp.float32(rate)}
             state, measured = step_fn(dataclasses.replace(state, hyper=hyper), next(stream))
             if step % SYNC == 0 or step == last:
-                if not math.isfinite(float(measured["total"])):
+                if not math.isfinite(float(measured["objective"].total)):
                     return None
                 tick((step - seen) * cell.flops // cell.steps)
                 seen = step
@@ -144,7 +146,7 @@ def run_trunk(
         seconds = trunk_seconds + time.perf_counter() - branched
         result = None
         if cooled is not None:
-            result = evaluator(cooled.params, evaluation_batches(held_out, spread, sharding))
+            result = values(evaluator(cooled.params, evaluation_batches(held_out, spread, sharding)))
         yield _record(trunk, cell, result, seconds)
 
 

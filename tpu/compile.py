@@ -36,7 +36,7 @@ def report(config: Any, topology: str) -> dict[str, Any]:
     from lm.core.param import count
     from lm.inspect.cost import training_flops
     from lm.train.config import check
-    from lm.train.feed import abstract_batch
+    from lm.train.data import abstract_batch
     from lm.train.optim.optimizer import hyper_of
     from lm.train.parallel import sharding_of
     from lm.train.setup import trainer_of

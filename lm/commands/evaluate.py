@@ -101,13 +101,14 @@ def scored(opened: Any, asked: Any, name: str) -> dict[str, Any]:
     `name`: of the checkpoint. Raises `UserError` where they cannot be."""
     import jax.numpy as jnp
 
+    from lm.core.metrics import added, values
     from lm.data.progress import tell
-    from lm.evaluate.perplexity import Evaluator, pooled
+    from lm.evaluate.perplexity import Evaluator
     from lm.evaluate.plan import LONGEST, Setting, plan, with_scoring_head
     from lm.evaluate.progress import watched
     from lm.evaluate.report import announce, figures
     from lm.runs.components import restored
-    from lm.train.feed import held_out_of
+    from lm.train.data import held_out_of
     from lm.train.parallel import execution_of
     from lm.train.setup import check_fit, memory_rows
 
@@ -133,9 +134,9 @@ def scored(opened: Any, asked: Any, name: str) -> dict[str, Any]:
     begun = time.perf_counter()
     for piece in made.pieces:
         results.append(evaluator(params, watched(piece.batches, piece.scored)))
-        parts.append({"name": piece.name, "documents": piece.documents, **figures(results[-1], made.measure)})
+        parts.append({"name": piece.name, "documents": piece.documents, **figures(values(results[-1]), made.measure)})
     seconds = time.perf_counter() - begun
-    together = figures(pooled(results), made.measure)
+    together = figures(values(added(results)), made.measure)
     return {
         "checkpoint": name,
         "step": opened.step,

@@ -145,6 +145,11 @@ def registered(name: Any) -> type | None:
     return _registry.get(name) if isinstance(name, str) else None
 
 
+def known() -> list[type]:
+    """Every component class that has been imported."""
+    return list(dict.fromkeys(_registry.values()))
+
+
 def to_dict(value: Any) -> Any:
     """A component tree as plain dicts, lists and scalars, ready for JSON or ConfigDict."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -61,7 +61,7 @@ class Stream:
 class ContiguousStreams:
     """[n] -> the example of row n of one source, which goes on from row n - count (Transformer-XL, Dai et al. 2019,
     arXiv 1901.02860): the text is cut into `count` lanes of equal length, read side by side, and in a new epoch cut
-    elsewhere. An example's `fresh` is 1 where its lane begins, and what was remembered is of elsewhere."""
+    elsewhere. An example's `reset` is 1 where its lane begins, and what was remembered is of elsewhere."""
 
     rows: Rows
     seed: int
@@ -79,7 +79,7 @@ class ContiguousStreams:
         epoch, i = divmod(turn, self.length)
         row = self.rows.shifted(_shift(self.seed, self.source, epoch))[lane * self.length + i]
         rng = np.random.default_rng(_seed_sequence(self.seed, self.source, EXAMPLE, n))
-        return self.example(row, rng) | {"fresh": np.array(i == 0, np.int32)}
+        return self.example(row, rng) | {"reset": np.array(i == 0, np.int32)}
 
 
 @dataclass(frozen=True)
@@ -174,8 +174,8 @@ class Batches:
             turn, part = divmod(place, self.parts)
             examples.append(self.row(first + turn * full + part) if part < full else self._empty)
         batch = _stack(examples)
-        if "fresh" in batch and k and self.address(k) != self.address(k - 1) + 1:  # behind skipped batches
-            batch["fresh"] = np.ones_like(batch["fresh"])
+        if "reset" in batch and k and self.address(k) != self.address(k - 1) + 1:  # behind skipped batches
+            batch["reset"] = np.ones_like(batch["reset"])
         return batch
 
     def row(self, n: int) -> Row:
@@ -262,7 +262,7 @@ class EvalBatches:
         if self.packing != "stream":
             return _stack([self._example(source, at * self.batch_size + j) for j in chosen])
         batch = _stack([self._example(source, j * steps + at) for j in chosen])
-        return batch | {"fresh": np.full(len(batch["tokens"]), at == 0, np.int32)}
+        return batch | {"reset": np.full(len(batch["tokens"]), at == 0, np.int32)}
 
     def __iter__(self) -> Iterator[Batch]:
         return map(self.batch, range(len(self)))

@@ -1,7 +1,6 @@
-"""How well a model predicts held-out batches: nats per token, bits per byte, accuracy."""
+"""How well a model predicts held-out batches, by the metrics of its objective."""
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -11,12 +10,12 @@ import numpy as np
 from lm.core.ctx import Ctx, Execution
 from lm.core.errors import UserError
 from lm.core.mesh import Sharding
+from lm.core.metrics import Metrics, added
 from lm.core.param import Tree
+from lm.core.rows import Batch
 from lm.model.kv_sources import CacheShape
 from lm.model.transformer import Model
-from lm.objectives.causal import Loss
-
-SUMS = ("nll", "hits", "tokens", "bytes")  # those of an objective's stats that are needed here
+from lm.objectives.objective import Objective, check_needs
 
 
 class Evaluator:
@@ -29,7 +28,7 @@ class Evaluator:
     def __init__(
         self,
         model: Model,
-        objective: Any,
+        objective: Objective,
         dtype: jax.typing.DTypeLike = jnp.float32,
         sharding: Sharding | None = None,
         execution: Execution = Execution(),
@@ -37,49 +36,32 @@ class Evaluator:
     ) -> None:
         """`memory`: how many rows the batches have, where the model remembers them in the next; 0: it does not."""
         ctx = Ctx(sharding=sharding, execution=execution)
-        # By numpy: every process makes the whole of them, on no device in particular.
-        self._slots = [jax.tree.map(np.asarray, model.cache(CacheShape(memory, 0, dtype=dtype)))] if memory else []
+        check_needs(objective, model)
+        # By numpy: every process makes the whole of it, on no device in particular.
+        shape = CacheShape(memory, 0, dtype=dtype)
+        self._cache = jax.tree.map(np.asarray, model.cache(shape)) if memory else None
 
-        def sums(params: Tree, batch: dict, *cache: Tree) -> tuple[dict[str, jax.Array], list[Tree]]:
-            loss: Loss = objective(model, params, batch, ctx, dtype, *cache)
-            return {name: loss.stats[name] for name in SUMS if name in loss.stats}, [loss.cache for _ in cache]
+        def metrics(params: Tree, batch: Batch, cache: Tree) -> tuple[Metrics, Tree]:
+            loss = objective(model, params, batch, ctx, dtype, cache)
+            return loss.metrics, None if cache is None else loss.cache
 
-        self._sums = jax.jit(sums)
+        self._metrics = jax.jit(metrics)
 
-    def __call__(self, params: Tree, batches: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-        """`loss` (nats per predicted token), `accuracy`, `tokens`, and where batches tell their `bytes` also
-        `bytes` and `bits_per_byte`. Raises `UserError` when no token is predicted at all."""
-        totals: dict[str, float] = {}
-        pending: dict[str, jax.Array] = {}
-        cache = self._slots
+    def __call__(self, params: Tree, batches: Iterable[Mapping[str, Any]]) -> Metrics:
+        """The objective's metrics, summed over the batches: `loss`, `tokens` and whatever else it reports, as
+        `lm.core.metrics.values` divides them. Raises `UserError` when no token is predicted at all."""
+        totals: Metrics = {}
+        pending: Metrics = {}
+        cache = self._cache
         for batch in batches:
             done = pending
-            pending, cache = self._sums(params, dict(batch), *cache)
-            _add(totals, done)  # one batch late, so that the device never waits for the host
-        _add(totals, pending)
-        tokens = totals.get("tokens", 0)
-        if not tokens:
+            pending, cache = self._metrics(params, dict(batch), cache)
+            totals = added([totals, _host(done)])  # one batch late, so that the device never waits for the host
+        totals = added([totals, _host(pending)])
+        if not totals or not totals["tokens"].total:
             raise UserError("no token to predict in these batches: evaluate on more text, or on longer rows")
-        result = {"loss": totals["nll"] / tokens, "accuracy": totals["hits"] / tokens, "tokens": tokens}
-        if totals.get("bytes"):
-            result |= {
-                "bits_per_byte": totals["nll"] / math.log(2) / totals["bytes"],
-                "bytes": totals["bytes"],
-            }
-        return result
+        return totals
 
 
-def pooled(results: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The figures of several evaluations as of one on all their batches."""
-    tokens = sum(r["tokens"] for r in results)
-    pool = {name: sum(r[name] * r["tokens"] for r in results) / tokens for name in ("loss", "accuracy")}
-    pool["tokens"] = tokens
-    if all("bytes" in r for r in results):
-        pool["bytes"] = sum(r["bytes"] for r in results)
-        pool["bits_per_byte"] = sum(r["bits_per_byte"] * r["bytes"] for r in results) / pool["bytes"]
-    return pool
-
-
-def _add(totals: dict[str, float], sums: dict[str, jax.Array]) -> None:
-    for name, value in sums.items():  # on the host, in float64: counts stay exact
-        totals[name] = totals.get(name, 0.0) + float(value)
+def _host(metrics: Metrics) -> Metrics:
+    return jax.tree.map(float, metrics)  # in float64: counts stay exact

@@ -26,15 +26,15 @@ from lm.evaluate.pairs import Pairs
 from lm.evaluate.rows import Rows, batches, groups, rows_together
 from lm.infer.prompt import check_writes
 from lm.inspect.cost import largest
-from lm.model.heads import Heads, LMHead, MultiTokenHead, StreamHead, TransformHead
+from lm.model.heads import AHEAD, TOKENS, Heads
 from lm.model.masks import Permuted
-from lm.model.special.adaptive import AdaptiveHead
 from lm.model.transformer import EncoderDecoder, Model
 from lm.objectives.causal import NextToken
 from lm.objectives.multi_token import MultiToken
+from lm.objectives.objective import Objective
 from lm.text.format import TextFormat
 
-SCORING = (LMHead, AdaptiveHead, TransformHead, StreamHead, MultiTokenHead)
+SCORING = (TOKENS, AHEAD)  # what a head predicts that scores text
 LONGEST = 2048  # tokens of a row, of a model from elsewhere, where nothing else is asked for
 PERPLEXITY, PSEUDO = "perplexity", "pseudo-perplexity"
 
@@ -64,7 +64,7 @@ class Piece(NamedTuple):
 
 class Plan(NamedTuple):
     measure: str
-    objective: Any
+    objective: Objective
     memory: int  # rows that a model remembers from batch to batch
     wording: str  # of the rows, and which tokens are scored
     split: str
@@ -78,7 +78,7 @@ class Setting(NamedTuple):
     model: Model
     text: TextFormat
     data: ConfigDict
-    objective: Any
+    objective: Objective
     memory: int
     dtype: jax.typing.DTypeLike
     held_out: Callable[[Data], EvalBatches]
@@ -100,7 +100,7 @@ def plan(opened: Setting, asked: Asked) -> Plan:
         )
     if measure == PERPLEXITY and (asked.data is None or opened.memory):
         return _as_trained(opened, asked)
-    if isinstance(opened.model.head, MultiTokenHead) and not isinstance(objective, MultiToken):
+    if opened.model.head.predicts == AHEAD and not isinstance(objective, MultiToken):
         objective = MultiToken()
     split, chosen = _chosen(opened, asked)
     pieces = []
@@ -115,7 +115,7 @@ def measure_of(model: Model, text: TextFormat) -> tuple[str, int | None]:
     """How a model scores text, and the token that hides what is scored, if that is needed.
 
     Raises `UserError` for one that does not."""
-    if not isinstance(model.head, SCORING):
+    if model.head.predicts not in SCORING:
         raise UserError(
             f"this model's head is {type(model.head).__name__}, which scores no text: open a language model"
         )
@@ -137,7 +137,7 @@ def measure_of(model: Model, text: TextFormat) -> tuple[str, int | None]:
 def with_scoring_head(model: Model, params: Tree) -> tuple[Model, Tree]:
     """Of a model with several heads on the same states that with the one which scores a vocabulary, if there is one."""
     parts = model.head.parts if isinstance(model.head, Heads) else ()
-    name, head = next(((name, head) for name, head in parts if isinstance(head, SCORING)), (None, None))
+    name, head = next(((name, head) for name, head in parts if head.predicts in SCORING), (None, None))
     if head is None:
         return model, params
     params = with_aliases(params, model.ties)
@@ -238,7 +238,7 @@ def _pairs(opened: Setting, asked: Asked) -> Plan:
     return Plan(PERPLEXITY, NextToken(), 0, wording, split, (piece,))
 
 
-def _piece(opened: Setting, asked: Asked, objective: Any, name: str, documents: int, rows: Rows) -> Piece:
+def _piece(opened: Setting, asked: Asked, objective: Objective, name: str, documents: int, rows: Rows) -> Piece:
     """All rows, or as many as `asked.batches` hold, in batches that fit."""
     if not len(rows.sizes):
         raise UserError(f"{name} has no token to score: each text is of one token, with nothing before it")

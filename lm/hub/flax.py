@@ -26,7 +26,8 @@ from lm.core.ctx import Ctx
 from lm.core.errors import UserError
 from lm.core.leaf import Leaf
 from lm.core.param import Param, Tree, flatten, get, initialize, put
-from lm.model.transformer import Batch, Model
+from lm.core.rows import Batch
+from lm.model.transformer import Model
 
 Array = jax.Array
 WEIGHTS = ("w", "token")  # entries that are read through `dot` and `take` alone

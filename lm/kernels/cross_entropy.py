@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 Array = jax.Array
-Head = Callable[[Any, Array], Array]  # (parameters, states [B, C, d]) -> logits [B, C, V]
+Logits = Callable[[Any, Array], Array]  # (parameters, states [B, C, d]) -> logits [B, C, V]
 
 
 class Terms(NamedTuple):
@@ -19,7 +19,7 @@ class Terms(NamedTuple):
     smoothing: float = 0.0
 
 
-class Tokens(NamedTuple):
+class TokenLosses(NamedTuple):
     """Of each token [B, S], float32: negative log-likelihood in nats, and whether the target ranks first."""
 
     nll: Array
@@ -37,8 +37,8 @@ def token_losses(logits: Array, targets: Array) -> tuple[Array, Array, Array]:
 
 
 def chunked_loss(
-    head: Head, params: Any, x: Array, targets: Array, weights: Array, terms: Terms = Terms(), chunk: int = 128
-) -> tuple[Array, Tokens]:
+    head: Logits, params: Any, x: Array, targets: Array, weights: Array, terms: Terms = Terms(), chunk: int = 128
+) -> tuple[Array, TokenLosses]:
     """(weighted sum of the loss, figures of each token) for states x [B, S, d], targets and weights [B, S].
 
     Logits are made for `chunk` positions at a time. The gradient is computed in the same pass, while they are there,
@@ -70,19 +70,19 @@ def _sum(nll: Array, log_z: Array, logits: Array, weights: Array, terms: Terms) 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def _loss(
-    head: Head, terms: Terms, chunk: int, params: Any, x: Array, targets: Array, weights: Array
-) -> tuple[Array, Tokens]:
-    def one(part: tuple[Array, ...]) -> tuple[Array, Tokens]:
+    head: Logits, terms: Terms, chunk: int, params: Any, x: Array, targets: Array, weights: Array
+) -> tuple[Array, TokenLosses]:
+    def one(part: tuple[Array, ...]) -> tuple[Array, TokenLosses]:
         h, y, w = part
         logits = head(params, h)
         nll, log_z, hit = token_losses(logits, y)
-        return _sum(nll, log_z, logits, w, terms), Tokens(nll, hit)
+        return _sum(nll, log_z, logits, w, terms), TokenLosses(nll, hit)
 
     sums, tokens = jax.lax.map(one, tuple(_chunks(a, chunk) for a in (x, targets, weights)))
-    return sums.sum(), Tokens(*(_whole(t, x.shape[1]) for t in tokens))
+    return sums.sum(), TokenLosses(*(_whole(t, x.shape[1]) for t in tokens))
 
 
-def _forward(head: Head, terms: Terms, chunk: int, params: Any, x: Array, targets: Array, weights: Array) -> tuple:
+def _forward(head: Logits, terms: Terms, chunk: int, params: Any, x: Array, targets: Array, weights: Array) -> tuple:
     leaves, treedef = jax.tree.flatten(params)
     real = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jnp.inexact)]  # quantised ones stay
 
@@ -101,18 +101,18 @@ def _forward(head: Head, terms: Terms, chunk: int, params: Any, x: Array, target
         onehot = jnp.where(jnp.arange(v) == y[..., None], 1 - terms.smoothing, 0)
         d = slope * jnp.exp(logits - log_z[..., None]) - onehot - terms.smoothing / v
         dp, dh = back(d * w[..., None])
-        return jax.tree.map(jnp.add, gradient, dp), (_sum(nll, log_z, logits, w, terms), Tokens(nll, hit), dh)
+        return jax.tree.map(jnp.add, gradient, dp), (_sum(nll, log_z, logits, w, terms), TokenLosses(nll, hit), dh)
 
     parts = tuple(_chunks(a, chunk) for a in (x, targets, weights))
     dp, (sums, tokens, dh) = jax.lax.scan(one, [jnp.zeros_like(leaves[i]) for i in real], parts)
     gradients: list[Array | None] = [None] * len(leaves)
     for i, g in zip(real, dp, strict=True):
         gradients[i] = g
-    tokens = Tokens(*(_whole(t, x.shape[1]) for t in tokens))
+    tokens = TokenLosses(*(_whole(t, x.shape[1]) for t in tokens))
     return (sums.sum(), tokens), (jax.tree.unflatten(treedef, gradients), _whole(dh, x.shape[1]))
 
 
-def _backward(head: Head, terms: Terms, chunk: int, saved: tuple, cotangents: tuple) -> tuple:
+def _backward(head: Logits, terms: Terms, chunk: int, saved: tuple, cotangents: tuple) -> tuple:
     gradients, (scale, _) = saved, cotangents
     dp, dx = jax.tree.map(lambda g: (g * scale).astype(g.dtype), gradients)
     return dp, dx, None, None

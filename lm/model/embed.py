@@ -73,6 +73,11 @@ class Embed:
         return spec
 
     @property
+    def reads(self) -> tuple[str, ...]:
+        """Rows of a batch (`lm.core.rows`): those of the other tables."""
+        return tuple(table.name for table in self.extra)
+
+    @property
     def longest(self) -> int | None:
         """Number of positions there are rows for; None without a limit."""
         return self.position.longest if self.position else None

@@ -45,8 +45,7 @@ class CacheShape:
 
 def row_tokens(ctx: Ctx, prefix: str = "") -> Tokens:
     """The tokens that the layer's input rows stand for (`prefix` "" ) or those of a memory ("encoder/")."""
-    names = ("segments", "prefix", "order", "global", "place", "span", "length")
-    return Tokens(ctx.rows[f"{prefix}positions"], *(ctx.rows.get(f"{prefix}{name}") for name in names))
+    return Tokens.of(ctx.rows, prefix)
 
 
 def _known(tokens: Tokens) -> Tree:

@@ -74,6 +74,7 @@ class Prefix:
     are read at once, before anything is written."""
 
     causal: ClassVar[bool] = True
+    reads: ClassVar[tuple[str, ...]] = ("prefix",)
 
     def allowed(self, q: Tokens, k: Tokens) -> Array:
         causal = k.positions[:, None, :] <= q.positions[:, :, None]
@@ -152,6 +153,8 @@ class Permuted:
     those of place 0 are given and seen by all. Queries stand behind the content. Without such a row every key is seen.
     With `causal` what is ahead is hidden besides."""
 
+    reads: ClassVar[tuple[str, ...]] = ("order",)
+
     causal: bool = False
 
     def allowed(self, q: Tokens, k: Tokens) -> Array:
@@ -173,7 +176,7 @@ class GlobalMask:
     causal: ClassVar[bool] = False
 
     def allowed(self, q: Tokens, k: Tokens) -> Array:
-        return jnp.zeros((1, 1, 1), bool) if k.anchors is None else (k.anchors > 0)[:, None, :]
+        return jnp.zeros((1, 1, 1), bool) if k.globals is None else (k.globals > 0)[:, None, :]
 
     def band(self) -> Band:
         return None, None

@@ -1,15 +1,12 @@
 """Whole models: one tower (encoder-only, decoder-only), encoder-decoders, and groups that train together.
 
-A batch is a dict of arrays [B, S]: `tokens`, and optionally `positions`, `segments`, `prefix`, `row`; an encoder's are
-`encoder/tokens` and so on. Positions count in the order of reading, by which masks hide what is ahead; where a token
-stands in the text otherwise, `place` says so, and `span` its place within a span that is filled in; `length` of how
-many tokens its text is, where a part of it is read and rotations depend on the whole. `hidden` gives the last states,
-from which heads and losses are computed.
+They read a batch (`lm.core.rows`), of which only `tokens` must be there. `hidden` gives the last states, from which
+heads and losses are computed.
 """
 
 import dataclasses
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +15,7 @@ from lm.core.component import component
 from lm.core.ctx import Ctx
 from lm.core.errors import UserError
 from lm.core.param import Ties, Tree, with_aliases, without_aliases
+from lm.core.rows import ASKED, ENCODER, Batch, check_keys, reads
 from lm.model.embed import Embed
 from lm.model.heads import Head
 from lm.model.kv_sources import CacheShape
@@ -27,13 +25,12 @@ from lm.model.special.streams import StreamTransformer
 from lm.model.stack import Stack
 
 Array = jax.Array
-Batch = dict[str, Array]
 Result = tuple[Array, Any, Tree]  # states [B, S, d], cache, aux
 
 
 def rows_of(batch: Batch, prefix: str = "") -> dict[str, Array]:
     """The rows of ctx that stand under `prefix` in a batch, positions counted from 0 where they are not given."""
-    rows = {k.removeprefix(prefix): v for k, v in batch.items() if k.startswith(prefix)}
+    rows = {k.removeprefix(prefix): v for k, v in batch.items() if k.startswith(prefix) and k not in ASKED}
     rows = {k: v for k, v in rows.items() if "/" not in k and k != "tokens"}
     tokens = batch[f"{prefix}tokens"]
     if "positions" not in rows:
@@ -100,6 +97,7 @@ class LanguageModel:
         self, params: Tree, batch: Batch, ctx: Ctx, cache: Any = None, dtype: jax.typing.DTypeLike = jnp.float32
     ) -> Result:
         """batch -> (states [B, S, d], cache, aux). With cache, positions must be given."""
+        check_keys(batch, reads(self) | dict(self.marks).keys())
         params, rows = with_aliases(params, self.ties), rows_of(batch)
         marked = {name: mark(batch["tokens"], rows) for name, mark in self.marks if name not in rows}
         ctx = ctx.replace(rows=ctx.rows | rows | marked)
@@ -124,6 +122,8 @@ class LanguageModel:
 @component
 class EncoderDecoder:
     """An encoder whose output the decoder's `CrossKV` sources read (Vaswani et al. 2017; T5, arXiv 1910.10683)."""
+
+    reads: ClassVar[tuple[str, ...]] = ("encoder/tokens",)
 
     encoder: Transformer
     decoder: Transformer | StreamTransformer
@@ -154,7 +154,7 @@ class EncoderDecoder:
     ) -> tuple[dict[str, Array], Tree]:
         """The rows that the decoder's cross-attention reads, and the encoder's aux."""
         params = with_aliases(params, self.ties)
-        rows = rows_of(batch, "encoder/")
+        rows = rows_of(batch, ENCODER)
         inner = ctx.replace(rows=ctx.rows | rows | {k: v for k, v in batch.items() if k == "row"}).at("encoder")
         x, _, aux = self.encoder(params["encoder"], batch["encoder/tokens"], inner, None, dtype)
         return {"encoder": x} | {f"encoder/{k}": v for k, v in rows.items()}, aux
@@ -164,6 +164,7 @@ class EncoderDecoder:
     ) -> Result:
         """batch -> (decoder states [B, S, d], cache, aux). A batch without `encoder/tokens` continues a generation
         whose cache were primed by one that had them."""
+        check_keys(batch, reads(self), encoder=True)
         rows, aux = rows_of(batch), {}
         if "encoder/tokens" in batch:
             memory, aux["encoder"] = self.encode(params, batch, ctx, dtype)
@@ -208,8 +209,13 @@ Model = LanguageModel | EncoderDecoder
 
 def _scores(model: Model, params: Tree, batch: Batch, ctx: Ctx, dtype: jax.typing.DTypeLike) -> Any:
     x, _, _ = model.hidden(params, batch, ctx, None, dtype)
-    rows = rows_of(batch) | {name: batch[name] for name in ("tokens", "encoder/tokens") if name in batch}
-    return model.logits(params, x, ctx.replace(rows=ctx.rows | rows).at("head"))
+    return model.logits(params, x, head_ctx(ctx, batch))
+
+
+def head_ctx(ctx: Ctx, batch: Batch) -> Ctx:
+    """The ctx in which a model's head is called on the states of a batch."""
+    rows = rows_of(batch) | {name: batch[name] for name in ("tokens", f"{ENCODER}tokens") if name in batch}
+    return ctx.replace(rows=ctx.rows | rows).at("head")
 
 
 def with_head(model: Model, head: Head) -> Model:

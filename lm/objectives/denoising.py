@@ -1,148 +1,33 @@
-"""Denoising: part of a text is taken out, and the model writes it. Span corruption (T5, Raffel et al. 2020,
-arXiv 1910.10683), prefix language modelling, and UL2's mixture of them (Tay et al. 2022, arXiv 2205.05131).
+"""Denoising: part of a text is taken out, and the model writes it (`lm.objectives.examples.denoising`)."""
 
-A denoiser splits a run of tokens into inputs and targets. `MixtureOfDenoisers` draws one for each row and
-lays the pair out for an encoder-decoder, `PrefixMixtureOfDenoisers` for a decoder with the `Prefix` mask.
-
-As in T5, a row is corrupted as a whole: the documents packed into it are told apart by the end-of-text tokens
-between them only, a span may run across such a boundary, and attention sees the whole row.
-"""
-
-import dataclasses
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
-
-import jax.numpy as jnp
-import numpy as np
+from typing import TYPE_CHECKING, Any, Self
 
 from lm.core.component import component
-from lm.core.ctx import Ctx
 from lm.core.errors import UserError, nearest
-from lm.core.param import Tree
-from lm.model.transformer import Batch, Model
-from lm.objectives.causal import Example, Loss, TokenLoss
+from lm.objectives.examples.denoising import (
+    MODES,
+    SEVEN,
+    Choice,
+    PairedDenoising,
+    PrefixDenoising,
+    SpecialIds,
+    largest,
+)
+from lm.objectives.objective import Needs
+from lm.objectives.token_loss import TokenLoss, TokenObjective
 
-if TYPE_CHECKING:  # a mixture needs no tokenizer once it is made
+if TYPE_CHECKING:
     from lm.text.tokenizers import Tokenizer
 
-Pair = tuple[np.ndarray, np.ndarray]  # inputs and targets, int32
-
-
-class Needs(NamedTuple):
-    """The most that rows of some length can take up: input tokens, target tokens, different sentinels."""
-
-    inputs: int
-    targets: int
-    sentinels: int
-
 
 @component
-class SpanCorruption:
-    """Replace spans of `mean` tokens on average, `density` of all tokens, by sentinels: "Thank you for
-    inviting me to your party" becomes "Thank you <0> me to your <1>", with the targets "<0> for inviting <1>
-    party <2>".
-
-    The numbers of noise tokens and of spans follow from the length alone; among the masks that have these,
-    begin with text and end in noise, each is equally likely. (The final sentinel is the paper's; T5's
-    published data code leaves it out, since nothing follows the last span.)"""
-
-    mean: float = 3.0
-    density: float = 0.15
-
-    def __post_init__(self) -> None:
-        if self.mean < 1:
-            raise UserError(f"mean span length {self.mean} is less than a token: give 1 or more")
-        if not 0 < self.density < 1:
-            raise UserError(f"noise density is {self.density}: give a fraction between 0 and 1, such as 0.15")
-
-    def counts(self, length: int) -> tuple[int, int]:
-        """(noise tokens, spans) of `length` >= 2 tokens: at least one of each, and some text before every
-        span."""
-        noise = min(max(round(length * self.density), 1), length - 1)
-        return noise, min(max(round(noise / self.mean), 1), length - noise)
-
-    def needs(self, length: int) -> Needs:
-        noise, spans = self.counts(length)
-        return Needs(length - noise + spans, noise + spans + 1, spans + 1)
-
-    def noise_mask(self, length: int, rng: np.random.Generator) -> np.ndarray:
-        """bool [length]: which tokens are taken out."""
-        noise, spans = self.counts(length)
-        kept, hidden = _partition(length - noise, spans, rng), _partition(noise, spans, rng)
-        return np.repeat(np.tile([False, True], spans), np.stack([kept, hidden], axis=1).ravel())
-
-    def __call__(self, tokens: np.ndarray, sentinels: np.ndarray, rng: np.random.Generator) -> Pair:
-        """tokens [n >= 2], ids of at least `needs(n).sentinels` sentinels in order -> inputs, targets."""
-        noise = self.noise_mask(len(tokens), rng)
-        starts = np.flatnonzero(noise & ~np.concatenate([[False], noise[:-1]]))
-        own, last = sentinels[: len(starts)], sentinels[len(starts)]
-        # With each sentinel before its span: inputs are sentinels and text, targets are sentinels and noise.
-        marked, is_noise = np.insert(tokens, starts, own), np.insert(noise, starts, False)
-        is_sentinel = np.insert(np.zeros(len(tokens), bool), starts, True)
-        return marked[~is_noise], np.append(marked[is_noise | is_sentinel], last)
-
-
-@component
-class PrefixLM:
-    """Continue a text: the inputs are its start and the targets its end, without sentinels.
-
-    The share of the targets is uniform with mean `density`: at 0.5 the cut lies anywhere (T5's prefix LM), at
-    0.25 in the second half (UL2's S-denoiser)."""
-
-    density: float = 0.25
-
-    def __post_init__(self) -> None:
-        if not 0 < self.density <= 0.5:
-            raise UserError(f"mean share of the targets is {self.density}: give a fraction of at most 0.5")
-
-    def needs(self, length: int) -> Needs:
-        return Needs(length - 1, max(round(2 * self.density * (length - 1)), 1), 0)
-
-    def __call__(self, tokens: np.ndarray, sentinels: np.ndarray, rng: np.random.Generator) -> Pair:
-        """tokens [n >= 2] -> inputs, targets."""
-        cut = len(tokens) - int(rng.integers(1, self.needs(len(tokens)).targets + 1))
-        return tokens[:cut], tokens[cut:]
-
-
-Denoiser = SpanCorruption | PrefixLM
-MODES = ("R", "S", "X")  # regular, sequential, extreme: UL2's [NLU], [S2S] and [NLG]
-Choice = tuple[float, str, Denoiser]  # rate, mode or "", denoiser
-
-# Table 1 of the UL2 paper, all seven equally often.
-SEVEN: tuple[Choice, ...] = (
-    (1.0, "R", SpanCorruption(3.0, 0.15)),
-    (1.0, "R", SpanCorruption(8.0, 0.15)),
-    (1.0, "S", PrefixLM(0.25)),
-    (1.0, "X", SpanCorruption(3.0, 0.5)),
-    (1.0, "X", SpanCorruption(8.0, 0.5)),
-    (1.0, "X", SpanCorruption(64.0, 0.15)),
-    (1.0, "X", SpanCorruption(64.0, 0.5)),
-)
-SPANS: tuple[Choice, ...] = ((1.0, "", SpanCorruption()),)  # T5: one denoiser, no mode
-
-
-@component
-class SpecialIds:
-    """What a mixture must know of a vocabulary.
-
-    The i-th of `sentinels` sentinels has id first + i * step; `modes` are the ids of "R", "S" and "X" (or
-    none); `eos` ends inputs and targets; `start` is the decoder's first input (T5: padding)."""
-
-    first: int
-    sentinels: int
-    step: int = 1
-    modes: tuple[int, ...] = ()
-    eos: int = 1
-    start: int = 0
-
-
-@component
-class MixtureOfDenoisers:
+class MixtureOfDenoisers(TokenObjective):
     """Each row under a denoiser of its own, for an encoder-decoder.
 
-    denoisers: (rate, mode, denoiser); rates are relative; inputs begin with a token for their mode "R", "S"
-    or "X", or without one for ""; inputs, targets: lengths of the arrays, enough for whatever is drawn: `of`
-    computes them; ids: special tokens; `for_tokenizer` fills them in."""
+    denoisers: (rate, mode, denoiser); rates are relative; inputs begin with a token for their mode "R", "S" or "X", or
+        without one for ""
+    inputs, targets: lengths of the arrays, enough for whatever is drawn: `of` computes them
+    ids: special tokens; None: the tokenizer's"""
 
     denoisers: tuple[Choice, ...]
     inputs: int
@@ -160,83 +45,21 @@ class MixtureOfDenoisers:
     @classmethod
     def of(cls, length: int, denoisers: tuple[Choice, ...] = SEVEN, **knobs: Any) -> Self:
         """The mixture for rows of `length` tokens, its arrays as long as these can need."""
-        most = needs(denoisers, length)
+        most = largest(denoisers, length)
         return cls(denoisers, most.inputs, most.targets, **knobs)
 
-    def for_tokenizer(self, tokenizer: "Tokenizer") -> Self:
-        """The same with that tokenizer's ids. If any denoiser has a mode, the last three sentinels are the
-        modes'."""
-        ids = [tokenizer.sentinel(i) for i in range(tokenizer.sentinels)]
-        modes = len(MODES) if any(mode for _, mode, _ in self.denoisers) else 0
-        if len(ids) < modes:
-            raise UserError(f"modes take {modes} sentinels, the tokenizer has {len(ids)}: use one with more")
-        free = len(ids) - modes
-        first, step = (ids[0], ids[1] - ids[0]) if len(ids) > 1 else (0, 1)
-        if ids != [first + step * i for i in range(len(ids))]:
-            raise UserError("the tokenizer's sentinels have gaps between their ids: use one that has them in a row")
-        special = SpecialIds(first, free, step, tuple(ids[free:]), tokenizer.eos_id, tokenizer.pad_id)
-        return dataclasses.replace(self, ids=special)
+    def needs(self) -> Needs:
+        return Needs(rows=("encoder/tokens",))
 
-    @property
-    def special(self) -> SpecialIds:
-        if self.ids is None:
-            raise UserError("this mixture of denoisers has no special ids yet: call for_tokenizer(tokenizer)")
-        return self.ids
+    def examples(self, tokenizer: "Tokenizer | None" = None) -> PairedDenoising:
+        return PairedDenoising(self.denoisers, self.inputs, self.targets, self._special(tokenizer))
 
-    def check(self, length: int) -> None:
-        """Raise `UserError` unless whatever is drawn for rows of `length` tokens fits whole."""
-        most = needs(self.denoisers, length)
-        if most.inputs > self.inputs or most.targets > self.targets:
-            raise UserError(
-                f"rows of {length} tokens can become {most.inputs} inputs and {most.targets} targets: "
-                f"objective.inputs={self.inputs} and objective.targets={self.targets} must be at least that"
-            )
-        if most.sentinels > self.special.sentinels:
-            raise UserError(
-                f"rows of {length} tokens can need {most.sentinels} sentinels and the tokenizer has "
-                f"{self.special.sentinels}, modes aside: use shorter rows, longer spans or another tokenizer"
-            )
-
-    def pair(self, row: Example, rng: np.random.Generator) -> Pair:
-        """A packed row {tokens, segments [length + 1]} -> inputs, targets of varying length, both ending in
-        eos; both empty if there are fewer than two tokens: none could be taken out and leave another."""
-        return self._drawn(row, rng)[:2]
-
-    def _drawn(self, row: Example, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Inputs and targets, and how many bytes of text each target covers, where the row tells."""
-        # Rows overlap by a token, for next-token prediction; without its first, a token is in one row only.
-        tokens, segments = row["tokens"][1:], row["segments"][1:]
-        self.check(len(tokens))
-        ids, real = self.special, segments > 0
-        tokens, covered = tokens[real], row["bytes"][1:][real] if "bytes" in row else _int32()
-        if len(tokens) < 2:
-            return (_int32(),) * 3
-        rates = np.array([rate for rate, _, _ in self.denoisers])
-        _, mode, denoiser = self.denoisers[rng.choice(len(rates), p=rates / rates.sum())]
-        # Places instead of ids, sentinels behind the text: these tell ids and bytes alike.
-        places = np.arange(len(tokens) + ids.sentinels)
-        inputs, targets = denoiser(places[: len(tokens)], places[len(tokens) :], rng)
-        known = _int32(tokens, ids.first + ids.step * np.arange(ids.sentinels))
-        lead = [ids.modes[MODES.index(mode)]] if mode else []
-        sizes = np.pad(covered, (0, len(known) - len(covered)))[targets]
-        return _int32(lead, known[inputs], [ids.eos]), _int32(known[targets], [ids.eos]), _int32(sizes, [0])
-
-    def example(self, row: Example, rng: np.random.Generator) -> Example:
-        """A packed row -> encoder/tokens, encoder/segments, encoder/positions [inputs] and tokens (the
-        targets moved right by `start`), targets, weights, segments, positions [targets]; bytes too, if the row
-        tells them. Segments are 1, and 0 on padding."""
-        inputs, targets, sizes = self._drawn(row, rng)
-        decoder = _int32([self.special.start], targets)[: len(targets)]
-        encoder = _rows(inputs, self.inputs)
-        return {f"encoder/{name}": value for name, value in encoder.items()} | {
-            **_rows(decoder, self.targets),
-            "targets": _padded(targets, self.targets),
-            "weights": (np.arange(self.targets) < len(targets)).astype(np.float32),
-            **({"bytes": _padded(sizes, self.targets)} if "bytes" in row else {}),
-        }
-
-    def __call__(self, model: Model, params: Tree, batch: Batch, ctx: Ctx, dtype: Any = jnp.float32) -> Loss:
-        return self.loss(model, params, batch, ctx, dtype)
+    def _special(self, tokenizer: "Tokenizer | None") -> SpecialIds:
+        if self.ids is not None:
+            return self.ids
+        if tokenizer is None:
+            raise UserError("a mixture of denoisers without a tokenizer: give it the knob `ids`")
+        return SpecialIds.of(tokenizer, modes=any(mode for _, mode, _ in self.denoisers))
 
 
 @component
@@ -244,51 +67,8 @@ class PrefixMixtureOfDenoisers(MixtureOfDenoisers):
     """The mixture for a decoder-only model whose attention has the `Prefix` mask: inputs and targets in one
     stream, the inputs seen by all, the loss on the targets alone."""
 
-    def example(self, row: Example, rng: np.random.Generator) -> Example:
-        """A packed row -> tokens, targets, weights, segments, positions, prefix, each [inputs + targets]; bytes too,
-        if the row tells them."""
-        inputs, targets, sizes = self._drawn(row, rng)
-        stream, length = _int32(inputs, targets), self.inputs + self.targets
-        index = np.arange(length)
-        weights = (index >= len(inputs) - 1) & (index < len(stream) - 1)  # the last input predicts the first target
-        return _rows(stream[:-1], length) | {
-            "targets": _padded(stream[1:], length),
-            "weights": weights.astype(np.float32),
-            "prefix": index < len(inputs),
-            **({"bytes": _padded(_int32(inputs[1:] * 0, sizes), length)} if "bytes" in row else {}),
-        }
+    def needs(self) -> Needs:
+        return Needs(rows=("prefix",))
 
-
-def needs(denoisers: Iterable[Choice], length: int) -> Needs:
-    """The most that rows of up to `length` tokens can take up under any of these, mode tokens and eos
-    included.
-
-    (No denoiser makes more of a shorter row: one token less is one input or one noise token less.)"""
-    if length < 2:
-        raise UserError(f"rows of {length} tokens leave nothing to take out: give data.length=2 or more")
-    all_needs = [(1 if mode else 0, denoiser.needs(length)) for _, mode, denoiser in denoisers]
-    return Needs(
-        inputs=max(mode + most.inputs + 1 for mode, most in all_needs),
-        targets=max(most.targets + 1 for _, most in all_needs),
-        sentinels=max(most.sentinels for _, most in all_needs),
-    )
-
-
-def _int32(*parts: Sequence[int] | np.ndarray) -> np.ndarray:
-    return np.concatenate([np.asarray(part, np.int32) for part in parts] or [np.zeros(0, np.int32)])
-
-
-def _padded(tokens: np.ndarray, length: int) -> np.ndarray:
-    return np.pad(tokens, (0, length - len(tokens)))
-
-
-def _rows(tokens: np.ndarray, length: int) -> Example:
-    index = np.arange(length, dtype=np.int32)
-    segments = (index < len(tokens)).astype(np.int32)
-    return {"tokens": _padded(tokens, length), "segments": segments, "positions": index}
-
-
-def _partition(total: int, parts: int, rng: np.random.Generator) -> np.ndarray:
-    """`parts` positive integers that add up to `total`, each such list as likely as any other."""
-    cuts = np.sort(rng.choice(total - 1, parts - 1, replace=False, shuffle=False)) + 1
-    return np.diff(cuts, prepend=0, append=total)
+    def examples(self, tokenizer: "Tokenizer | None" = None) -> PrefixDenoising:
+        return PrefixDenoising(self.denoisers, self.inputs, self.targets, self._special(tokenizer))

@@ -1,19 +1,19 @@
-"""Prediction of the next token and of some behind it (DeepSeek-V3, arXiv 2412.19437, section 2.2)."""
+"""Prediction of the next token and of some after it (DeepSeek-V3, arXiv 2412.19437, section 2.2)."""
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
-import numpy as np
 
 from lm.core.component import component
 from lm.core.ctx import Ctx
-from lm.core.errors import UserError
 from lm.core.param import Tree
-from lm.kernels.cross_entropy import Terms, chunked_loss
-from lm.model.heads import MultiTokenHead
-from lm.model.transformer import Batch, Model, rows_of
-from lm.objectives.causal import Example, Loss, NextToken, TokenLoss, read_rows
-from lm.objectives.router import balance_and_z, load_metrics
+from lm.core.rows import Batch
+from lm.model.heads import AHEAD
+from lm.model.transformer import Model
+from lm.objectives.examples.next_token import NextTokens
+from lm.objectives.objective import Loss, Needs
+from lm.objectives.token_loss import TokenLoss
 
 
 @component
@@ -25,37 +25,19 @@ class MultiToken:
     loss: TokenLoss = TokenLoss()
     share: float = 0.3
 
-    def example(self, row: Example, rng: np.random.Generator) -> Example:
-        """As `NextToken`'s."""
-        return NextToken().example(row, rng)
+    def needs(self) -> Needs:
+        return Needs(head=AHEAD)
 
-    def __call__(self, model: Model, params: Tree, batch: Batch, ctx: Ctx, dtype: Any = jnp.float32) -> Loss:
-        head = model.head
-        if not isinstance(head, MultiTokenHead):
-            raise UserError(f"model.head is {type(head).__name__}: this objective needs a MultiTokenHead, or NextToken")
-        rows = read_rows(batch)
-        x, _, aux = model.hidden(params, rows, ctx, None, dtype)
-        p = model.head_params(params)
-        inner = ctx.replace(rows=ctx.rows | rows_of(rows) | {"tokens": rows["tokens"]}).at("head")
-        plain = Ctx(sharding=ctx.sharding, execution=ctx.execution).at("head")  # as in `TokenLoss`
-        terms = Terms(self.loss.z_loss, self.loss.smoothing)
-        targets, here = batch["targets"], batch["weights"].astype(jnp.float32)
-        totals, figures, weights = [], [], here
-        for k, states in enumerate(head.states(p, x, inner)):
-            if k:  # one token further, if it and all before it belong to the document
-                targets, here = (jnp.pad(a, ((0, 0), (0, 1)))[:, 1:] for a in (targets, here))
-                weights = weights * here
-            total, each = chunked_loss(
-                lambda p, h: head.head(p, h, plain), p["lm"], states, targets, weights, terms, self.loss.chunk
-            )
-            totals.append(total)
-            figures.append(each)
-        weights = batch["weights"].astype(jnp.float32)
-        balance, router_z = balance_and_z(aux)
-        total = totals[0] + self.share * sum(totals[1:]) / head.depth
-        total += self.loss.balance * balance + self.loss.router_z * router_z
-        nll, hits = ((y * weights).sum() for y in (figures[0].nll, figures[0].hit))
-        stats = {"nll": nll, "hits": hits, "tokens": weights.sum(), **load_metrics(aux)}
-        if "bytes" in batch:
-            stats["bytes"] = batch["bytes"].sum().astype(jnp.float32)
-        return Loss(total, weights.sum(), stats, aux)
+    def examples(self, tokenizer: Any = None) -> NextTokens:
+        return NextTokens()
+
+    def __call__(
+        self,
+        model: Model,
+        params: Tree,
+        batch: Batch,
+        ctx: Ctx,
+        dtype: jax.typing.DTypeLike = jnp.float32,
+        cache: Tree = None,
+    ) -> Loss:
+        return self.loss(model, params, batch, ctx, dtype, cache, ahead=self.share)

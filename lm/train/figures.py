@@ -4,6 +4,10 @@ import math
 import time
 from typing import Any, NamedTuple
 
+import jax
+
+from lm.core.metrics import values
+
 Record = dict[str, Any]
 
 
@@ -32,23 +36,14 @@ class Clock:
 
 
 def summary(step: int, measured: dict, clock: Reading, cost: float) -> Record | None:
-    """A metrics record; None for a step whose figures are not finite. Of a batch that predicted no token it has no
-    losses. `cost`: seconds a step would take at peak."""
-    m = {k: float(v) for k, v in measured.items()}
-    if not (math.isfinite(m["total"]) and math.isfinite(m["grad_norm"])):
+    """A metrics record; None for a step whose figures are not finite. Means of a batch that predicted no token are left
+    out. `cost`: seconds a step would take at peak."""
+    m = jax.device_get(measured)
+    if not (math.isfinite(m["objective"].total) and math.isfinite(m["grad_norm"])):
         return None
-    record: Record = {"step": step}
-    if tokens := m["tokens"]:
-        record |= {"loss": m["nll"] / tokens, "objective": m["total"] / tokens, "accuracy": m["hits"] / tokens}
-    record["tokens"] = tokens
-    if tokens and m.get("bytes"):
-        record["bits_per_byte"] = m["nll"] / math.log(2) / m["bytes"]
-    if "router_choices" in m:
-        record["router_dropped"] = m["router_dropped"] / max(m["router_choices"], 1)
-        record["router_peak"] = m["router_peak"] / max(m["router_choices"], 1)
-    record |= {k: m[k] for k in ("learning_rate", "grad_norm", "noise_scale", "loss_scale") if k in m}
+    record: Record = {"step": step, **values({name: metric for name, metric in m.items() if name != "bad"})}
     return record | {
-        "tokens_per_second": tokens / clock.seconds,
+        "tokens_per_second": record["tokens"] / clock.seconds,
         "seconds_per_step": clock.seconds,
         "waiting": clock.waiting,
         "mfu": cost / clock.seconds,

@@ -13,25 +13,18 @@ from rich.console import Console
 
 from lm.core.component import from_dict
 from lm.core.errors import UserError
+from lm.core.metrics import added, values
 from lm.core.param import count
 from lm.data.batches import VERSIONS
 from lm.data.open import Data
-from lm.evaluate.perplexity import Evaluator, pooled
+from lm.evaluate.perplexity import Evaluator
 from lm.inspect.cost import training_flops
 from lm.runs import lock
 from lm.runs.checkpoint import Checkpoints, meta_of
 from lm.runs.metrics import PLOT_ERRORS, Metrics, plot_losses
 from lm.train import record
 from lm.train.config import check
-from lm.train.feed import (
-    DevicePrefetcher,
-    batches_of,
-    check_predicts,
-    evaluation_batches,
-    lengths_of,
-    open_data_of,
-    shapes_of,
-)
+from lm.train.data import batches_of, check_predicts, lengths_of, open_data_of, shapes_of
 from lm.train.figures import Clock, Record, summary
 from lm.train.footprint import allocating, check_exact, check_room, footprint, needed
 from lm.train.footprint import told as told_size
@@ -40,6 +33,7 @@ from lm.train.health.recovery import Event, bad_steps, check_limit, rewound, tol
 from lm.train.optim.optimizer import hyper_of
 from lm.train.origin import completed, origin_of, text_for
 from lm.train.parallel import sharding_of
+from lm.train.prefetch import DevicePrefetcher, evaluation_batches
 from lm.train.profile import Profiler
 from lm.train.progress import console_of, progress_of
 from lm.train.setup import check_fit, first_state, start, trainer_of
@@ -100,8 +94,8 @@ class _Parts:
         weights = state.params if state.ema is None else state.ema
         chosen = [of_source[: self.config.log.eval_batches or None] for of_source in self.held_out.ranges]
         results = [self.evaluator(weights, evaluation_batches(self.held_out, w, self.sharding)) for w in chosen]
-        by_name = {part.name: r["loss"] for part, r in zip(self.data.parts, results, strict=True)}
-        return pooled(results) | ({"loss_of": by_name} if len(by_name) > 1 else {})
+        by_name = {part.name: values(r)["loss"] for part, r in zip(self.data.parts, results, strict=True)}
+        return values(added(results)) | ({"loss_of": by_name} if len(by_name) > 1 else {})
 
 
 def _train(run: _Parts) -> Record:

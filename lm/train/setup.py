@@ -1,6 +1,5 @@
-"""From a config to the parts of a run: mesh, trainer, first state. Its data: `lm.train.feed`."""
+"""From a config to the parts of a run: mesh, trainer, first state. Its data: `lm.train.data`."""
 
-import inspect
 import json
 from typing import Any
 
@@ -14,6 +13,7 @@ from lm.core.mesh import Sharding
 from lm.core.param import flatten
 from lm.model.kv_sources import CrossKV, SegmentMemory, SelfKV
 from lm.model.transformer import Model
+from lm.objectives.objective import Objective
 from lm.runs.checkpoint import Checkpoints
 from lm.text.tokenizers import Tokenizer
 from lm.train.health.monitor import Recovery
@@ -52,11 +52,11 @@ def remembers(model: Model) -> bool:
     return SegmentMemory in sources
 
 
-def memory_rows(config: ConfigDict, model: Model, objective: Any) -> int:
+def memory_rows(config: ConfigDict, model: Model, objective: Objective) -> int:
     """How many rows a model remembers from one batch in the next: all where rows go on, and it has a memory."""
     if config.data.packing != "stream" or not remembers(model):
         return 0
-    if "cache" not in inspect.signature(type(objective).__call__).parameters:
+    if not objective.needs().carries:
         raise UserError(
             f"config.objective {type(objective).__name__} begins every row anew, but config.data.packing='stream' lets "
             "this model remember: take NextToken, or packing 'concat'"
@@ -65,7 +65,11 @@ def memory_rows(config: ConfigDict, model: Model, objective: Any) -> int:
 
 
 def trainer_of(
-    config: ConfigDict, model: Model, objective: Any, sharding: Sharding | None, execution: Execution | None = None
+    config: ConfigDict,
+    model: Model,
+    objective: Objective,
+    sharding: Sharding | None,
+    execution: Execution | None = None,
 ) -> Trainer:
     """The trainer of a config; `execution` overrides how the model is executed."""
     return Trainer(

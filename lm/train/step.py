@@ -9,15 +9,17 @@ import jax.numpy as jnp
 
 from lm.core.ctx import Ctx, Execution
 from lm.core.mesh import Sharding
+from lm.core.metrics import Mean, Metrics
 from lm.core.param import Tree, initialize
+from lm.core.rows import Batch
 from lm.model.kv_sources import CacheShape
-from lm.model.transformer import Batch, Model
+from lm.model.transformer import Model
+from lm.objectives.objective import Objective, check_needs
 from lm.train.health import monitor as watch
 from lm.train.optim.optimizer import Hyper, Optimizer
 from lm.train.state import State
 
 Array = jax.Array
-Objective = Any  # a component with example(row, rng) and __call__(model, params, batch, ctx, dtype) -> Loss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +39,9 @@ class Trainer:
     dtype: Any = jnp.float32
     execution: Execution = Execution()
     sharding: Sharding | None = None
+
+    def __post_init__(self) -> None:
+        check_needs(self.objective, self.model)
 
     def first(self, params: Tree, hyper: Hyper) -> State:
         """Step 0 with these parameters."""
@@ -88,9 +93,10 @@ class Trainer:
         results = None if shardings is None else (shardings, None)
         return jax.jit(self.step, donate_argnums=0, out_shardings=results)
 
-    def step(self, state: State, batch: Batch) -> tuple[State, dict[str, Array]]:
-        """One step on a global batch: arrays [B, ...]. Metrics are sums over the batch, except learning_rate, grad_norm
-        and what `watch` tells. A step that `watch` refuses leaves parameters and optimizer as they were."""
+    def step(self, state: State, batch: Batch) -> tuple[State, dict[str, Any]]:
+        """One step on a global batch: arrays [B, ...]. Metrics are the objective's, `objective`, what is minimised per
+        token, and scalars: learning_rate, grad_norm and what `watch` tells. A step that `watch` refuses leaves
+        parameters and optimizer as they were."""
         weights, rest = self.optimizer.split(state.params)
         ctx = Ctx(
             key=jax.random.fold_in(jax.random.key(self.seed + 1), state.step),
@@ -99,26 +105,22 @@ class Trainer:
         )
         scale = state.watch.scale if self.scaled else 1.0
 
-        def loss(weights: Tree, part: Batch) -> tuple[Array, Any]:
-            rows = {name: x for name, x in part.items() if name != "memory"}
-            cache = [part["memory"]] if "memory" in part else []
-            result = self.objective(self.model, merge(weights, rest), rows, ctx, self.dtype, *cache)
-            kept = jax.tree.map(lambda x: x[None], result.cache if cache else None)  # [1, B, ...], as `aux` is
-            return result.total * scale, (result.weight, result.stats, (result.aux, kept))
+        def loss(weights: Tree, part: Batch, memory: Tree) -> tuple[Array, Any]:
+            result = self.objective(self.model, merge(weights, rest), part, ctx, self.dtype, memory)
+            kept = None if memory is None else jax.tree.map(lambda x: x[None], result.cache)  # [1, B, ...], as `aux` is
+            return result.total * scale, (result.weight, result.metrics, (result.aux, kept))
 
         batch = batch | {"row": jnp.arange(batch["tokens"].shape[0])}
-        batch |= {} if state.memory is None else {"memory": state.memory}
-        sums = accumulated(loss, weights, batch, self.accumulate, self.ragged)
+        sums = accumulated(loss, weights, batch, state.memory, self.accumulate, self.ragged)
         weight = jnp.maximum(sums.weight, 1.0)
         grads = jax.tree.map(lambda g: g / (weight * scale), sums.grads)
         moved, opt, told = self.optimizer.update(grads, state.opt, weights, state.hyper, state.step)
         recorded, kept = sums.aux
         params, memory = self.model.update(merge(moved, rest), recorded), jax.tree.map(lambda x: x[0], kept)
-        told |= sums.stats | {"total": sums.total / scale}
+        total = sums.total / scale
+        told |= sums.metrics | {"objective": Mean(total, sums.metrics["tokens"].total)}
 
-        verdict, watched = watch.judge(
-            self.recovery, self.scaled, state.watch, told["total"] / weight, told["grad_norm"]
-        )
+        verdict, watched = watch.judge(self.recovery, self.scaled, state.watch, total / weight, told["grad_norm"])
         # A batch that predicts nothing tells nothing.
         watched = jax.tree.map(lambda new, old: jnp.where(sums.weight > 0, new, old), watched, state.watch)
         if self.noise_scale:
@@ -152,42 +154,44 @@ class Sums(NamedTuple):
     grads: Tree
     total: Array
     weight: Array
-    stats: Tree
+    metrics: Metrics
     squares: Array  # mean over parts of the squared norm of each part's gradient per weight
     parts: Array | int  # how many microbatches had rows
     aux: Tree  # rows (axis 1, behind `layers`) joined in order
 
 
-def accumulated(loss: Callable, weights: Tree, batch: Batch, parts: int, ragged: bool = False) -> Sums:
-    """Gradient and value of `loss(weights, part) -> total, (weight, stats, out)`, `parts` microbatches at a time; those
-    behind the last that has any weight are left out where `ragged`."""
+def accumulated(loss: Callable, weights: Tree, batch: Batch, memory: Tree, parts: int, ragged: bool = False) -> Sums:
+    """Gradient and value of `loss(weights, batch, memory) -> total, (weight, metrics, aux)`, `parts` microbatches at a
+    time, into which batch and memory, leaves [B, ...], are cut alike; those behind the last that has any weight are
+    left out where `ragged`."""
     grad = jax.value_and_grad(loss, has_aux=True)
     if parts == 1:
-        (total, (weight, stats, aux)), grads = grad(weights, batch)
-        return Sums(grads, total, weight, stats, jnp.zeros(()), 1, aux)
+        (total, (weight, metrics, aux)), grads = grad(weights, batch, memory)
+        return Sums(grads, total, weight, metrics, jnp.zeros(()), 1, aux)
     # Row r goes to microbatch r % parts: each microbatch is spread over all devices that hold rows.
-    micro = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1), batch)
+    micro = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1), (batch, memory))
     active: Array | int = parts
     if ragged:
-        filled = jnp.any(micro["weights"] > 0, axis=tuple(range(1, micro["weights"].ndim)))
+        counts = micro[0]["weights"]
+        filled = jnp.any(counts > 0, axis=tuple(range(1, counts.ndim)))
         active = jnp.max(jnp.where(filled, jnp.arange(1, parts + 1), 1))
 
     def one(i: Array, carry: tuple) -> tuple:
         sums, outs = carry
         part = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), micro)
-        (total, (weight, stats, aux)), grads = grad(weights, part)
+        (total, (weight, metrics, aux)), grads = grad(weights, *part)
         squares = sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads)) / jnp.square(jnp.maximum(weight, 1.0))
-        sums = jax.tree.map(jnp.add, sums, (grads, total, weight, stats, squares))
+        sums = jax.tree.map(jnp.add, sums, (grads, total, weight, metrics, squares))
         return sums, jax.tree.map(lambda whole, x: jax.lax.dynamic_update_index_in_dim(whole, x, i, 0), outs, aux)
 
-    (total, (weight, stats, aux)), grads = jax.eval_shape(grad, weights, jax.tree.map(lambda x: x[0], micro))
-    sums = (grads, total, weight, stats, total)
+    (total, (weight, metrics, aux)), grads = jax.eval_shape(grad, weights, *jax.tree.map(lambda x: x[0], micro))
+    sums = (grads, total, weight, metrics, total)
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), sums)
     outs = jax.tree.map(lambda s: jnp.zeros((parts, *s.shape), s.dtype), aux)
-    (grads, total, weight, stats, squares), outs = jax.lax.fori_loop(0, active, one, (zeros, outs))
+    (grads, total, weight, metrics, squares), outs = jax.lax.fori_loop(0, active, one, (zeros, outs))
     # out leaves are [parts, layers, rows, ...]
     aux = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 2).reshape(x.shape[1], -1, *x.shape[3:]), outs)
-    return Sums(grads, total, weight, stats, squares / active, active, aux)
+    return Sums(grads, total, weight, metrics, squares / active, active, aux)
 
 
 def merge(weights: Tree, rest: Tree) -> Tree:

@@ -18,7 +18,7 @@ from lm.runs.checkpoint import Checkpoints, meta_of, open_model
 from lm.text.tokenizers import ByteTokenizer
 from lm.train import record
 from lm.train.config_file import read_config
-from lm.train.feed import open_data_of
+from lm.train.data import open_data_of
 from lm.zoo.registry import build
 from scaling import plan
 from scaling.records import RECORD, append_run, read_runs

@@ -20,7 +20,7 @@ from lm.objectives.denoising import MixtureOfDenoisers
 from lm.objectives.permuted import Permutation
 from lm.text.hf_tokenizer import HFTokenizer
 from lm.text.tokenizers import SentencePieceTokenizer
-from lm.train.feed import example_of
+from lm.train.data import example_of
 
 TEXTS = ["The old  River.\n", "Ünder the bridge\t日本 x", "  ", "a", "old " * 40, "river" + " " * 300 + "the"]
 

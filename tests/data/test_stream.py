@@ -40,7 +40,7 @@ def test_a_row_goes_on_from_the_batch_before(cache, length, batch_size, seed):
     starts = cache.offsets[:-1]
     for epoch in range(2):
         found = [batches.batch(epoch * steps + k) for k in range(steps)]
-        assert [b["fresh"].tolist() for b in found] == [[int(k == 0)] * batch_size for k in range(steps)]
+        assert [b["reset"].tolist() for b in found] == [[int(k == 0)] * batch_size for k in range(steps)]
         lanes = np.stack([joined(found, lane, "tokens") for lane in range(batch_size)])
         np.testing.assert_array_equal(np.diff(lanes) % cache.size, 1 % cache.size)
         seen = np.stack([joined(found, lane, "targets") for lane in range(batch_size)]).ravel()
@@ -79,7 +79,7 @@ def test_microbatches_do_not_change_the_stream():
 def test_what_was_remembered_is_forgotten_behind_a_skip():
     cache = cache_of(400)
     plain, skipping = stream(cache, 8, 2), stream(cache, 8, 2, skips=((3, 2),))
-    assert [skipping.batch(k)["fresh"].tolist() for k in range(5)] == [[1, 1], [0, 0], [0, 0], [1, 1], [0, 0]]
+    assert [skipping.batch(k)["reset"].tolist() for k in range(5)] == [[1, 1], [0, 0], [0, 0], [1, 1], [0, 0]]
     np.testing.assert_array_equal(skipping.batch(3)["tokens"], plain.batch(5)["tokens"])
 
 
@@ -91,7 +91,7 @@ def test_evaluation_counts_every_token_once_in_lanes(cache, length, batch_size):
     plain = EvalBatches((cache,), length, batch_size, NextToken().example)
     totals = [sorted(t for b in bs for t in b["targets"][b["weights"] > 0].tolist()) for bs in (found, plain)]
     assert totals[0] == totals[1]
-    assert [bool(b["fresh"].all()) for b in found] == [k == 0 for k in range(len(found))]
+    assert [bool(b["reset"].all()) for b in found] == [k == 0 for k in range(len(found))]
     for lane in range(batch_size):
         real = joined(found, lane, "segments") > 0
         tokens = joined(found, lane, "tokens")[real]

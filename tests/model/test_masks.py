@@ -68,7 +68,7 @@ def sees(mask, q: dict, k: dict) -> bool:
 @given(masks | st.builds(Permuted, st.booleans()) | st.builds(Except, masks, st.just(GlobalMask())))
 def test_causal_masks_show_nothing_ahead(mask):
     index = jnp.arange(12)[None]
-    tokens = Tokens(index, anchors=jnp.ones_like(index))
+    tokens = Tokens(index, globals=jnp.ones_like(index))
     allowed = jnp.broadcast_to(mask.allowed(tokens, tokens), (1, 12, 12))[0]
     if mask.causal:
         assert not jnp.triu(allowed, 1).any()
@@ -86,7 +86,7 @@ def rows(draw, length: int = 12) -> dict[str, np.ndarray]:
     positions = np.arange(length) - np.maximum.accumulate(np.where(starts, np.arange(length), 0))
     anchors = np.array(draw(st.lists(st.booleans(), min_size=length, max_size=length)), np.int32)
     prefix = positions < draw(st.integers(0, 4))
-    return {"positions": positions, "segments": segments, "prefix": prefix, "anchors": anchors}
+    return {"positions": positions, "segments": segments, "prefix": prefix, "globals": anchors}
 
 
 def as_tokens(row: dict) -> Tokens:

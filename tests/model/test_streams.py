@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lm.core import metrics
 from lm.core.ctx import Ctx
 from lm.core.errors import UserError
-from lm.objectives.causal import TokenLoss
+from lm.objectives.token_loss import TokenLoss
 from tests import toy_towers, toys
 from tests.zoo import plain
 
@@ -90,7 +91,7 @@ def test_all_predictors_learn_and_the_first_is_reported():
 
     each = [nll(stream) for stream in (1, 2, 3)]
     np.testing.assert_allclose(loss.total / loss.weight, sum(each) / 3 / (toys.LENGTH - 1), rtol=1e-5)
-    np.testing.assert_allclose(loss.stats["nll"] / loss.stats["tokens"], each[0] / (toys.LENGTH - 1), rtol=1e-5)
+    np.testing.assert_allclose(metrics.values(loss.metrics)["loss"], each[0] / (toys.LENGTH - 1), rtol=1e-5)
 
 
 def test_layers_and_tower_have_equally_many():

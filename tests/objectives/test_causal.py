@@ -6,8 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lm.core.ctx import Ctx
+from lm.core.metrics import added
 from lm.core.param import initialize
-from lm.objectives.causal import NextToken, TokenLoss, positions_in
+from lm.objectives.causal import NextToken
+from lm.objectives.examples.next_token import positions_in
+from lm.objectives.token_loss import TokenLoss
 from lm.zoo.gpt2 import gpt2
 
 RNG = np.random.default_rng(0)
@@ -26,7 +29,7 @@ def packed_rows(draw):
 
 @given(packed_rows())
 def test_example_predicts_the_next_token_of_the_same_document(row):
-    example = NextToken().example(row, RNG)
+    example = NextToken().examples()(row, RNG)
     length = len(row["tokens"]) - 1
     assert {k: v.shape for k, v in example.items()} == dict.fromkeys(example, (length,))
     position = 0
@@ -68,7 +71,7 @@ def row_of(*documents):
 
 def batch_of(first, second=None):
     """Two rows; the second is all padding if it is not given."""
-    examples = [NextToken().example(row, RNG) for row in (first, second or row_of())]
+    examples = [NextToken().examples()(row, RNG) for row in (first, second or row_of())]
     return {k: np.stack([e[k] for e in examples]) for k in examples[0]}
 
 
@@ -85,8 +88,9 @@ def test_parts_of_a_batch_add_up(params):
     whole, *parts = (loss_of(params, batch_of(*part)) for part in (rows, rows[:1], rows[1:]))
     np.testing.assert_allclose(whole.total, sum(p.total for p in parts), rtol=1e-5)
     assert whole.weight == sum(p.weight for p in parts) == 11
-    for name in ("nll", "hits", "tokens"):
-        np.testing.assert_allclose(whole.stats[name], sum(p.stats[name] for p in parts), rtol=1e-5)
+    jax.tree.map(
+        lambda w, p: np.testing.assert_allclose(w, p, rtol=1e-5), whole.metrics, added(p.metrics for p in parts)
+    )
 
 
 def test_nothing_to_predict_is_a_loss_of_zero(params):
@@ -108,5 +112,5 @@ def test_loss_is_cross_entropy_plus_weighted_z(params):
     nll, z = naive(params)
     objective = NextToken(TokenLoss(z_loss=0.5, chunk=3))
     loss = jax.jit(lambda params: objective(MODEL, params, batch, Ctx()))(params)
-    np.testing.assert_allclose(loss.stats["nll"], nll, rtol=1e-5)
+    np.testing.assert_allclose(loss.metrics["loss"].total, nll, rtol=1e-5)
     np.testing.assert_allclose(loss.total, nll + 0.5 * z, rtol=1e-5)

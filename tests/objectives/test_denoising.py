@@ -26,16 +26,8 @@ from lm.model.mlp import MLP
 from lm.model.residual import PreNorm
 from lm.model.stack import Stack
 from lm.model.transformer import EncoderDecoder, LanguageModel, Transformer, tied
-from lm.objectives.denoising import (
-    MODES,
-    SEVEN,
-    SPANS,
-    MixtureOfDenoisers,
-    PrefixLM,
-    PrefixMixtureOfDenoisers,
-    SpanCorruption,
-    needs,
-)
+from lm.objectives.denoising import MixtureOfDenoisers, PrefixMixtureOfDenoisers
+from lm.objectives.examples.denoising import MODES, SEVEN, SPANS, PrefixLM, SpanCorruption, SpecialIds, largest
 from lm.text.tokenizers import ByteTokenizer
 
 BYTES = ByteTokenizer(extra_ids=1000)
@@ -140,33 +132,33 @@ def test_prefix_lm_cuts_uniformly(density):
 
 @given(mixtures, st.integers(2, 120), st.data())
 def test_shapes_are_static_and_hold_the_worst_case(mixture, length, data):
-    objective = MixtureOfDenoisers.of(length, mixture).for_tokenizer(BYTES)
+    builder = MixtureOfDenoisers.of(length, mixture).examples(BYTES)
     real = data.draw(st.integers(0, length))  # the rest of the row is padding
     seed = data.draw(seeds)
-    inputs, targets = objective.pair(row_of(text(real), length), np.random.default_rng(seed))
-    example = objective.example(row_of(text(real), length), np.random.default_rng(seed))
-    encoder = {f"encoder/{name}": (objective.inputs,) for name in ("tokens", "segments", "positions")}
-    decoder = dict.fromkeys(("tokens", "targets", "weights", "segments", "positions"), (objective.targets,))
+    inputs, targets = builder.pair(row_of(text(real), length), np.random.default_rng(seed))
+    example = builder(row_of(text(real), length), np.random.default_rng(seed))
+    encoder = {f"encoder/{name}": (builder.inputs,) for name in ("tokens", "segments", "positions")}
+    decoder = dict.fromkeys(("tokens", "targets", "weights", "segments", "positions"), (builder.targets,))
     assert {k: v.shape for k, v in example.items()} == encoder | decoder
     assert {k: v.dtype for k, v in example.items() if v.dtype != np.int32} == {"weights": np.float32}
     n, m = len(inputs), len(targets)
     assert (n == m == 0) if real < 2 else (n and m)
-    assert example["encoder/tokens"].tolist() == [*inputs.tolist(), *[0] * (objective.inputs - n)]
-    assert example["encoder/segments"].tolist() == [1] * n + [0] * (objective.inputs - n)
-    assert example["encoder/positions"].tolist() == list(range(objective.inputs))
-    assert example["targets"].tolist() == [*targets.tolist(), *[0] * (objective.targets - m)]
-    assert example["tokens"].tolist() == [0, *targets.tolist()][:m] + [0] * (objective.targets - m)
+    assert example["encoder/tokens"].tolist() == [*inputs.tolist(), *[0] * (builder.inputs - n)]
+    assert example["encoder/segments"].tolist() == [1] * n + [0] * (builder.inputs - n)
+    assert example["encoder/positions"].tolist() == list(range(builder.inputs))
+    assert example["targets"].tolist() == [*targets.tolist(), *[0] * (builder.targets - m)]
+    assert example["tokens"].tolist() == [0, *targets.tolist()][:m] + [0] * (builder.targets - m)
     for name in ("weights", "segments"):
-        assert example[name].tolist() == [1] * m + [0] * (objective.targets - m)
+        assert example[name].tolist() == [1] * m + [0] * (builder.targets - m)
 
 
 @given(mixtures, st.integers(2, 120), seeds)
 def test_the_prefix_form_is_the_pair_in_one_stream(mixture, length, seed):
     row = row_of(text(length))
-    objective = PrefixMixtureOfDenoisers.of(length, mixture).for_tokenizer(BYTES)
-    inputs, targets = objective.pair(row, np.random.default_rng(seed))
-    example = objective.example(row, np.random.default_rng(seed))
-    assert {v.shape for v in example.values()} == {(objective.inputs + objective.targets,)}
+    builder = PrefixMixtureOfDenoisers.of(length, mixture).examples(BYTES)
+    inputs, targets = builder.pair(row, np.random.default_rng(seed))
+    example = builder(row, np.random.default_rng(seed))
+    assert {v.shape for v in example.values()} == {(builder.inputs + builder.targets,)}
     stream = [*inputs.tolist(), *targets.tolist()]
     assert example["tokens"][: len(stream) - 1].tolist() == stream[:-1]
     assert example["targets"][: len(stream) - 1].tolist() == stream[1:]
@@ -177,14 +169,14 @@ def test_the_prefix_form_is_the_pair_in_one_stream(mixture, length, seed):
 
 @given(mixtures, st.integers(2, 200))
 def test_a_shorter_row_needs_no_more(mixture, length):
-    every = [needs(mixture, n) for n in range(2, length + 1)]
+    every = [largest(mixture, n) for n in range(2, length + 1)]
     assert all(a <= b for one, next_ in itertools.pairwise(every) for a, b in zip(one, next_, strict=True))
 
 
 @given(seeds)
 def test_an_example_depends_on_row_and_rng_alone(seed):
-    objective, row = MixtureOfDenoisers.of(64).for_tokenizer(BYTES), row_of(text(64))
-    first, again = (objective.example(row, np.random.default_rng(seed)) for _ in range(2))
+    builder, row = MixtureOfDenoisers.of(64).examples(BYTES), row_of(text(64))
+    first, again = (builder(row, np.random.default_rng(seed)) for _ in range(2))
     assert all((first[k] == again[k]).all() for k in first)
 
 
@@ -193,26 +185,26 @@ def test_documents_of_a_row_are_corrupted_together(seed):
     """Only segment 0 is left out: a row's documents are one text, parted by their end-of-text tokens."""
     row = row_of(text(50), 64)
     several = row | {"segments": row["segments"] * np.repeat([1, 2, 3], [20, 20, 25]).astype(np.int32)}
-    objective = MixtureOfDenoisers.of(64).for_tokenizer(BYTES)
-    one, other = (objective.pair(r, np.random.default_rng(seed)) for r in (row, several))
+    builder = MixtureOfDenoisers.of(64).examples(BYTES)
+    one, other = (builder.pair(r, np.random.default_rng(seed)) for r in (row, several))
     assert all((a == b).all() for a, b in zip(one, other, strict=True))
 
 
 def test_the_first_token_of_a_row_belongs_to_the_row_before():
-    objective = MixtureOfDenoisers.of(20, SPANS).for_tokenizer(BYTES)
+    builder = MixtureOfDenoisers.of(20, SPANS).examples(BYTES)
     row = row_of(text(20))
-    inputs, targets = objective.pair(row, np.random.default_rng(0))
+    inputs, targets = builder.pair(row, np.random.default_rng(0))
     assert inputs[-1] == targets[-1] == BYTES.eos_id
     assert restored(inputs[:-1], targets[:-1]).tolist() == row["tokens"][1:].tolist()
 
 
 def test_denoisers_are_drawn_at_their_rates_and_named_by_their_mode():
     mixture = ((3.0, "R", SpanCorruption()), (1.0, "S", PrefixLM()), (2.0, "X", SpanCorruption(8.0, 0.5)))
-    objective = MixtureOfDenoisers.of(60, mixture).for_tokenizer(BYTES)
+    builder = MixtureOfDenoisers.of(60, mixture).examples(BYTES)
     rng, row, draws = np.random.default_rng(0), row_of(text(60)), 1200
     drawn = Counter()
     for _ in range(draws):
-        example = objective.example(row, rng)
+        example = builder(row, rng)
         drawn[int(example["encoder/tokens"][0])] += 1
         noise = int(((example["targets"] >= 3) & (example["targets"] < FIRST)).sum())
         mode = MODES[int(example["encoder/tokens"][0]) - int(SENTINELS[-3])]
@@ -224,27 +216,27 @@ def test_denoisers_are_drawn_at_their_rates_and_named_by_their_mode():
 def test_seven_denoisers_equally_mixed():
     assert Counter(mode for _, mode, _ in SEVEN) == {"R": 2, "S": 1, "X": 4}
     assert len({rate for rate, _, _ in SEVEN}) == 1
-    objective = MixtureOfDenoisers.of(512).for_tokenizer(ByteTokenizer())
-    assert (objective.inputs, objective.targets) == (513, 343)
-    assert objective.special.sentinels == 122  # the last three of ByT5's 125 are the modes
+    builder = MixtureOfDenoisers.of(512).examples(ByteTokenizer())
+    assert (builder.inputs, builder.targets) == (513, 343)
+    assert builder.ids.sentinels == 122  # the last three of ByT5's 125 are the modes
 
 
 @pytest.mark.parametrize("kind", [MixtureOfDenoisers, PrefixMixtureOfDenoisers])
 def test_json_round_trip(kind):
-    for objective in (kind.of(64), kind.of(64).for_tokenizer(BYTES)):
+    for objective in (kind.of(64), kind.of(64, ids=SpecialIds.of(BYTES, modes=True))):
         assert from_dict(json.loads(json.dumps(to_dict(objective)))) == objective
 
 
 def test_errors_name_the_knob_and_the_remedy():
     row, rng = row_of(text(64)), np.random.default_rng(0)
     with pytest.raises(UserError, match=r"64 tokens .* 65 inputs and 45 targets: objective.inputs=33"):
-        MixtureOfDenoisers.of(32).for_tokenizer(BYTES).example(row, rng)
+        MixtureOfDenoisers.of(32).examples(BYTES)(row, rng)
     with pytest.raises(UserError, match="can need 12 sentinels and the tokenizer has 7, modes aside"):
-        MixtureOfDenoisers.of(64).for_tokenizer(ByteTokenizer(extra_ids=10)).example(row, rng)
+        MixtureOfDenoisers.of(64).examples(ByteTokenizer(extra_ids=10))(row, rng)
     with pytest.raises(UserError, match="modes take 3 sentinels, the tokenizer has 2"):
-        MixtureOfDenoisers.of(64).for_tokenizer(ByteTokenizer(extra_ids=2))
-    with pytest.raises(UserError, match="for_tokenizer"):
-        MixtureOfDenoisers.of(64).example(row, rng)
+        MixtureOfDenoisers.of(64).examples(ByteTokenizer(extra_ids=2))
+    with pytest.raises(UserError, match="without a tokenizer: give it the knob `ids`"):
+        MixtureOfDenoisers.of(64).examples()
     with pytest.raises(UserError, match="mode 'r' is unknown"):
         MixtureOfDenoisers.of(32, ((1.0, "r", SpanCorruption()),))
     with pytest.raises(UserError, match=r"data\.length=2"):
@@ -258,8 +250,8 @@ def test_errors_name_the_knob_and_the_remedy():
 
 def test_prefix_lm_alone_needs_no_sentinels():
     tokenizer = ByteTokenizer(extra_ids=0)
-    objective = MixtureOfDenoisers.of(16, ((1.0, "", PrefixLM(0.5)),)).for_tokenizer(tokenizer)
-    inputs, targets = objective.pair(row_of(text(16)), np.random.default_rng(0))
+    builder = MixtureOfDenoisers.of(16, ((1.0, "", PrefixLM(0.5)),)).examples(tokenizer)
+    inputs, targets = builder.pair(row_of(text(16)), np.random.default_rng(0))
     assert len(inputs) + len(targets) == 18
 
 
@@ -301,10 +293,10 @@ def toy_prefix_decoder():
 
 
 def batches(objective):
-    rng = np.random.default_rng(0)
+    build, rng = objective.examples(SMALL), np.random.default_rng(0)
     for _ in range(STEPS):
         at = rng.integers(0, len(CORPUS) - LENGTH, BATCH)
-        examples = [objective.example(row_of(CORPUS[i : i + LENGTH]), rng) for i in at]
+        examples = [build(row_of(CORPUS[i : i + LENGTH]), rng) for i in at]
         yield {k: np.stack([e[k] for e in examples]) for k in examples[0]}
 
 
@@ -346,6 +338,5 @@ def train(model, objective):
     ids=["encoder-decoder", "prefix-decoder"],
 )
 def test_training_beats_token_frequencies(model, objective):
-    objective = objective.for_tokenizer(SMALL)
     losses = train(model, objective)
     assert np.mean(losses[-5:]) < 0.7 * unigram_entropy(objective) < losses[0]

@@ -7,8 +7,11 @@ import pytest
 from lm.core.ctx import Ctx
 from lm.core.errors import UserError
 from lm.core.param import flatten
-from lm.objectives.causal import NextToken, TokenLoss
+from lm.evaluate.perplexity import Evaluator
+from lm.objectives.causal import NextToken
 from lm.objectives.multi_token import MultiToken
+from lm.objectives.objective import check_needs
+from lm.objectives.token_loss import TokenLoss
 from tests import toys
 
 RNG = np.random.default_rng(0)
@@ -27,7 +30,7 @@ def params(model):
 def batch_of(*rows: tuple[list[int], list[int]]) -> dict:
     """Rows of (tokens, segments)."""
     examples = [
-        MultiToken().example(dict(zip(("tokens", "segments"), map(np.array, r), strict=True)), RNG) for r in rows
+        MultiToken().examples()(dict(zip(("tokens", "segments"), map(np.array, r), strict=True)), RNG) for r in rows
     ]
     return {k: np.stack([e[k] for e in examples]) for k in examples[0]}
 
@@ -53,7 +56,7 @@ def test_each_depth_predicts_one_token_further_within_the_document(model, params
         sums.append(total)
     loss = jax.jit(lambda p: MultiToken(TokenLoss(chunk=3), 0.4)(model, p, batch, Ctx()))(params)
     np.testing.assert_allclose(loss.total, sums[0] + 0.4 * (sums[1] + sums[2]) / 2, rtol=1e-5)
-    np.testing.assert_allclose(loss.stats["nll"], sums[0], rtol=1e-5)
+    np.testing.assert_allclose(loss.metrics["loss"].total, sums[0], rtol=1e-5)
     assert loss.weight == 6
 
 
@@ -65,13 +68,15 @@ def test_a_packed_row_costs_what_its_documents_cost_alone(model, params):
 
 
 def test_the_model_reads_no_targets_and_no_bookkeeping(model, params, monkeypatch):
-    read, hidden = [], type(model).hidden
+    read, body = [], type(model.body).__call__
     monkeypatch.setattr(
-        type(model), "hidden", lambda self, p, rows, *rest: (read.append(rows), hidden(self, p, rows, *rest))[1]
+        type(model.body),
+        "__call__",
+        lambda self, p, ids, ctx, *rest: (read.append(ctx), body(self, p, ids, ctx, *rest))[1],
     )
-    batch = batch_of(PACKED) | {"bytes": np.ones((1, 8), np.int32), "fresh": np.ones(1, np.int32)}
-    assert MultiToken()(model, params, batch, Ctx()).stats["bytes"] == 8
-    assert [set(rows) for rows in read] == [{"tokens", "segments", "positions"}]
+    batch = batch_of(PACKED) | {"bytes": np.ones((1, 8), np.int32), "reset": np.ones(1, np.int32)}
+    assert MultiToken()(model, params, batch, Ctx()).metrics["bytes"].total == 8
+    assert [set(ctx.rows) for ctx in read] == [{"segments", "positions"}]
 
 
 def test_all_parameters_learn(model, params):
@@ -81,9 +86,10 @@ def test_all_parameters_learn(model, params):
     assert not still
 
 
-def test_heads_and_objectives_must_suit(model, params):
+def test_heads_and_objectives_must_suit(model):
+    with pytest.raises(UserError, match=r"model\.head is MultiTokenHead, which predicts tokens further .*LMHead"):
+        check_needs(NextToken(), model)
+    with pytest.raises(UserError, match=r"model\.head is LMHead, .* take MultiTokenHead, or another objective"):
+        check_needs(MultiToken(), toys.windows())
     with pytest.raises(UserError, match=r"model\.head is MultiTokenHead"):
-        NextToken()(model, params, batch_of(PACKED), Ctx())
-    other = toys.windows()
-    with pytest.raises(UserError, match=r"model\.head is LMHead: this objective needs a MultiTokenHead"):
-        MultiToken()(other, toys.values(other.spec()), batch_of(PACKED), Ctx())
+        Evaluator(model, NextToken())

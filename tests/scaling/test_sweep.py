@@ -12,7 +12,7 @@ from rich.console import Console
 
 from lm.core.component import from_dict
 from lm.core.errors import UserError
-from lm.train.feed import open_data_of
+from lm.train.data import open_data_of
 from lm.train.loop import train
 from lm.train.parallel import sharding_of
 from lm.zoo.registry import knobs

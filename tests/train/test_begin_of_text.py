@@ -9,7 +9,7 @@ import pytest
 from lm.core.errors import UserError
 from lm.hub.text import read_text
 from lm.runs.checkpoint import open_model
-from lm.train.feed import open_data_of
+from lm.train.data import open_data_of
 from lm.train.loop import train
 from tests.train import tiny
 

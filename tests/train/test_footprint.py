@@ -11,7 +11,7 @@ from lm.core.component import from_dict
 from lm.core.errors import UserError
 from lm.train import footprint, hardware, loop
 from lm.train.chips import DEVICES, TPUS
-from lm.train.feed import abstract_batch
+from lm.train.data import abstract_batch
 from lm.train.optim.optimizer import hyper_of
 from lm.train.parallel import sharding_of
 from lm.train.setup import trainer_of

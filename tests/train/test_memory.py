@@ -14,7 +14,7 @@ from lm.evaluate.perplexity import Evaluator
 from lm.objectives.causal import NextToken
 from lm.objectives.permuted import Permutation
 from lm.runs.checkpoint import Checkpoints
-from lm.train.feed import batches_of, open_data_of
+from lm.train.data import batches_of, open_data_of
 from lm.train.loop import train
 from lm.train.optim.optimizer import hyper_of
 from lm.train.setup import remembers, trainer_of
@@ -49,7 +49,7 @@ def run(trainer, hyper, batches, steps=STEPS):
     step, told = jax.jit(trainer.step), []
     for k in range(steps):
         state, metrics = step(state, jax.device_put(batches.batch(k)))
-        told.append(float(metrics["nll"]))
+        told.append(float(metrics["loss"].total))
     return state, told
 
 
@@ -93,14 +93,14 @@ def test_evaluation_goes_on_as_training_does(tmp_path):
     state, told = run(trainer, hyper, batches)
     evaluator = Evaluator(trainer.model, trainer.objective, memory=tiny.ROWS)
     found = evaluator(state.params, [batches.batch(k) for k in range(STEPS)])
-    np.testing.assert_allclose(found["loss"] * found["tokens"], sum(told), rtol=1e-5)
+    np.testing.assert_allclose(found["loss"].total, sum(told), rtol=1e-5)
 
 
 def test_a_fresh_row_remembers_nothing(tmp_path):
     trainer, hyper, batches, _ = parts(config(tmp_path))
     state, _ = run(trainer, hyper, batches)
     batch = batches.batch(STEPS)
-    fresh = batch | {"fresh": np.arange(tiny.ROWS) % 2}
+    reset = batch | {"reset": np.arange(tiny.ROWS) % 2}
 
     def per_row(cache, batch):
         batch = {name: jnp.asarray(x)[None].swapaxes(0, 1) for name, x in batch.items()}
@@ -112,9 +112,9 @@ def test_a_fresh_row_remembers_nothing(tmp_path):
         return np.asarray(jax.vmap(one)(batch, cache))
 
     empty = jax.tree.map(jnp.zeros_like, state.memory)
-    kept, none, some = per_row(state.memory, batch), per_row(empty, batch), per_row(state.memory, fresh)
+    kept, none, some = per_row(state.memory, batch), per_row(empty, batch), per_row(state.memory, reset)
     assert np.abs(kept - none).min() > 0
-    np.testing.assert_array_equal(some, np.where(fresh["fresh"], none, kept))
+    np.testing.assert_array_equal(some, np.where(reset["reset"], none, kept))
 
 
 def test_a_run_that_goes_on_remembers(tmp_path):

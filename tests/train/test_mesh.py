@@ -10,13 +10,14 @@ from jax.sharding import PartitionSpec
 from lm.core.ctx import Execution
 from lm.core.errors import UserError
 from lm.core.mesh import Sharding, make_mesh
+from lm.core.metrics import values
 from lm.core.param import flatten
 from lm.model.moe.layer import SoftmaxRouter
 from lm.model.transformer import LanguageModel
 from lm.parallel.pipeline import Pipelined
 from lm.train.config import default
-from lm.train.feed import put
 from lm.train.parallel import sharding_of
+from lm.train.prefetch import put
 from lm.zoo.gpt2 import gpt2
 from tests.train import tiny
 
@@ -39,7 +40,7 @@ def run(kind: str, sizes: tuple[tuple[str, int], ...]) -> tuple:
     first, losses, step = tiny.bits(state.params), [], trainer.jitted(state)
     for k in range(STEPS):
         state, metrics = step(state, put(tiny.batch(k), np.arange(tiny.ROWS), tiny.ROWS, sharding))
-        losses.append(float(metrics["total"] / metrics["tokens"]))
+        losses.append(values(metrics)["objective"])
     assert step._cache_size() == 1
     return first, state, losses
 

@@ -197,7 +197,7 @@ def test_runs_of_one_shape_can_be_vmapped():
         states, metrics = together(states, batch)
         alone, told = zip(*(step(s, batch) for s in alone), strict=True)
     for i, (state, m) in enumerate(zip(alone, told, strict=True)):
-        np.testing.assert_allclose(metrics["total"][i], m["total"], rtol=1e-5)
+        np.testing.assert_allclose(metrics["objective"].total[i], m["objective"].total, rtol=1e-5)
         assert metrics["learning_rate"][i] == m["learning_rate"] == hypers[i]["learning_rate"]
         for path, leaf in flatten(state.params):
             np.testing.assert_allclose(dict(flatten(states.params))[path][i], leaf, atol=2e-5, err_msg=path)

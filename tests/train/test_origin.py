@@ -17,7 +17,7 @@ from lm.runs.checkpoint import open_model
 from lm.text.format import TextFormat
 from lm.text.tokenizers import ByteTokenizer
 from lm.train.config import default
-from lm.train.feed import open_data_of
+from lm.train.data import open_data_of
 from lm.train.loop import train
 from lm.train.origin import completed, origin_of, text_for
 from lm.zoo.registry import build, knobs

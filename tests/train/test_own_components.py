@@ -29,7 +29,6 @@ EXPERIMENT = '''
 
 from pathlib import Path
 
-import jax.numpy as jnp
 from ml_collections.config_dict import ConfigDict
 
 from lm.core.component import component, to_dict
@@ -44,7 +43,7 @@ from lm.model.residual import PreNorm
 from lm.model.rotary import Rotary
 from lm.model.stack import Stack
 from lm.model.transformer import LanguageModel, Transformer
-from lm.objectives.causal import NextToken, TokenLoss
+from lm.objectives.causal import NextToken
 from tests.train import tiny
 
 
@@ -65,17 +64,13 @@ class Power:
 
 
 @component
-class Scaled:
+class Scaled(NextToken):
     """A share of the next token's loss."""
 
-    loss: TokenLoss = TokenLoss()
     share: float = 0.5
 
-    def example(self, row, rng):
-        return NextToken().example(row, rng)
-
-    def __call__(self, model, params, batch, ctx, dtype=jnp.float32, slots=None):
-        loss = self.loss(model, params, batch, ctx, dtype, slots)
+    def __call__(self, *given):
+        loss = super().__call__(*given)
         return loss._replace(total=self.share * loss.total)
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from lm.core.errors import UserError
 from lm.core.formats import KEY
 from lm.evaluate.perplexity import Evaluator
 from lm.objectives.causal import NextToken
+from lm.objectives.examples.next_token import NextTokens
 from lm.runs.checkpoint import Checkpoints
 from lm.runs.metrics import plot_losses, read_metrics
 from lm.train import loop
@@ -28,9 +30,12 @@ from tests.train import tiny
 class Silent(NextToken):
     """Predicts nothing."""
 
-    def example(self, row: dict, rng: np.random.Generator) -> dict:
-        made = super().example(row, rng)
-        return made | {"weights": 0 * made["weights"]}
+    def examples(self, tokenizer: Any = None) -> Callable:
+        def build(row: dict, rng: np.random.Generator) -> dict:
+            made = NextTokens()(row, rng)
+            return made | {"weights": 0 * made["weights"]}
+
+        return build
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,7 @@ from lm.runs.checkpoint import Checkpoints, meta_of, open_model
 from lm.runs.metrics import read_metrics
 from lm.text.tokenizers import ByteTokenizer
 from lm.train.config import check, default, knobs_of
-from lm.train.feed import open_data_of
+from lm.train.data import open_data_of
 from lm.train.loop import train
 from lm.train.optim.optimizer import TRANSFORMS, hyper_of
 from lm.train.optim.schedule import SCHEDULES

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lm.core.metrics import values
 from lm.core.param import flatten
 from lm.train.health import monitor as watch
 from lm.train.health.monitor import Recovery
@@ -114,7 +115,7 @@ def test_float16_trains_like_float32():
             before = state.params
             state, told = step(state, tiny.batch(0))
             refused += tiny.bits(before) == tiny.bits(state.params)
-            losses.append(float(told["nll"] / told["tokens"]))
+            losses.append(values(told)["loss"])
             assert not told["bad"]
         ends[dtype] = losses[-1], refused
     assert ends["float32"][1] == 0 and 0 < ends["float16"][1] < 20
@@ -135,7 +136,7 @@ def test_a_warm_up_batch_steps_like_a_small_batch():
         trainer = dataclasses.replace(trainer, ragged=ragged, noise_scale=ragged)
         step = jax.jit(trainer.step)
         state, told = step(trainer.init(hyper), batch)
-        ends.append((dict(flatten(state.params)), float(told["total"]), float(told["tokens"])))
+        ends.append((dict(flatten(state.params)), *map(float, told["objective"])))
         if ragged:
             _, told = step(state, tiny.batch(1))  # a full batch by the same program
             assert step._cache_size() == 1 and np.isfinite(told["noise_scale"])
@@ -153,7 +154,8 @@ def test_embedding_gradients_shrink():
         trainer = dataclasses.replace(trainer, execution=dataclasses.replace(trainer.execution, embed_gradient=share))
         start = trainer.init(hyper)
         end, told = jax.jit(trainer.step)(start, tiny.batch(0))
-        ends[share] = tiny.at_layer(end.params, "embed/token"), tiny.at_layer(end.params, "mlp/up/w"), told["total"]
+        table, up = (tiny.at_layer(end.params, name) for name in ("embed/token", "mlp/up/w"))
+        ends[share] = table, up, told["objective"].total
     (one, mlp, loss), (quarter, mlp_too, loss_too), (none, _, _) = (ends[s] for s in (1.0, 0.25, 0.0))
     assert loss == loss_too
     np.testing.assert_allclose(mlp, mlp_too, atol=1e-6)

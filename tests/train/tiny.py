@@ -22,7 +22,8 @@ from lm.model.residual import PreNorm
 from lm.model.rotary import Rotary
 from lm.model.stack import Stack
 from lm.model.transformer import LanguageModel, Transformer
-from lm.objectives.causal import NextToken, TokenLoss
+from lm.objectives.causal import NextToken
+from lm.objectives.token_loss import TokenLoss
 from lm.train.config import default
 from lm.train.optim.optimizer import hyper_of
 from lm.train.setup import trainer_of
@@ -95,7 +96,7 @@ def batch(seed: int = 0, rows: int = ROWS) -> dict[str, np.ndarray]:
         cut, end = sorted(rng.integers(1, LENGTH + 2, 2))
         segments = np.where(np.arange(LENGTH + 1) < cut, 1, 2) * (np.arange(LENGTH + 1) < end)
         row = {"tokens": tokens.astype(np.int32), "segments": segments.astype(np.int32)}
-        examples.append(NextToken().example(row, rng))
+        examples.append(NextToken().examples()(row, rng))
     return {k: np.stack([e[k] for e in examples]) for k in examples[0]}
 
 

@@ -185,7 +185,7 @@ def check_gradients(name: str, gradient: Any) -> None:
 def next_tokens(g: Golden) -> dict[str, np.ndarray]:
     """A golden's rows as `NextToken` prepares them."""
     rows = zip(g.arrays["tokens"], g.arrays["mask"], strict=True)
-    examples = [NextToken().example({"tokens": t, "segments": s}, np.random.default_rng(0)) for t, s in rows]
+    examples = [NextToken().examples()({"tokens": t, "segments": s}, np.random.default_rng(0)) for t, s in rows]
     return {key: np.stack([example[key] for example in examples]) for key in examples[0]}
 
 

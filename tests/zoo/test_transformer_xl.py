@@ -165,7 +165,7 @@ def test_probabilities_add_up_to_one_and_teach_every_tensor():
     model = transformer_xl(**SHAPE, **SHRINKING, memory=4)
     params = toys.values(model.spec())
     rows = [{"tokens": r, "segments": np.ones_like(r)} for r in np.random.default_rng(0).integers(0, VOCAB, (4, 30))]
-    examples = [NextToken().example(row, np.random.default_rng(0)) for row in rows]
+    examples = [NextToken().examples()(row, np.random.default_rng(0)) for row in rows]
     batch = {key: np.stack([e[key] for e in examples]) for key in examples[0]}
     logs = model(params, batch)
     toys.close(np.exp(logs).sum(-1), np.ones(logs.shape[:2]))

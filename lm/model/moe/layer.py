@@ -5,6 +5,7 @@ A router leaves statistics per row of the batch in `aux`, not a loss: which bala
 objective's business (`lm.objectives.router`), and rows add up under any microbatching.
 """
 
+import dataclasses
 import math
 
 import jax
@@ -14,6 +15,7 @@ from lm.core.component import component
 from lm.core.ctx import Ctx, constrain
 from lm.core.errors import UserError
 from lm.core.leaf import dot
+from lm.core.metrics import AuxRecord, Mean, Metrics
 from lm.core.param import Initializer, Normal, Param, Tree, stack
 from lm.model.kv_sources import CacheShape
 from lm.model.layers import ZEROS
@@ -21,6 +23,36 @@ from lm.model.mlp import MLP, GatedMLP
 
 Array = jax.Array
 Routing = tuple[Array, Array, Array, Array]  # weights, experts [..., K], probabilities, logits [..., E]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class RouterStats(AuxRecord):
+    """What a router did, by row of the batch; float32, of a stack with a leading axis for its layers. Sums over a row's
+    tokens, so that rows add up under any microbatching."""
+
+    load: Array  # [B, E] choices, before any was dropped
+    prob: Array  # [B, E] probabilities
+    z: Array  # [B] squared logsumexp of the logits
+    dropped: Array  # [B] choices that did not fit
+    tokens: Array  # [B]
+
+    def losses(self) -> dict[str, Mean]:
+        """`balance`: E * sum_e f_e P_e per row, f_e the share of choices, P_e the mean probability (Fedus et al. 2021,
+        arXiv 2101.03961, eq. 4), 1 when even; `router_z`: mean logsumexp(logits)^2 (ST-MoE, Zoph et al. 2022, arXiv
+        2202.08906)."""
+        share = self.load / jnp.maximum(self.load.sum(-1, keepdims=True), 1)
+        mean = self.prob / jnp.maximum(self.tokens[..., None], 1)
+        layers, experts = self.tokens.shape[0], self.load.shape[-1]
+        balance = jnp.sum(experts * jnp.sum(share * mean, axis=-1) * self.tokens)
+        return {"balance": Mean(balance, layers), "router_z": Mean(jnp.sum(self.z), layers)}
+
+    def metrics(self) -> Metrics:
+        """`router_dropped`: share of the choices; `router_peak`: the busiest expert's load over an even one, averaged
+        over layers."""
+        choices = self.load.sum()
+        peak = (self.load.sum(1).max(-1) * self.load.shape[-1]).sum()
+        return {"router_dropped": Mean(self.dropped.sum(), choices), "router_peak": Mean(peak, choices)}
 
 
 @component
@@ -80,8 +112,7 @@ class MoE:
     consecutive tokens of one row; None: the whole row), first choices before second ones, earlier tokens before later
     ones; what does not fit is dropped (contributes zero). Padding (segment 0) is not routed.
 
-    Records in `aux`, by row: `load` [B, E] (choices before dropping), `prob` [B, E] (summed probabilities), `z` [B]
-    (summed squared logsumexp), `dropped` [B], `tokens` [B]."""
+    Records `RouterStats` in `aux`."""
 
     experts: int
     expert: MLP | GatedMLP
@@ -120,13 +151,13 @@ class MoE:
 
         y, kept = self._route(p["experts"], grouped(x), grouped(weights), grouped(picks), grouped(valid), ctx)
         y = y.reshape(b, s + pad, d)[:, :s]
-        aux["router"] = {
-            "load": chosen.sum(axis=1),
-            "prob": (probs * real[..., None]).sum(axis=1),
-            "z": (jnp.square(jax.nn.logsumexp(logits, axis=-1)) * real).sum(axis=1),
-            "dropped": self.router.k * real.sum(axis=1) - kept.reshape(b, -1).sum(axis=1),
-            "tokens": real.sum(axis=1),
-        }
+        aux["router"] = RouterStats(
+            load=chosen.sum(axis=1),
+            prob=(probs * real[..., None]).sum(axis=1),
+            z=(jnp.square(jax.nn.logsumexp(logits, axis=-1)) * real).sum(axis=1),
+            dropped=self.router.k * real.sum(axis=1) - kept.reshape(b, -1).sum(axis=1),
+            tokens=real.sum(axis=1),
+        )
         return constrain(y, ctx, "batch", "seq", "embed"), cache
 
     def _route(self, p: Tree, x: Array, weights: Array, picks: Array, valid: Array, ctx: Ctx) -> tuple[Array, Array]:
@@ -157,4 +188,4 @@ class MoE:
     def update(self, p: Tree, aux: Tree) -> Tree:
         if not hasattr(self.router, "update"):
             return p
-        return p | {"router": self.router.update(p["router"], aux["router"]["load"].sum(axis=0))}
+        return p | {"router": self.router.update(p["router"], aux["router"].load.sum(axis=0))}

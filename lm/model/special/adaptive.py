@@ -14,6 +14,7 @@ from lm.core.ctx import Ctx, constrain, dropout
 from lm.core.errors import UserError
 from lm.core.leaf import dot, take
 from lm.core.param import Initializer, Normal, Param, Tree
+from lm.model.heads.protocol import TOKENS, HeadLoss, LossTerms, vocabulary_loss
 from lm.model.layers import ZEROS, linear, linear_spec
 
 Array = jax.Array
@@ -89,6 +90,8 @@ class AdaptiveHead:
     Band i is (x W_i^T) E_i^T + b_i, with E_i [tokens, width_i] as in an `AdaptiveEmbed` and W_i, where the band is
     projected, stored as there, so that either may be tied."""
 
+    predicts: ClassVar[str] = TOKENS
+
     vocab: int
     cutoffs: tuple[int, ...] = ()
     width: int | None = None
@@ -126,6 +129,9 @@ class AdaptiveHead:
             found.append(logs)
         whole = jnp.concatenate(found, axis=-1)
         return constrain(whole, ctx, "batch", *(None,) * (x.ndim - 2), "vocab")
+
+    def loss(self, p: Tree, x: Array, targets: Array, weights: Array, ctx: Ctx, terms: LossTerms) -> HeadLoss:
+        return vocabulary_loss(self, p, x, targets, weights, ctx, terms)
 
 
 def _scores(p: Tree, h: Array) -> Array:

@@ -82,7 +82,7 @@ class Gathered:
 
     def places(self, tokens: Tokens) -> tuple[Array, Array]:
         """Their indices [B, most], and which of these are any: rows may have fewer."""
-        marks = jnp.zeros_like(tokens.positions) if tokens.anchors is None else tokens.anchors
+        marks = jnp.zeros_like(tokens.positions) if tokens.globals is None else tokens.globals
         at = jnp.argsort(marks <= 0, axis=1, stable=True)[:, : self.most]
         return at, jnp.take_along_axis(marks, at, axis=1) > 0
 

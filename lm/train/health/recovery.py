@@ -18,7 +18,8 @@ def bad_steps(rule: Recovery, measured: Sequence[tuple[int, dict]]) -> list[Even
     for step, m in measured:
         if not float(m["bad"]):
             continue
-        loss, norm = float(m["total"]) / max(float(m["tokens"]), 1.0), float(m["grad_norm"])
+        total, tokens = map(float, m["objective"])
+        loss, norm = total / max(tokens, 1.0), float(m["grad_norm"])
         if rule.action == "stop":
             raise UserError(
                 f"step {step}: loss {loss:.4g}, gradient norm {norm:.4g}: the run diverged. Earlier checkpoints are "

@@ -8,7 +8,8 @@ import pytest
 
 from lm.core.mesh import Sharding, make_mesh
 from lm.objectives.causal import NextToken
-from lm.train.feed import DevicePrefetcher, batches_of, evaluation_batches, open_data_of, own_rows, put
+from lm.train.data import batches_of, open_data_of
+from lm.train.prefetch import DevicePrefetcher, evaluation_batches, own_rows, put
 from tests.train import tiny
 
 

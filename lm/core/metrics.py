@@ -1,0 +1,82 @@
+"""Metrics are sums: parts of a batch, microbatches, devices and batches add up, and whoever reports a metric divides
+once. Trainer, evaluator and TensorBoard write whatever metrics there are and know no name of them.
+
+No JAX here: values may be traced arrays, arrays or plain numbers.
+"""
+
+import abc
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+
+class Mean(NamedTuple):
+    """A weighted mean as its two sums. (nll in nats, tokens) is a loss per token."""
+
+    total: Any
+    weight: Any
+
+
+class Sum(NamedTuple):
+    """A count: tokens, bytes."""
+
+    total: Any
+
+
+Metrics = dict[str, Mean | Sum]
+Metric = TypeVar("Metric", bound=Mean | Sum)
+
+
+def added(parts: Iterable[Mapping[str, Metric]]) -> dict[str, Metric]:
+    """The metrics of several parts as of one. A part that lacks a metric adds nothing to it."""
+    whole: dict[str, Metric] = {}
+    for part in parts:
+        for name, metric in part.items():
+            sums = zip(whole[name], metric, strict=True) if name in whole else None
+            whole[name] = metric if sums is None else type(metric)(*(a + b for a, b in sums))
+    return whole
+
+
+def values(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """What is reported: means divided, sums and plain scalars as they are. A mean of nothing is left out."""
+    found = {}
+    for name, metric in metrics.items():
+        if not isinstance(metric, Mean):
+            found[name] = float(metric.total if isinstance(metric, Sum) else metric)
+        elif weight := float(metric.weight):
+            found[name] = float(metric.total) / weight
+    return found
+
+
+class AuxRecord(abc.ABC):
+    """What a layer leaves in `aux` for the loss: a registered dataclass of arrays with leading axes [layers, B].
+
+    An objective finds these records by their type, wherever in the model they come from, and adds their losses, each
+    times the weight that it gives to that name. It knows neither the layer nor what the names stand for."""
+
+    @abc.abstractmethod
+    def losses(self) -> dict[str, Mean]:
+        """Auxiliary losses by name: the sum over layers and rows, each row times its tokens; and the layers, over which
+        it is averaged together with other records'. Divided by the batch's weight with the rest of the loss."""
+
+    @abc.abstractmethod
+    def metrics(self) -> Metrics:
+        """What to report."""
+
+
+def aux_losses(aux: Any, weights: Iterable[tuple[str, float]]) -> Any:
+    """The auxiliary losses that a model recorded, times the weights of their names; those of no name are left out."""
+    losses = added(record.losses() for record in _records(aux))
+    terms = [weight * (losses[name].total / losses[name].weight) for name, weight in weights if name in losses]
+    return sum(terms[1:], terms[0]) if terms else 0.0
+
+
+def aux_metrics(aux: Any) -> Metrics:
+    """What the records of a model report."""
+    return added(record.metrics() for record in _records(aux))
+
+
+def _records(aux: Any) -> list[AuxRecord]:
+    """All in an aux tree, dicts within dicts, in order."""
+    if isinstance(aux, AuxRecord):
+        return [aux]
+    return [record for value in aux.values() for record in _records(value)] if isinstance(aux, dict) else []

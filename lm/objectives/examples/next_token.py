@@ -1,0 +1,33 @@
+"""Examples in which each place predicts the token after it."""
+
+import dataclasses
+
+import numpy as np
+
+from lm.objectives.examples.builder import Example, Row
+
+
+@dataclasses.dataclass(frozen=True)
+class NextTokens:
+    """Each token is predicted from those before it. With packed documents, a document's first token is not."""
+
+    def __call__(self, row: Row, rng: np.random.Generator) -> Example:
+        """A packed row {tokens, segments [S + 1]}, with positions or without -> tokens, targets, weights, segments,
+        positions [S]; of one with bytes also those of text that each target covers."""
+        tokens, segments = row["tokens"], row["segments"]
+        same = (segments[1:] == segments[:-1]) & (segments[1:] > 0)
+        return {
+            "tokens": tokens[:-1],
+            "targets": tokens[1:],
+            "weights": same.astype(np.float32),
+            "segments": segments[:-1],
+            "positions": row["positions"][:-1] if "positions" in row else positions_in(segments[:-1]),
+            **({"bytes": row["bytes"][1:]} if "bytes" in row else {}),
+        }
+
+
+def positions_in(segments: np.ndarray) -> np.ndarray:
+    """Each token's index within its segment, int32."""
+    index = np.arange(len(segments), dtype=np.int32)
+    starts = np.concatenate([[True], segments[1:] != segments[:-1]])
+    return index - np.maximum.accumulate(np.where(starts, index, 0)).astype(np.int32)

@@ -1,0 +1,86 @@
+"""The loss of predicted tokens, which most objectives share: they differ in their examples."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from lm.core.component import component
+from lm.core.ctx import Ctx
+from lm.core.metrics import Mean, Sum, aux_losses, aux_metrics
+from lm.core.param import Tree
+from lm.core.rows import Batch
+from lm.model.heads import LossTerms
+from lm.model.transformer import Model, head_ctx
+from lm.objectives.objective import Loss, Needs
+
+Array = jax.Array
+
+
+@component
+class TokenLoss:
+    """Cross-entropy of `batch["targets"]` [B, S], or of the last places where they are fewer, under `batch["weights"]`,
+    as the model's head computes it, plus the auxiliary losses of what the model recorded.
+
+    z_loss: weight of squared logsumexp (PaLM)
+    smoothing: share of the target's probability that goes to all tokens evenly (Szegedy et al. 2016, 1512.00567)
+    balance, router_z: weights of the routers' losses (Switch, ST-MoE)
+    chunk: positions whose logits exist at once"""
+
+    z_loss: float = 0.0
+    smoothing: float = 0.0
+    balance: float = 0.01
+    router_z: float = 0.0
+    chunk: int = 128
+
+    def __call__(
+        self,
+        model: Model,
+        params: Tree,
+        batch: Batch,
+        ctx: Ctx,
+        dtype: jax.typing.DTypeLike,
+        cache: Tree = None,
+        ahead: float = 0.0,
+    ) -> Loss:
+        """With `cache` rows go on from those of the batch before, but for those that `reset` it. `ahead`: weight of
+        tokens further ahead, where the head predicts those."""
+        targets, weights = batch["targets"], batch["weights"].astype(jnp.float32)
+        if cache is not None:
+            cache = emptied(cache, batch["reset"] > 0)
+        x, cache, aux = model.hidden(params, batch, ctx, cache, dtype)
+        x = x[:, x.shape[1] - targets.shape[1] :]  # where only some tokens have targets, those are the last
+        terms = LossTerms(self.z_loss, self.smoothing, ahead, self.chunk)
+        total, weight, metrics = model.head.loss(
+            model.head_params(params), x, targets, weights, head_ctx(ctx, batch), terms
+        )
+        total += aux_losses(aux, (("balance", self.balance), ("router_z", self.router_z)))
+        if "bytes" in batch:
+            covered = batch["bytes"].sum().astype(jnp.float32)
+            metrics |= {"bits_per_byte": Mean(metrics["loss"].total / math.log(2), covered), "bytes": Sum(covered)}
+        return Loss(total, weight, metrics | aux_metrics(aux), aux, cache)
+
+
+class TokenObjective:
+    """Base of objectives whose loss is that of tokens, and which differ in their examples."""
+
+    loss: TokenLoss  # a knob of each
+
+    def needs(self) -> Needs:
+        return Needs()
+
+    def __call__(
+        self,
+        model: Model,
+        params: Tree,
+        batch: Batch,
+        ctx: Ctx,
+        dtype: jax.typing.DTypeLike = jnp.float32,
+        cache: Tree = None,
+    ) -> Loss:
+        return self.loss(model, params, batch, ctx, dtype, cache)
+
+
+def emptied(cache: Tree, rows: Array) -> Tree:
+    """`cache`, whose leaves are [B, ...], as it was at first where `rows`, bool [B], says so."""
+    return jax.tree.map(lambda x: jnp.where(rows.reshape(-1, *(1,) * (x.ndim - 1)), 0, x).astype(x.dtype), cache)

@@ -1,0 +1,112 @@
+"""From a config to its data: sources, training and validation batches, and what is known of these without any."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections.config_dict import ConfigDict
+
+from lm.core.errors import UserError
+from lm.core.mesh import Sharding
+from lm.data.batches import Batches, EvalBatches
+from lm.data.open import Data, open_data
+from lm.hub.text import read_tokenizer
+from lm.objectives.examples.builder import Covered
+from lm.objectives.objective import Objective
+from lm.text.format import TextFormat
+from lm.train.prefetch import by_rows
+
+LOOK_STEPS, LOOK_ROWS, LOOK_MOST = 8, 256, 10_000  # how far it is looked for a row that predicts something
+
+
+def open_data_of(config: ConfigDict, text: TextFormat | None = None) -> Data:
+    """The data of a config. `text`: the format of the model that the run goes on from, which decides what the config
+    leaves open, its tokenizer and the begin-of-text."""
+    c = config.data
+    tokenizer = c.tokenizer or (text.tokenizer if text is not None else "byte")
+    if isinstance(tokenizer, str) and (folder := Path(tokenizer).expanduser()).is_dir():
+        tokenizer = read_tokenizer(folder)
+    return open_data(
+        c.source,
+        tokenizer,
+        mixture=c.mixture,
+        validation=c.validation or None,
+        pattern=c.pattern,
+        field=c.field,
+        holdout=c.holdout,
+        cache=c.cache,
+        reserved=c.reserved,
+        bos=c.bos == "on" or (c.bos == "auto" and text is not None and bool(text.before)),
+    )
+
+
+def batches_of(config: ConfigDict, data: Data, objective: Objective) -> tuple[Batches, EvalBatches]:
+    """Training batches by address and validation batches in order; each row also tells how many bytes it predicts."""
+    c = config.data
+    train = Batches(
+        data.training,
+        c.length,
+        c.batch_size,
+        config.seed,
+        example_of(data, objective),
+        packing=c.packing,
+        warmup=tuple(map(tuple, config.train.batch_warmup)),
+        parts=config.train.accumulate,
+    )
+    return train, held_out_of(config, data, objective)
+
+
+def held_out_of(config: ConfigDict, data: Data, objective: Objective) -> EvalBatches:
+    """Validation batches alone."""
+    c = config.data
+    return EvalBatches(data.validation, c.length, c.batch_size, example_of(data, objective), packing=c.packing)
+
+
+def example_of(data: Data, objective: Objective) -> Covered:
+    """An objective's examples, with the number of bytes of text that each predicts."""
+    return Covered(objective.examples(data.tokenizer), np.append(data.tokenizer.token_bytes(), 0))
+
+
+def check_predicts(batches: Batches, objective: Objective, step: int) -> None:
+    """Raise `UserError` if the batches from step `step` (counted from 0) on predict no token at all, as far as a look
+    ahead tells: nothing would be learned."""
+    steps = range(step, step + max(LOOK_STEPS, -(-LOOK_ROWS // batches.batch_size)))
+    looked = 0
+    for k, row in ((k, row) for k in steps for row in range(batches.batch_size)):
+        if np.any(batches.batch(k, [row])["weights"] > 0):
+            return
+        looked += 1
+        if looked == LOOK_MOST:
+            break
+    raise UserError(
+        f"objective {type(objective).__name__} predicts no token in the next {looked:,} rows (from step {step + 1} "
+        "on): its examples have no weight above 0; change config.objective, or lengthen config.data.length"
+    )
+
+
+def shapes_of(batches: Batches) -> dict[str, jax.ShapeDtypeStruct]:
+    """Of a training batch, all of its rows."""
+    row = batches.batch(0, [0])
+    return {k: jax.ShapeDtypeStruct((batches.batch_size, *x.shape[1:]), x.dtype) for k, x in row.items()}
+
+
+def lengths_of(batches: Batches) -> tuple[int, int]:
+    """Tokens per row of the model's input, and of its encoder's (0 without one)."""
+    batch = batches.batch(0, [0])
+    encoder = batch.get("encoder/tokens")
+    return batch["tokens"].shape[1], 0 if encoder is None else encoder.shape[1]
+
+
+def abstract_batch(
+    config: ConfigDict, objective: Objective, sharding: Sharding | None
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes, types and layout of a training batch, without data."""
+    n = config.data.length + 1
+    row = {"tokens": np.zeros(n, np.int32), "segments": np.ones(n, np.int32), "bytes": np.zeros(n, np.int32)}
+    example = objective.examples(None)(row, np.random.default_rng(0)) | {"bytes": np.int32(0)}
+    example |= {"reset": np.int32(0)} if config.data.packing == "stream" else {}
+    shapes = {k: ((config.data.batch_size, *np.shape(v)), np.asarray(v).dtype) for k, v in example.items()}
+    return {
+        k: jax.ShapeDtypeStruct(shape, dtype, sharding=None if sharding is None else by_rows(sharding, len(shape)))
+        for k, (shape, dtype) in shapes.items()
+    }

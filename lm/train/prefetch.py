@@ -1,0 +1,82 @@
+"""From the host to the devices: batches are put there a step ahead of the one that uses them.
+
+Each process makes only the rows that its devices hold, and the batch is one global array over all of them."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from lm.core.mesh import Sharding
+from lm.data.batches import Batch, Batches, EvalBatches
+
+DeviceBatch = dict[str, jax.Array]
+
+
+def by_rows(sharding: Sharding, ndim: int) -> jax.sharding.NamedSharding:
+    """The layout of a batch's array of so many axes."""
+    return sharding.named(("batch",) + (None,) * (ndim - 1))
+
+
+def own_rows(batch_size: int, sharding: Sharding | None) -> np.ndarray:
+    """Those rows of a batch that devices of this process hold, ascending."""
+    if sharding is None:
+        return np.arange(batch_size)
+    places = by_rows(sharding, 1).addressable_devices_indices_map((batch_size,))
+    return np.unique(np.concatenate([np.arange(batch_size)[index] for index in places.values()]))
+
+
+def put(batch: Batch, rows: np.ndarray, batch_size: int, sharding: Sharding | None) -> DeviceBatch:
+    """This process's rows of a batch -> the global batch on the devices, laid out by the rules."""
+    if sharding is None:
+        return jax.device_put(batch)
+
+    def whole(own: np.ndarray) -> jax.Array:
+        def piece(index: Any) -> np.ndarray:
+            first, last, _ = index[0].indices(batch_size)
+            return own[np.searchsorted(rows, first) : np.searchsorted(rows, last)]
+
+        return jax.make_array_from_callback((batch_size, *own.shape[1:]), by_rows(sharding, own.ndim), piece)
+
+    return {name: whole(own) for name, own in batch.items()}
+
+
+class DevicePrefetcher:
+    """Batches start, start + 1, ... on the devices, made by threads ahead of the step that uses them.
+
+    `waited`: seconds in which a batch was asked for and not yet made."""
+
+    def __init__(self, batches: Batches, sharding: Sharding | None, start: int = 0) -> None:
+        rows = own_rows(batches.batch_size, sharding)
+        self._host: Any = batches.iterate(start, rows=rows.tolist())
+        self._put: Callable[[Batch], DeviceBatch] = lambda batch: put(batch, rows, batches.batch_size, sharding)
+        self.waited = 0.0
+        self._ahead = self._put(next(self._host))
+
+    @property
+    def ahead(self) -> DeviceBatch:
+        """The batch that comes next."""
+        return self._ahead
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self._host.close()
+
+    def __iter__(self) -> "DevicePrefetcher":
+        return self
+
+    def __next__(self) -> DeviceBatch:
+        now = self._ahead
+        asked = time.perf_counter()
+        batch = next(self._host)
+        self.waited += time.perf_counter() - asked
+        self._ahead = self._put(batch)  # one ahead: its transfer is done when its step begins
+        return now
+
+
+def evaluation_batches(held_out: EvalBatches, which: Iterable[int], sharding: Sharding | None) -> Iterator[DeviceBatch]:
+    """These validation batches on the devices."""
+    rows = own_rows(held_out.batch_size, sharding)
+    return (put(held_out.batch(int(k), rows.tolist()), rows, held_out.batch_size, sharding) for k in which)
