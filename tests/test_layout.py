@@ -3,6 +3,7 @@
 import ast
 import functools
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -142,6 +143,14 @@ def test_core_stands_on_jax_flax_and_numpy_alone():
         if module.split(".")[0] not in allowed
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def test_examples_and_batches_need_no_jax():
+    """Nor does anything that they import: data workers start without it."""
+    names = [module_name(path) for path in sources("lm/objectives/examples")]
+    code = f"import sys; sys.modules['jax'] = None\nfor name in {names}: __import__(name)\nimport lm.data.batches"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 def test_importing_lm_costs_nothing():

@@ -13,6 +13,8 @@ from lm.data.mixture import Mixture
 from lm.data.packing import BestFitRows, ConcatenatedRows, evaluation_rows
 from lm.data.sources import open_source
 from lm.data.tokenize import build_cache
+from lm.objectives.denoising import MixtureOfDenoisers
+from lm.objectives.examples.builder import Covered
 from lm.text.tokenizers import ByteTokenizer
 
 
@@ -106,13 +108,17 @@ def test_slices_reach_the_iterator():
     assert same(next(batches.iterate(2, rows=slice(1, 3))), batches.batch(2, slice(1, 3)))
 
 
-def test_worker_processes_see_the_same_stream(tmp_path):
+def test_worker_processes_see_the_same_stream(tmp_path, monkeypatch):
+    """Where they have no JAX: examples are made by numpy alone."""
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
+    (tmp_path / "jax.py").write_text("raise ImportError('a data worker imports jax')")
+    monkeypatch.syspath_prepend(tmp_path)  # workers take over the path; here jax is imported already
     file = tmp_path / "a.txt"
     file.write_text("some lines of text\n" * 100)
     cache = build_cache(open_source(file), ByteTokenizer(), tmp_path)
-    batches = batches_of(cache, 32, 4, seed=0, example=noisy)
+    denoising = MixtureOfDenoisers.of(32).examples(ByteTokenizer())
+    batches = batches_of(cache, 32, 4, seed=0, example=Covered(denoising, np.ones(384)))
     batches.batch(0)  # what a batch has cached travels, or stays
     iterator = batches.iterate(5, workers=1)
     assert all(same(next(iterator), batches.batch(k)) for k in range(5, 12))

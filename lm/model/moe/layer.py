@@ -1,8 +1,8 @@
 """Mixture of experts: routers, and the layer that sends each token to a few of many feed-forward experts.
 
 Shapes: R routing groups, N tokens per group, E experts, K choices per token, C capacity of an expert within a group.
-A router leaves statistics per row of the batch in `aux`, not a loss: which balance loss to make of them is the
-objective's business (`lm.objectives.router`), and rows add up under any microbatching.
+A router leaves statistics per row of the batch in `aux`, which add up under any microbatching. The losses that they
+make are weighed and added by the objective.
 """
 
 import dataclasses
