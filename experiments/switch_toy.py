@@ -36,7 +36,7 @@ def get_config() -> ConfigDict:
     with config.unlocked():
         model = switch_decoder(layers=4, d_model=128, heads=4, d_ff=512, experts=4, vocab=384)
         config.model = ConfigDict(to_dict(model))
-    config.objective.loss.balance = 0.01
+    config.objective.loss.aux = (("balance", 0.01),)
     config.optimizer.learning_rate = 2e-3
     config.train.steps = 300
     return config

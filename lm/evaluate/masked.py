@@ -9,15 +9,6 @@ import numpy as np
 from lm.core.errors import UserError
 from lm.data.cache import TokenCache
 from lm.evaluate.documents import Row, padded
-from lm.text.tokenizers import Tokenizer
-
-NAMES = ("[MASK]", "<mask>", "<special1>")  # what published vocabularies call it
-
-
-def mask_of(tokenizer: Tokenizer) -> int | None:
-    """The token that hides another, if a vocabulary has one."""
-    names = (tokenizer.special.get("mask"), *NAMES)
-    return next((tokenizer.piece_id(name) for name in names if name in tokenizer.markers), None)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from lm.data.progress import tell
 from lm.data.sources import STDLIB, Source, open_source
 from lm.data.tokenize import build_cache
 from lm.evaluate.documents import Documents
-from lm.evaluate.masked import Masked, mask_of
+from lm.evaluate.masked import Masked
 from lm.evaluate.pairs import Pairs
 from lm.evaluate.rows import Rows, batches, groups, rows_together
 from lm.infer.prompt import check_writes
@@ -33,6 +33,7 @@ from lm.objectives.causal import NextToken
 from lm.objectives.multi_token import MultiToken
 from lm.objectives.objective import Objective
 from lm.text.format import TextFormat
+from lm.text.special import mask_of
 
 SCORING = (TOKENS, AHEAD)  # what a head predicts that scores text
 LONGEST = 2048  # tokens of a row, of a model from elsewhere, where nothing else is asked for

@@ -1,14 +1,16 @@
 """The loss of predicted tokens, which most objectives share: they differ in their examples."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from lm.core.component import component
+from lm.core.component import component, in_range
 from lm.core.ctx import Ctx
 from lm.core.metrics import Mean, Sum, aux_losses, aux_metrics
 from lm.core.param import Tree
+from lm.core.ranges import NOT_NEGATIVE
 from lm.core.rows import Batch
 from lm.model.heads import LossTerms
 from lm.model.transformer import Model, head_ctx
@@ -17,21 +19,33 @@ from lm.objectives.objective import Loss, Needs
 Array = jax.Array
 
 
-@component
+def _with_aux(stored: dict[str, Any]) -> dict[str, Any]:
+    """The routers' weights were knobs of their own."""
+    if not {"balance", "router_z"} & stored.keys():
+        return stored
+    now = {name: value for name, value in stored.items() if name not in ("balance", "router_z")}
+    return now | {"aux": [[name, stored.get(name, weight)] for name, weight in TokenLoss.aux]}
+
+
+@component(upgrade=_with_aux)
 class TokenLoss:
     """Cross-entropy of `batch["targets"]` [B, S], or of the last places where they are fewer, under `batch["weights"]`,
     as the model's head computes it, plus the auxiliary losses of what the model recorded.
 
     z_loss: weight of squared logsumexp (PaLM)
     smoothing: share of the target's probability that goes to all tokens evenly (Szegedy et al. 2016, 1512.00567)
-    balance, router_z: weights of the routers' losses (Switch, ST-MoE)
+    aux: (name, weight) of the auxiliary losses, divided by as many tokens: `balance` (Switch) and `router_z` (ST-MoE)
+        of routers
     chunk: positions whose logits exist at once"""
 
     z_loss: float = 0.0
     smoothing: float = 0.0
-    balance: float = 0.01
-    router_z: float = 0.0
+    aux: tuple[tuple[str, float], ...] = (("balance", 0.01), ("router_z", 0.0))
     chunk: int = 128
+
+    def __post_init__(self) -> None:
+        for name, weight in self.aux:
+            in_range(weight, NOT_NEGATIVE, f"aux[{name!r}]")
 
     def __call__(
         self,
@@ -54,7 +68,7 @@ class TokenLoss:
         total, weight, metrics = model.head.loss(
             model.head_params(params), x, targets, weights, head_ctx(ctx, batch), terms
         )
-        total += aux_losses(aux, (("balance", self.balance), ("router_z", self.router_z)))
+        total += aux_losses(aux, self.aux)
         if "bytes" in batch:
             covered = batch["bytes"].sum().astype(jnp.float32)
             metrics |= {"bits_per_byte": Mean(metrics["loss"].total / math.log(2), covered), "bytes": Sum(covered)}

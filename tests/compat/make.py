@@ -21,7 +21,7 @@ from ml_collections.config_dict import ConfigDict
 
 from experiments.switch_toy import switch_decoder
 from experiments.ul2_toy import encoder_decoder
-from lm.core.component import to_dict
+from lm.core.component import from_dict, to_dict
 from lm.infer.generate import Generator
 from lm.objectives.denoising import MixtureOfDenoisers
 from lm.runs.checkpoint import open_model
@@ -56,8 +56,9 @@ def _config(optimizer: str, model: ConfigDict, objective=None, ema: float = 0.0,
         c.model = model
         if objective is not None:
             c.objective = ConfigDict(to_dict(objective))
-    if balance is not None:
-        c.objective.loss.balance = balance
+        if balance is not None:  # as it was first stored, in the words of the commit that this runs on
+            loss = {"type": "TokenLoss", "balance": balance}
+            c.objective = ConfigDict(to_dict(from_dict({"type": "NextToken", "loss": loss})))
     c.data.update(source="corpus.txt", holdout=0.1, tokenizer="byte", length=LENGTH, batch_size=8, cache="cache")
     c.optimizer.update(name=optimizer, learning_rate=1e-2, schedule="constant", warmup=2, eps=1e-5, ema=ema)
     c.train.steps = STEPS

@@ -7,11 +7,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lm.core import metrics
 from lm.core.component import from_dict, to_dict
 from lm.core.ctx import Ctx
 from lm.core.errors import UserError
 from lm.core.param import flatten
-from lm.model.heads import Head, Heads, LMHead, NoHead, SequenceClassifier, SpanBoundary, TokenClassifier, TransformHead
+from lm.model.heads import (
+    FirstTokenFeature,
+    Head,
+    Heads,
+    LMHead,
+    LossTerms,
+    NoHead,
+    SequenceClassifier,
+    SpanBoundary,
+    StreamHead,
+    TokenClassifier,
+    TransformHead,
+)
 from lm.model.layers import LayerNorm
 from lm.zoo.bert import bert
 from tests import toys
@@ -176,3 +189,47 @@ def test_a_span_boundary_head_shares_the_token_table():
     assert tables == ["body/embed/token"]
     found = model(toys.values(model.spec()), {"tokens": jnp.asarray(TOKENS)})
     assert {name: y.shape for name, y in found.items()} == {"mlm": (B, S, VOCAB), "sbo": (B, S, VOCAB)}
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        LMHead(VOCAB, bias=True),
+        TransformHead(LMHead(VOCAB), LayerNorm()),
+        SpanBoundary(LMHead(VOCAB), LayerNorm(), places=3, place_width=5),
+        TokenClassifier(3),
+        TokenClassifier(1, "gelu"),
+        FirstTokenFeature(TokenClassifier(2), LayerNorm()),
+        SequenceClassifier(4, activation="tanh"),
+        StreamHead(LMHead(VOCAB), streams=1),
+    ],
+    ids=lambda head: type(head).__name__,
+)
+def test_the_loss_of_a_head_is_that_of_its_scores(head):
+    x = np.concatenate([states(), states()[..., ::-1]], axis=-1) if isinstance(head, StreamHead) else states()
+    p = toys.values(head.spec(x.shape[-1]))
+    ctx = Ctx(rows={"segments": jnp.asarray(SEGMENTS), "tokens": jnp.asarray(TOKENS)})
+    scores = np.asarray(head(p, x, ctx), np.float64)
+    if scores.shape[-1] == 1:
+        scores = np.concatenate([np.zeros_like(scores), scores], axis=-1)
+    rng = np.random.default_rng(1)
+    targets = rng.integers(0, scores.shape[-1], scores.shape[:-1])
+    weights = rng.integers(0, 3, targets.shape).astype(np.float32)
+    log_z = np.log(np.exp(scores).sum(-1))
+    nll = log_z - np.take_along_axis(scores, targets[..., None], -1)[..., 0]
+    even = log_z - scores.mean(-1)
+    terms = LossTerms(z_loss=0.1, smoothing=0.2, chunk=4)
+    loss = jax.jit(lambda p: head.loss(p, x, targets, weights, ctx, terms))(p)
+    whole = 0.8 * nll + 0.2 * even + 0.1 * log_z**2
+    np.testing.assert_allclose(loss.total, (whole * weights).sum(), rtol=1e-5)
+    assert loss.weight == loss.metrics["tokens"].total == weights.sum()
+    found = metrics.values(loss.metrics)
+    assert found["loss"] == pytest.approx((nll * weights).sum() / weights.sum(), rel=1e-5)
+    hits = (scores.argmax(-1) == targets) * weights
+    assert found["accuracy"] == pytest.approx(hits.sum() / weights.sum())
+
+
+def test_heads_that_predict_nothing_say_so():
+    for head in (NoHead(), Heads((("a", NoHead()), ("b", NoHead())))):
+        with pytest.raises(UserError, match=r"model.* head"):
+            head.loss({}, states(), TOKENS, TOKENS, Ctx(), LossTerms())

@@ -42,7 +42,7 @@ def test_microbatches_add_up_to_the_batch():
     for parts in (1, 2, 4):
         trainer, hyper = tiny.trainer(
             tiny.sparse(SWITCH, capacity_factor=0.8, dropout=0.2),
-            loss=TokenLoss(z_loss=0.01, balance=0.5, router_z=0.01),
+            loss=TokenLoss(z_loss=0.01, aux=(("balance", 0.5), ("router_z", 0.01))),
             accumulate=parts,
             name="sgd",
             b1=0.0,

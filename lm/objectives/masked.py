@@ -1,0 +1,46 @@
+"""Masked language modelling (BERT, Devlin et al. 2019, arXiv 1810.04805, section 3.1)."""
+
+from typing import TYPE_CHECKING
+
+from lm.core.component import component
+from lm.core.errors import UserError
+from lm.objectives.examples.masked import HiddenTokens
+from lm.objectives.token_loss import TokenLoss, TokenObjective
+from lm.text.special import mask_of
+
+if TYPE_CHECKING:
+    from lm.text.tokenizers import Tokenizer
+
+
+@component
+class MaskedTokens(TokenObjective):
+    """Tell some tokens of each row, chosen anew whenever it comes, from what is left of it (dynamic masking: RoBERTa,
+    Liu et al. 2019, arXiv 1907.11692). For models whose tokens see both sides.
+
+    share: of the text's tokens that are to be told, at least one
+    masked: share of these for which the mask stands, the vocabulary's or else its first sentinel
+    random: share for which any other token stands; the rest are shown as they are"""
+
+    share: float = 0.15
+    masked: float = 0.8
+    random: float = 0.1
+    loss: TokenLoss = TokenLoss()
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise UserError(f"share={self.share} of the tokens to hide: give more than 0 and at most 1")
+        if min(self.masked, self.random) < 0 or self.masked + self.random > 1:
+            raise UserError(f"masked={self.masked} and random={self.random} are shares: give at most 1 together")
+
+    def examples(self, tokenizer: "Tokenizer | None" = None) -> HiddenTokens:
+        if tokenizer is None:  # shapes alone are asked for
+            return HiddenTokens(self.share, self.masked, self.random, mask=0, vocab=1)
+        mask = mask_of(tokenizer)
+        if mask is None and not tokenizer.sentinels:
+            raise UserError(
+                "the tokenizer has neither a mask nor sentinels: train one with config.data.reserved=[MASK]"
+            )
+        mask = tokenizer.sentinel(0) if mask is None else mask
+        special = (tokenizer.eos_id, tokenizer.pad_id, tokenizer.bos_id)
+        kept = tuple(i for i in special if i is not None)
+        return HiddenTokens(self.share, self.masked, self.random, mask, tokenizer.vocab_size, kept)
