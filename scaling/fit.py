@@ -2,6 +2,7 @@
 compute.
 
     python -m scaling.fit RUNS.csv                       parametric fit (approach 3), with a bootstrap
+    python -m scaling.fit RUNS.csv --law=kaplan          the same with another law
     python -m scaling.fit RUNS.csv --approach=2          isoFLOP parabolas (approach 2)
     python -m scaling.fit runs.jsonl --compute=1e21,1e22 --bootstrap=1000
     python -m scaling.fit RUNS.csv --columns=loss=c4_loss,budget=flop_budget --where=dataset=c4,finished=true
@@ -29,6 +30,7 @@ from lm.commands import cli
 from lm.core.errors import UserError, nearest
 
 from . import approach2, approach3, plots, report
+from .laws import LAWS
 from .records import Runs, read_runs
 
 USAGE = "RUNS.csv|RUNS.jsonl|RUNS.parquet [--approach=2] [--out=DIR]"
@@ -46,6 +48,8 @@ def define_flags() -> flags.FlagValues:
         flags.DEFINE_float,
     )
     one_of("approach", "3", ["2", "3"], "2: isoFLOP parabolas; 3: parametric law.", flag_values=f)
+    laws = "; ".join(f"{name}: {law.formula}" for name, law in LAWS.items())
+    one_of("law", "chinchilla", list(LAWS), f"Approach 3: {laws}.", flag_values=f)
     names("columns", [], "Our names for the file's columns: loss=c4_loss,budget=flop_budget.", flag_values=f)
     conditions = "NAME (neither empty, zero nor false), NAME=VALUE, NAME!=VALUE (true, false; null: empty)"
     names("where", [], f"Keep rows that pass every condition: {conditions}.", flag_values=f)
@@ -89,29 +93,36 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _parametric(runs: Runs, name: str, args: flags.FlagValues) -> tuple[report.Report, Figure]:
-    data = runs["params"], runs["tokens"], runs["loss"]
+    law = LAWS[args.law]
+    for column in law.reads:
+        if column not in runs:
+            raise UserError(
+                f"law {args.law} reads the column {column!r}, which {name} lacks{nearest(column, runs)}: rename one "
+                f"with --columns={column}=NAME"
+            )
+    inputs, loss = [runs[column] for column in law.reads], runs["loss"]
     nominal = 6 * runs["params"] * runs["tokens"]
     compute = _compute(args.compute, nominal.max())
-    fitted = approach3.fit(*data, delta=args.delta, starts=args.starts, seed=args.seed)
+    fitted = approach3.fit(law, inputs, loss, delta=args.delta, starts=args.starts, seed=args.seed)
     resampled = None
     if args.run and args.run not in runs:
         raise UserError(f"--run={args.run}: {name} has no such column{nearest(args.run, runs)}")
     if args.bootstrap:
         groups = runs[args.run] if args.run else None
-        resampled = approach3.bootstrap(*data, fitted, resamples=args.bootstrap, groups=groups, seed=args.seed)
+        resampled = approach3.bootstrap(inputs, loss, fitted, resamples=args.bootstrap, groups=groups, seed=args.seed)
     found = report.parametric(fitted, resampled, compute, level=args.interval, source=name)
-    found["notes"] += report.doubts_of_law(fitted.law, *data)
+    found["notes"] += report.doubts_of_law(fitted.law, inputs, loss)
     if args.bootstrap and resampled is None:
-        found["notes"].append(approach3.NOTHING_FREE)
+        found["notes"].append(approach3.nothing_free(law))
     counted = float(np.median(runs["flops"] / nominal))
     if abs(counted - 1) > 0.05:
         found["notes"].append(f"the median run's flops are {counted:.3g} x 6 N D; sizes below are for C = 6 N D")
-    frontiers = None if resampled is None else report.with_frontier(resampled)
+    frontiers = None if resampled is None else report.sound(resampled)
     return found, plots.parametric(
         runs,
         fitted,
         frontiers,
-        title=f"{name}: {plots.formula(fitted.law)}",
+        title=f"{name}: {fitted.law.formula}",
         unit=_unit(runs),
         level=args.interval,
         extrapolate=compute,

@@ -5,6 +5,7 @@ Each function returns a matplotlib `Figure` that belongs to no window and no glo
 """
 
 import os
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -14,16 +15,11 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from . import approach2, approach3
-from .laws import FLOPS_PER_PARAM_TOKEN, Array, Chinchilla, Value
+from .laws import FLOPS_PER_PARAM_TOKEN, Array, Frontier, Law, Value
 from .records import Runs
 
 INK = "#333333"
 ACCENT = "#d1495b"
-
-
-def formula(law: Chinchilla) -> str:
-    """The law with its constants, as TeX."""
-    return f"$L = {law.E:.3f} + {_tex(law.A)}\\,N^{{-{law.alpha:.3f}}} + {_tex(law.B)}\\,D^{{-{law.beta:.3f}}}$"
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
@@ -86,13 +82,38 @@ def isoflop(
 
 def parametric(
     runs: Runs,
-    fitted: approach3.Fit,
-    resampled: Chinchilla | None = None,
+    fitted: approach3.Fit[Law],
+    resampled: Law | None = None,
     *,
     title: str = "Parametric fit",
     unit: str = "nats/token",
     level: float = 95,
     extrapolate: ArrayLike = (),
+) -> Figure:
+    """The loss that the law predicts against the runs' own; of a law with a frontier what it says of compute, too: see
+    `_frontier`."""
+    law, loss = fitted.law, runs["loss"]
+    if isinstance(law, Frontier):
+        return _frontier(runs, law, resampled, title=title, unit=unit, level=level, extrapolate=extrapolate)
+    figure = _figure(title, width=5.5)
+    axes = figure.subplots()
+    ends = [loss.min() * 0.98, loss.max() * 1.02]
+    axes.plot(ends, ends, color=INK, lw=0.8, ls=":")
+    axes.scatter(loss, law.loss(*(runs[name] for name in law.reads)), s=12, color=ACCENT, label=f"{len(loss)} runs")
+    axes.set(xscale="log", yscale="log", xlabel=f"loss of the run ({unit})", ylabel=f"loss by the law ({unit})")
+    axes.legend(fontsize=8)
+    return figure
+
+
+def _frontier(
+    runs: Runs,
+    law: Frontier,
+    resampled: Any,
+    *,
+    title: str,
+    unit: str,
+    level: float,
+    extrapolate: ArrayLike,
 ) -> Figure:
     """Left: every run's loss against its compute, over the law's isoFLOP-optimal loss. Right: N and D of the
     runs, over the law's contours of equal loss and the frontier. Bands are the bootstrap's interval;
@@ -102,7 +123,6 @@ def parametric(
     """
     figure = _figure(title, width=11)
     against_c, plane = figure.subplots(1, 2)
-    law = fitted.law
     N, loss = runs["params"], runs["loss"]
     compute = FLOPS_PER_PARAM_TOKEN * N * runs["tokens"]
     norm = LogNorm(N.min(), N.max())
@@ -112,7 +132,8 @@ def parametric(
     C = np.geomspace(ends.min() / 1.5, ends.max() * 1.5, 100)
     n, d = law.optimal(C)
     against_c.plot(C, law.loss(n, d), color=ACCENT, lw=1.8, zorder=3, label="frontier of the fitted law")
-    against_c.axhline(law.E, color=INK, lw=0.8, ls=":", label=f"E = {law.E:.3f}")
+    if (floor := float(law.loss(np.inf, np.inf))) > 0:
+        against_c.axhline(floor, color=INK, lw=0.8, ls=":", label=f"E = {floor:.3f}")
     if resampled is not None:
         frontiers = [resampled.optimal(c) for c in C]
         _band(against_c, C, np.array([resampled.loss(*nd) for nd in frontiers]), level)
@@ -122,8 +143,11 @@ def parametric(
 
     if resampled is not None:
         _band(plane, C, np.array([nd[0] for nd in frontiers]), level)
-    for c in np.geomspace(C[0], C[-1], 9)[1:-1]:
-        _equal_loss(plane, law, float(c))
+    sizes = np.geomspace(min(N.min(), n[0]) / 1.5, max(N.max(), n[-1]) * 1.5, 120)
+    losses = law.loss(sizes[:, None], C / (FLOPS_PER_PARAM_TOKEN * sizes[:, None]))  # [N, C]
+    levels = np.sort(law.loss(*law.optimal(np.geomspace(C[0], C[-1], 9)[1:-1])))
+    lines = plane.contour(C, sizes, losses, levels=levels, colors=INK, linewidths=0.5, zorder=1)
+    plane.clabel(lines, fmt="%.2f", fontsize=7)
     plane.scatter(compute, N, c=N, norm=norm, s=12, cmap="viridis", label=f"{len(loss)} runs")
     a, _ = law.exponents
     plane.plot(C, n, color=ACCENT, lw=1.8, zorder=3, label=f"$N_\\mathrm{{opt}} \\propto C^{{{a:.3f}}}$")
@@ -132,18 +156,6 @@ def parametric(
     plane.set_title("model size, with lines of equal fitted loss")
     plane.legend(fontsize=8, loc="upper left")
     return figure
-
-
-def _equal_loss(axes: Axes, law: Chinchilla, c: float) -> None:
-    """The (C, N) whose fitted loss is the least that C buys: a curve that touches the frontier there."""
-    n_opt, d_opt = law.optimal(c)
-    level = law.loss(n_opt, d_opt)
-    n = n_opt * np.geomspace(0.2, 12, 120)
-    left_for_data = level - law.E - law.A / n**law.alpha
-    n, left_for_data = n[left_for_data > 0], left_for_data[left_for_data > 0]
-    compute = FLOPS_PER_PARAM_TOKEN * n * (law.B / left_for_data) ** (1 / law.beta)
-    axes.plot(compute, n, color=INK, lw=0.5, zorder=1)
-    axes.annotate(f"{level:.2f}", (compute[-1], n[-1]), fontsize=7, color=INK, ha="center", va="bottom")
 
 
 def _tex(value: Value) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from . import approach2, approach3
-from .laws import Array, Chinchilla, Value
+from .laws import Array, Frontier, L, Law, Value
 
 Report = dict[str, Any]
 
@@ -19,21 +19,21 @@ NO_FLOOR = 0.01  # share of the least loss, below which a term of the law is as 
 
 
 def parametric(
-    fitted: approach3.Fit,
-    resampled: Chinchilla | None,
+    fitted: approach3.Fit[Law],
+    resampled: Law | None,
     compute: Sequence[float],
     *,
     level: float,
     source: str,
 ) -> Report:
-    """Constants, objective and the compute-optimal sizes at `compute`, with the interval of `level` percent
-    of the resampled laws. Resamples without a frontier (see `with_frontier`) count in no interval, but are
+    """Constants, objective and, of a law with a frontier, the compute-optimal sizes at `compute`, with the interval of
+    `level` percent of the resampled laws. Resamples without a frontier (see `sound`) count in no interval, but are
     counted."""
-    kept = None if resampled is None else with_frontier(resampled)
-    kept = None if kept is None or np.size(kept.alpha) < 2 else kept  # one draw spans no interval
-    a, b = fitted.law.exponents
+    kept = None if resampled is None else sound(resampled)
+    kept = None if kept is None or _draws(kept) < 2 else kept  # one draw spans no interval
     report: Report = {
         "approach": 3,
+        "law": fitted.law.formula,
         "source": source,
         "notes": [],
         "runs": fitted.runs,
@@ -41,16 +41,16 @@ def parametric(
         "objective": fitted.objective,
         "starts": fitted.starts,
         "reached": fitted.reached,
-        "constants": {**asdict(fitted.law), "a": float(a), "b": float(b)},
+        "constants": {key: float(v) for key, v in _constants(fitted.law).items()},
         "interval_percent": level,
-        "resamples": 0 if resampled is None else np.size(resampled.alpha),
-        "resamples_used": 0 if kept is None else np.size(kept.alpha),
+        "resamples": 0 if resampled is None else _draws(resampled),
+        "resamples_used": 0 if kept is None else _draws(kept),
         "intervals": {},
     }
     if kept is not None:
-        drawn = {**asdict(kept), "a": kept.exponents[0], "b": kept.exponents[1]}
-        report["intervals"] = {key: _interval(values, level) for key, values in drawn.items()}
-    report["optimal"] = [_parametric_plan(fitted.law, kept, C, level) for C in compute]
+        report["intervals"] = {key: _interval(values, level) for key, values in _constants(kept).items()}
+    law = fitted.law
+    report["optimal"] = [_parametric_plan(law, kept, C, level) for C in compute] if isinstance(law, Frontier) else []
     return report
 
 
@@ -96,20 +96,26 @@ def isoflop(
     return report
 
 
-def doubts_of_law(law: Chinchilla, N: Array, D: Array, loss: Array) -> list[str]:
+def doubts_of_law(law: Law, inputs: Sequence[Array], loss: Array) -> list[str]:
     """What the runs hardly show: exponents over narrow ranges, N and D apart from one another, terms of the law."""
+    read = dict(zip(law.reads, inputs, strict=True))
     notes = [
-        f"{name} span only {span:.3g}x (100x is usual): {exponent} is hardly determined"
-        for name, v, exponent in (("params", N, "alpha"), ("tokens", D, "beta"))
+        f"{name} span only {span:.3g}x (100x is usual): an exponent of them is hardly determined"
+        for name, v in read.items()
         if (span := float(v.max() / v.min())) < NARROW
     ]
-    line = approach3.line_of(N, D)
-    if line.share < HARDLY_APART:
-        near = f"within a factor of {line.factor:.3g} of D ~ N^{line.slope:.2f}"
-        notes.append(f"N and D are hardly told apart: all runs lie {near}")
-    terms = {"E": law.E, "A / N^alpha": (law.A / N**law.alpha).max(), "B / D^beta": (law.B / D**law.beta).max()}
-    gone = [name for name, term in terms.items() if term < NO_FLOOR * loss.min()]
-    return notes + [f"{name} is next to nothing: these runs do not show that term" for name in gone]
+    if law.reads[:2] == ("params", "tokens"):
+        line = approach3.line_of(*inputs[:2])
+        if line.share < HARDLY_APART:
+            near = f"within a factor of {line.factor:.3g} of D ~ N^{line.slope:.2f}"
+            notes.append(f"N and D are hardly told apart: all runs lie {near}")
+    # What is left of the loss without one input's limit, and without all: an infinite one costs nothing.
+    endless = {name: np.full_like(v, np.inf) for name, v in read.items()}
+    gained = {name: law.loss(*inputs) - law.loss(*(read | {name: endless[name]}).values()) for name in read}
+    gone = [f"what {name} cost" for name, part in gained.items() if part.max() < NO_FLOOR * loss.min()]
+    if "E" in _constants(law) and law.loss(*endless.values()).max() < NO_FLOOR * loss.min():
+        gone.insert(0, "E")
+    return notes + [f"{what} is next to nothing: these runs do not show that term" for what in gone]
 
 
 def _doubts_of_profiles(fitted: approach2.Fit) -> list[str]:
@@ -124,17 +130,30 @@ def _doubts_of_profiles(fitted: approach2.Fit) -> list[str]:
     return notes
 
 
-def with_frontier(laws: Chinchilla) -> Chinchilla | None:
-    """Of resampled laws, those whose A, B, alpha and beta are positive, as a compute-optimal frontier needs;
-    None if none."""
-    fields = {key: np.atleast_1d(values) for key, values in asdict(laws).items()}
-    good = np.all([fields[key] > 0 for key in ("A", "B", "alpha", "beta")], axis=0)
-    return Chinchilla(**{key: values[good] for key, values in fields.items()}) if good.any() else None
+def sound(laws: L) -> L | None:
+    """Of resampled laws, those that have a compute-optimal frontier, if it is a law that may have one; None if none."""
+    if not isinstance(laws, Frontier):
+        return laws
+    good = np.atleast_1d(laws.sound)
+    kept = {key: np.atleast_1d(values)[good] for key, values in asdict(laws).items()}  # type: ignore[call-overload]
+    return type(laws)(**kept) if good.any() else None
+
+
+def _constants(law: Law) -> dict[str, Any]:
+    """The law's own and, of one with a frontier, the exponents of that."""
+    own: dict[str, Any] = asdict(law)  # type: ignore[call-overload]
+    return own | dict(zip("ab", law.exponents, strict=True)) if isinstance(law, Frontier) else own
+
+
+def _draws(laws: Law) -> int:
+    return np.size(next(iter(_constants(laws).values())))
 
 
 def text(report: Report) -> str:
     """The report as lines of at most about 130 characters."""
     lines = _parametric_text(report) if report["approach"] == 3 else _isoflop_text(report)
+    if not report["optimal"]:
+        return "\n".join([*lines, *report["notes"]])
     rows = [["C (FLOPs)"]]
     keys = [key for key in ("N", "D", "D/N", "loss") if key in report["optimal"][0]]
     for key in keys:
@@ -150,7 +169,7 @@ def _parametric_text(report: Report) -> list[str]:
     header = f"{report['interval_percent']:g} % of {used} resamples" if used else ""
     constants = report["constants"].items()
     lines = [
-        f"{report['source']}: approach 3, L(N, D) = E + A / N^alpha + B / D^beta, {report['runs']} runs",
+        f"{report['source']}: approach 3, {report['law']}, {report['runs']} runs",
         f"objective {report['objective']:.6e}: sum of Huber(error in log loss), delta {report['delta']:g}",
         f"{report['reached']} of {report['starts']} starts came within 0.1 % of it",
         "",
@@ -160,7 +179,7 @@ def _parametric_text(report: Report) -> list[str]:
                 *([k, f"{v:.5g}", _shown(report["intervals"].get(k))] for k, v in constants),
             ]
         ),
-        "A and B move with alpha and beta: compare fits by a, b and the predictions below",
+        "constants move with one another: compare fits by a, b and what they predict",
     ]
     if used < drawn:
         lines.append(
@@ -207,8 +226,8 @@ def _isoflop_text(report: Report) -> list[str]:
     return lines
 
 
-def _parametric_plan(law: Chinchilla, draws: Chinchilla | None, C: float, level: float) -> Report:
-    def sizes(law: Chinchilla) -> dict[str, Any]:
+def _parametric_plan(law: Frontier, draws: Any, C: float, level: float) -> Report:
+    def sizes(law: Frontier) -> dict[str, Any]:
         n, d = law.optimal(C)
         return {"N": n, "D": d, "D/N": d / n, "loss": law.loss(n, d)}
 

@@ -1,5 +1,6 @@
 """The parametric fit: recovers known laws, and the published replication."""
 
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lm.core.errors import UserError
-from scaling import approach3
-from scaling.laws import HOFFMANN, HOFFMANN_PRINTED, Chinchilla
+from scaling import approach3, report
+from scaling.laws import ANY, HOFFMANN, HOFFMANN_PRINTED, KAPLAN, POSITIVE, Chinchilla, Kaplan
 from scaling.records import read_runs
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "scaling"
@@ -21,7 +22,7 @@ def chinchilla():
     if not path.exists():
         pytest.skip("the points of Chinchilla's Figure 4 are not part of the project")
     runs = read_runs(path, where=["in_fit_240"])
-    return runs["params"], runs["tokens"], runs["loss"]
+    return (runs["params"], runs["tokens"]), runs["loss"]
 
 
 def grid(n_low, n_high, d_low, d_high):
@@ -47,10 +48,51 @@ def test_huber_is_squared_inside_absolute_outside_and_smooth_between(r, delta):
 @pytest.mark.parametrize("delta", [1e-1, 1e-3, 1e-6])
 def test_a_law_without_noise_is_recovered(law, bounds, delta):
     N, D = grid(*bounds)
-    found = approach3.fit(N, D, law.loss(N, D), delta=delta, starts=64)
+    found = approach3.fit(Chinchilla, (N, D), law.loss(N, D), delta=delta, starts=64)
     for field in ("E", "A", "B", "alpha", "beta"):
         assert getattr(found.law, field) == pytest.approx(getattr(law, field), rel=1e-4), field
     assert found.reached >= 48
+
+
+@pytest.mark.parametrize("law", [KAPLAN, Kaplan(Nc=3e6, Dc=2e7, aN=0.3, aD=0.2)])
+def test_another_law_without_noise_is_recovered(law):
+    N, D = grid(1e6, 1e9, 1e8, 1e11)
+    found = approach3.fit(Kaplan, (N, D), law.loss(N, D), starts=32)
+    assert astuple(found.law) == pytest.approx(astuple(law), rel=1e-4)
+    assert found.reached >= 24
+
+
+def test_a_law_of_ones_own():
+    """Of one input, and of no frontier."""
+
+    @dataclass(frozen=True)
+    class Data:
+        E: float
+        Dc: float
+        aD: float
+
+        formula = "L(D) = E + (Dc / D)^aD"
+        reads = ("tokens",)
+        bounds = {"E": POSITIVE, "Dc": POSITIVE, "aD": ANY}  # noqa: RUF012
+
+        def loss(self, D):
+            return self.E + (self.Dc / D) ** self.aD
+
+        @classmethod
+        def starts(cls, rng, count, loss, D):
+            return cls(
+                loss.min() * rng.uniform(0.1, 1, count), D.mean() * rng.uniform(1e-3, 1, count), np.full(count, 0.3)
+            )
+
+    D = np.geomspace(1e8, 1e11, 9)
+    law = Data(1.2, 3e8, 0.4)
+    found = approach3.fit(Data, (D,), law.loss(D), starts=16)
+    assert astuple(found.law) == pytest.approx(astuple(law), rel=1e-4)
+    drawn = approach3.bootstrap((D,), law.loss(D), found, resamples=10)
+    said = report.parametric(found, drawn, [1e20], level=95, source="runs")
+    assert said["optimal"] == [] and "a" not in said["constants"] and Data.formula in report.text(said)
+    with pytest.raises(UserError, match="3 runs cannot determine E, Dc and aD; this law needs 4"):
+        approach3.fit(Data, (D[:3],), law.loss(D[:3]))
 
 
 def test_a_tenth_of_wild_runs_hardly_moves_the_fit():
@@ -58,7 +100,7 @@ def test_a_tenth_of_wild_runs_hardly_moves_the_fit():
     N, D = grid(1e8, 1e10, 1e9, 1e12)
     loss = law.loss(N, D)
     loss[::10] *= 1.5
-    assert approach3.fit(N, D, loss).law.exponents[0] == pytest.approx(law.exponents[0], abs=1e-3)
+    assert approach3.fit(Chinchilla, (N, D), loss).law.exponents[0] == pytest.approx(law.exponents[0], abs=1e-3)
 
 
 def test_intervals_cover_the_truth_and_widen_with_noise():
@@ -67,7 +109,7 @@ def test_intervals_cover_the_truth_and_widen_with_noise():
     spread = []
     for noise in (0.002, 0.01):
         loss = law.loss(N, D) * np.exp(noise * np.random.default_rng(0).standard_normal(len(N)))
-        drawn = approach3.bootstrap(N, D, loss, approach3.fit(N, D, loss), resamples=100)
+        drawn = approach3.bootstrap((N, D), loss, approach3.fit(Chinchilla, (N, D), loss, starts=16), resamples=100)
         low, high = np.percentile(drawn.exponents[0], [0.5, 99.5])
         assert low < law.exponents[0] < high
         spread.append(high - low)
@@ -81,9 +123,9 @@ def test_rows_of_one_run_are_drawn_together():
     N, D = grid(1e8, 1e10, 1e9, 1e12)
     loss = law.loss(N, D) * np.exp(0.005 * np.random.default_rng(0).standard_normal(len(N)))
     N2, D2, loss2, runs = (np.tile(v, 4) for v in (N, D, loss, np.arange(len(N))))
-    fitted = approach3.fit(N2, D2, loss2)
+    fitted = approach3.fit(Chinchilla, (N2, D2), loss2, starts=16)
     sd = [
-        float(np.std(approach3.bootstrap(n, d, y, fitted, groups=g, resamples=60).exponents[0]))
+        float(np.std(approach3.bootstrap((n, d), y, fitted, groups=g, resamples=60).exponents[0]))
         for n, d, y, g in ((N, D, loss, None), (N2, D2, loss2, runs), (N2, D2, loss2, None))
     ]
     assert sd[1] == pytest.approx(sd[0], rel=1e-3)
@@ -94,9 +136,9 @@ def test_runs_that_cannot_determine_the_constants():
     N, D = grid(1e8, 1e10, 1e9, 1e12)
     loss = HOFFMANN.loss(N, D)
     with pytest.raises(UserError, match="5 runs cannot determine"):
-        approach3.fit(N[:5], D[:5], loss[:5])
+        approach3.fit(Chinchilla, (N[:5], D[:5]), loss[:5])
     with pytest.raises(UserError, match="1 distinct tokens"):
-        approach3.fit(N[:6], D[:6], loss[:6])
+        approach3.fit(Chinchilla, (N[:6], D[:6]), loss[:6])
 
 
 @pytest.mark.parametrize(
@@ -112,25 +154,25 @@ def test_n_and_d_that_cannot_be_told_apart(slope, ratio, jitter, named):
     N = np.geomspace(1e7, 1e10, 12)
     D = ratio * N**slope * (1 + jitter * np.random.default_rng(0).uniform(-1, 1, 12))
     with pytest.raises(UserError, match=f"N and D cannot be told apart: .*{named}"):
-        approach3.fit(N, D, HOFFMANN.loss(N, D))
+        approach3.fit(Chinchilla, (N, D), HOFFMANN.loss(N, D))
 
 
 def test_the_same_points_over_and_over_determine_nothing():
     N, D = grid(1e8, 1e10, 1e9, 1e12)
     N, D = (np.tile(v[[0, 8, 19, 30, 41]], 3) for v in (N, D))
     with pytest.raises(UserError, match="5 distinct pairs of params and tokens"):
-        approach3.fit(N, D, HOFFMANN.loss(N, D))
+        approach3.fit(Chinchilla, (N, D), HOFFMANN.loss(N, D))
 
 
 def test_no_interval_where_nothing_is_free():
     """Runs without any of which five constants are not determined: every draw that has them is the same one."""
     N, D = (v[[0, 3, 8, 19, 30, 41, 12]] for v in grid(1e8, 1e10, 1e9, 1e12))
     loss = HOFFMANN.loss(N, D) * (1 + 0.01 * np.sin(np.arange(7)))
-    fitted = approach3.fit(N[:6], D[:6], loss[:6], starts=16)
-    assert approach3.bootstrap(N[:6], D[:6], loss[:6], fitted) is None
-    drawn = approach3.bootstrap(N, D, loss, fitted, resamples=10)
+    fitted = approach3.fit(Chinchilla, (N[:6], D[:6]), loss[:6], starts=16)
+    assert approach3.bootstrap((N[:6], D[:6]), loss[:6], fitted) is None
+    drawn = approach3.bootstrap((N, D), loss, fitted, resamples=10)
     assert drawn is not None and len(np.unique(drawn.alpha)) > 1
-    assert approach3.bootstrap(N, D, loss, fitted, groups=np.zeros(7)) is None
+    assert approach3.bootstrap((N, D), loss, fitted, groups=np.zeros(7)) is None
 
 
 def test_published_constants_score_as_the_replication_found(chinchilla):
@@ -141,7 +183,7 @@ def test_published_constants_score_as_the_replication_found(chinchilla):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_replication_of_chinchilla(chinchilla, seed):
     """Besiroglu et al. 2024: the global minimum of Hoffmann's own objective."""
-    found = approach3.fit(*chinchilla, seed=seed)
+    found = approach3.fit(Chinchilla, *chinchilla, seed=seed)
     assert found.objective <= 1.018275e-3
     assert found.reached > 100
     assert pytest.approx(1.8172, abs=0.002) == found.law.E
@@ -151,7 +193,7 @@ def test_the_replication_of_chinchilla(chinchilla, seed):
 
 
 def test_the_replication_as_printed_is_the_absolute_error_fit(chinchilla):
-    found = approach3.fit(*chinchilla, delta=1e-6)
+    found = approach3.fit(Chinchilla, *chinchilla, delta=1e-6)
     assert found.law.alpha == pytest.approx(0.3478, abs=0.001)
     assert found.law.beta == pytest.approx(0.3658, abs=0.001)
     assert pytest.approx(481.9, rel=0.01) == found.law.A
@@ -159,6 +201,6 @@ def test_the_replication_as_printed_is_the_absolute_error_fit(chinchilla):
 
 
 def test_the_replication_s_intervals(chinchilla):
-    drawn = approach3.bootstrap(*chinchilla, approach3.fit(*chinchilla), resamples=200)
+    drawn = approach3.bootstrap(*chinchilla, approach3.fit(Chinchilla, *chinchilla), resamples=200)
     assert np.percentile(drawn.exponents[0], [2.5, 97.5]) == pytest.approx([0.481, 0.557], abs=0.012)
     assert np.percentile(drawn.alpha, [2.5, 97.5]) == pytest.approx([0.317, 0.371], abs=0.012)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lm.core.errors import UserError
-from scaling.laws import EPOCH, HOFFMANN, HOFFMANN_PRINTED, Chinchilla
+from scaling.laws import EPOCH, HOFFMANN, HOFFMANN_PRINTED, KAPLAN, Chinchilla
 
 exponents = st.floats(0.1, 1.0)
 laws = st.builds(
@@ -45,6 +45,18 @@ def test_published_constants():
     # Rounding the exponent moves the data term by 13 % at 1e11 tokens.
     term, printed = (law.B / 1e11**law.beta for law in (HOFFMANN, HOFFMANN_PRINTED))
     assert printed / term == pytest.approx(1.13, abs=0.005)
+
+
+def test_kaplan_s_frontier():
+    """Its published table 2; and that no other split of a budget is better."""
+    N, D = KAPLAN.optimal(1e21)
+    assert pytest.approx(1e21) == 6 * N * D
+    assert KAPLAN.exponents[0] == pytest.approx(1 / (1 + 0.076 / 0.103))
+    for factor in (0.9, 1.1):
+        assert KAPLAN.loss(N * factor, D / factor) > KAPLAN.loss(N, D)
+    # Where data abound, the loss of the size alone, and the other way round.
+    assert KAPLAN.loss(1e9, np.inf) == pytest.approx((6.4e13 / 1e9) ** 0.076)
+    assert KAPLAN.loss(np.inf, 1e10) == pytest.approx((1.8e13 / 1e10) ** 0.103)
 
 
 def test_arrays_of_laws_broadcast():
