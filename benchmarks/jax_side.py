@@ -14,10 +14,8 @@ from lm.core.walk import Unrolled
 from lm.infer.generate import Generator
 from lm.infer.sampling import Sampler
 from lm.model.transformer import LanguageModel
-from lm.objectives.causal import NextToken
 from lm.train.config import default
-from lm.train.optim.optimizer import hyper_of
-from lm.train.setup import trainer_of
+from lm.train.setup import assemble
 from lm.zoo.gpt2 import gpt2
 
 
@@ -29,9 +27,9 @@ def model_of(shape: str) -> LanguageModel:
 def training(shape: str, dtype: str, **run: Any) -> Callable[[], object]:
     s, config = SHAPES[shape], default()
     config.train.dtype = dtype
-    trainer = trainer_of(config, model_of(shape), NextToken(), None, execution=Execution(**run))
-    state = trainer.init(hyper_of(config.optimizer))
-    step_fn = trainer.jitted(state)
+    parts = assemble(config, model=model_of(shape), execution=Execution(**run), sharding=None)
+    state = parts.trainer.init(parts.hyper)
+    step_fn = parts.trainer.jitted(state)
     tokens = np.random.default_rng(0).integers(s.vocab, size=(s.rows, s.length), dtype=np.int32)
     batch = {"tokens": tokens, "targets": tokens, "weights": np.ones(tokens.shape, np.float32)}
     batch = jax.device_put(batch)

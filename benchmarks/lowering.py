@@ -19,10 +19,8 @@ from lm.core.ctx import Ctx
 from lm.core.errors import UserError
 from lm.core.param import abstract, count
 from lm.model.transformer import Model
-from lm.objectives.causal import NextToken
 from lm.train.config import default
-from lm.train.optim.optimizer import hyper_of
-from lm.train.setup import trainer_of
+from lm.train.setup import assemble
 from lm.zoo.registry import build
 
 LENGTH = 2048
@@ -39,12 +37,12 @@ def step(model: Model) -> tuple[jax.stages.Wrapped, tuple]:
     """A train step with AdamW, layers recomputed in its backward pass."""
     config = default()
     config.train.update(dtype="bfloat16", remat="full")
-    trainer = trainer_of(config, model, NextToken(), None)
-    state = trainer.abstract(hyper_of(config.optimizer))
+    parts = assemble(config, model=model, sharding=None)
+    state = parts.abstract_state
     rows: dict[str, Any] = dict.fromkeys(("tokens", "targets", "segments", "positions"), jnp.int32)
     rows["weights"] = jnp.float32
     batch = {name: jax.ShapeDtypeStruct((1, LENGTH), dtype) for name, dtype in rows.items()}
-    return trainer.jitted(state), (state, batch)
+    return parts.trainer.jitted(state), (state, batch)
 
 
 def main(argv: list[str]) -> None:

@@ -24,8 +24,7 @@ from lm.objectives.causal import NextToken
 from lm.objectives.token_loss import TokenLoss
 from lm.train.config import default
 from lm.train.hardware import peak_flops
-from lm.train.optim.optimizer import hyper_of
-from lm.train.setup import trainer_of
+from lm.train.setup import assemble
 from lm.zoo.gpt2 import gpt2
 
 VARIANTS = {  # name -> (dtype, execution, positions per chunk of the cross-entropy)
@@ -57,9 +56,10 @@ def main(argv: list[str]) -> None:
     for name, (dtype, run, chunk) in VARIANTS.items():
         config = default()
         config.train.dtype = dtype
-        trainer = trainer_of(config, model, NextToken(TokenLoss(chunk=chunk)), None, execution=run)
-        states[name] = trainer.init(hyper_of(config.optimizer))
-        steps[name] = trainer.jitted(states[name])
+        objective = NextToken(TokenLoss(chunk=chunk))
+        parts = assemble(config, model=model, objective=objective, execution=run, sharding=None)
+        states[name] = parts.trainer.init(parts.hyper)
+        steps[name] = parts.trainer.jitted(states[name])
         states[name], _ = steps[name](states[name], batch)
     seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
     for _ in range(ROUNDS.value):

@@ -22,22 +22,17 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from lm.core.component import from_dict
 from lm.core.errors import UserError
 from lm.core.formats import KEY, RECORD, SWEEP, format_of
-from lm.core.mesh import Sharding
 from lm.core.metrics import values
 from lm.data.open import Data
-from lm.evaluate.perplexity import Evaluator
 from lm.inspect.cost import CONVENTION
-from lm.runs.config_json import plain
+from lm.runs.config_json import difference, plain
 from lm.train.config_file import part
-from lm.train.data import batches_of, lengths_of, open_data_of
-from lm.train.optim.optimizer import hyper_of
-from lm.train.parallel import sharding_of
+from lm.train.data import lengths_of
 from lm.train.prefetch import DevicePrefetcher, evaluation_batches
 from lm.train.record import completed
-from lm.train.setup import check_fit, difference, trainer_of
+from lm.train.setup import assemble
 from lm.train.state import State
 
 from .laws import Array
@@ -58,13 +53,11 @@ def sweep(config: ConfigDict, out: str | Path, console: Console | None = None) -
     """
     console = console or Console(stderr=True)
     out = Path(out).expanduser()
-    objective = from_dict(config.objective.to_dict(), "config.objective")
-    data = open_data_of(config)
-    one_seed = ConfigDict({**config.to_dict(), "seed": 0})
-    trunks = plan(config, lengths_of(batches_of(one_seed, data, objective)[0]), data.tokens)
+    whole = assemble(ConfigDict({**config.to_dict(), "seed": 0}))
+    data, objective = whole.data, whole.objective
+    trunks = plan(config, lengths_of(whole.batches), data.tokens)
     for trunk in trunks:
-        check_fit(trunk.config, trunk.model, data.tokenizer)
-    sharding = sharding_of(trunks[0].config)
+        assemble(trunk.config, model=trunk.model, data=data).check_fit()
     _claim(out, config, data)
     runs = out / "runs.jsonl"
     done = {(r["budget"], r["d_model"], r["layers"], r["seed"]) for r in _records(runs)}
@@ -83,7 +76,7 @@ def sweep(config: ConfigDict, out: str | Path, console: Console | None = None) -
         planned, held = 0, config.sweep.evaluation_tokens
         for trunk, cells in lacking.items():
             bar.update(task, status=f"{trunk.name}: {trunk.params:,} parameters")
-            for record in run_trunk(trunk, cells, data, objective, held, sharding, lambda f: bar.advance(task, f)):
+            for record in run_trunk(trunk, cells, data, objective, held, lambda f: bar.advance(task, f)):
                 append_run(runs, record)
                 left = bar.tasks[task].time_remaining
                 console.print(_told(trunk, record) + (f"; {left / 60:.1f} min left" if left else ""), soft_wrap=True)
@@ -98,7 +91,6 @@ def run_trunk(
     data: Data,
     objective: Any,
     evaluation_tokens: int = 0,
-    sharding: Sharding | None = None,
     tick: Callable[[int], None] = lambda flops: None,
 ) -> Iterator[Record]:
     """Train a trunk and the cool-downs of `cells`, by ascending budget; the record of each as it ends.
@@ -107,16 +99,13 @@ def run_trunk(
     `tick` is told the FLOPs of steps done.
     """
     config = trunk.config
-    batches, held_out = batches_of(config, data, objective)
-    trainer = trainer_of(config, trunk.model, objective, sharding)
     # The learning rate comes with each step, so that one compiled program serves the trunk and its cool-downs.
-    constant = dataclasses.replace(trainer.optimizer, multiplier=lambda step: jnp.ones(()))
-    trainer = dataclasses.replace(trainer, optimizer=constant)
-    evaluator = Evaluator(trunk.model, objective, trainer.dtype, sharding, trainer.execution)
+    parts = assemble(config, model=trunk.model, objective=objective, data=data, schedule=lambda step: jnp.ones(()))
+    batches, held_out, sharding = parts.batches, parts.held_out, parts.sharding
     asked = math.ceil(evaluation_tokens / (config.data.length * config.data.batch_size)) or len(held_out)
     spread = np.linspace(0, len(held_out) - 1, min(asked, len(held_out))).astype(int)
-    start = trainer.init(hyper_of(config.optimizer))
-    step_fn = trainer.jitted(start)
+    start = parts.trainer.init(parts.hyper)
+    step_fn = parts.trainer.jitted(start)
 
     def advance(state: State, cell: Cell, rates: Array, first: int, last: int) -> State | None:
         """Steps first ... last - 1 of a cell, which take over `state`; None once the loss is not finite."""
@@ -146,7 +135,7 @@ def run_trunk(
         seconds = trunk_seconds + time.perf_counter() - branched
         result = None
         if cooled is not None:
-            result = values(evaluator(cooled.params, evaluation_batches(held_out, spread, sharding)))
+            result = values(parts.evaluator(cooled.params, evaluation_batches(held_out, spread, sharding)))
         yield _record(trunk, cell, result, seconds)
 
 

@@ -32,26 +32,18 @@ def report(config: Any, topology: str) -> dict[str, Any]:
     from tpu.topology import chip_of, devices, hushed  # isort: skip  # sets up this process before jax starts
     import jax
 
-    from lm.core.component import from_dict
     from lm.core.param import count
     from lm.inspect.cost import training_flops
     from lm.train.config import check
-    from lm.train.data import abstract_batch
-    from lm.train.optim.optimizer import hyper_of
-    from lm.train.parallel import sharding_of
-    from lm.train.setup import trainer_of
-    from lm.zoo.registry import build
+    from lm.train.setup import assemble
 
     check(config)
     chip, pod = chip_of(topology), devices(topology)
-    model, objective = build(config.model), from_dict(config.objective.to_dict(), "config.objective")
-    sharding = sharding_of(config, pod)
-    trainer = trainer_of(config, model, objective, sharding)
-    state = trainer.abstract(hyper_of(config.optimizer))
-    batch = abstract_batch(config, objective, sharding)
+    parts = assemble(config, devices=pod)
+    model, sharding, state, batch = parts.model, parts.sharding, parts.abstract_state, parts.abstract_batch
     start = time.perf_counter()
     with hushed():
-        compiled = trainer.jitted(state).lower(state, batch).compile()
+        compiled = parts.trainer.jitted(state).lower(state, batch).compile()
     seconds = time.perf_counter() - start
     memory: Any = compiled.memory_analysis()
     # Donated arguments and the results that take their place share memory ("alias").

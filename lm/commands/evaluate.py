@@ -99,7 +99,7 @@ def main(argv: list[str]) -> None:
 def scored(opened: Any, asked: Any, name: str) -> dict[str, Any]:
     """The figures of an opened model for what is `asked` (`lm.evaluate.plan`), announced before they are computed.
     `name`: of the checkpoint. Raises `UserError` where they cannot be."""
-    import jax.numpy as jnp
+    from ml_collections.config_dict import ConfigDict
 
     from lm.core.metrics import added, values
     from lm.data.progress import tell
@@ -108,11 +108,11 @@ def scored(opened: Any, asked: Any, name: str) -> dict[str, Any]:
     from lm.evaluate.progress import watched
     from lm.evaluate.report import announce, figures
     from lm.runs.components import restored
-    from lm.train.data import held_out_of
-    from lm.train.parallel import execution_of
-    from lm.train.setup import check_fit, memory_rows
+    from lm.train.record import completed
+    from lm.train.setup import assemble, check_fit
 
-    config, c = opened.config, opened.config.data
+    config = ConfigDict(completed(opened.config.to_dict()))
+    c = config.data
     model, params = with_scoring_head(opened.model, opened.params)
     of_run = bool(c.source or c.mixture) and opened.step != 0  # at 0 a model was imported, whatever its config says
     if asked.data is None and not of_run:
@@ -125,10 +125,11 @@ def scored(opened: Any, asked: Any, name: str) -> dict[str, Any]:
             f"note: rows of {c.length} tokens are longer than the {opened.text.context} that the model was made to read"
         )
     objective = restored(config.objective.to_dict(), opened.defined, "config.objective", name)
-    memory, dtype = memory_rows(config, model, objective), jnp.dtype(config.train.dtype)
-    held_out = functools.partial(held_out_of, config, objective=objective)
-    made = plan(Setting(model, opened.text, c, objective, memory, dtype, held_out), asked)
-    evaluator = Evaluator(model, made.objective, dtype, execution=execution_of(config, model), memory=made.memory)
+    parts_of = functools.partial(assemble, config, model=model, objective=objective, sharding=None)
+    memory, dtype, execution = (own := parts_of()).memory, own.dtype, own.execution
+    setting = Setting(model, opened.text, c, objective, memory, dtype, lambda data: parts_of(data=data).held_out)
+    made = plan(setting, asked)
+    evaluator = Evaluator(model, made.objective, dtype, execution=execution, memory=made.memory)
     announce(name, opened.step, made)
     results, parts = [], []
     begun = time.perf_counter()

@@ -30,3 +30,12 @@ def _plain(value: Any, where: str) -> Any:
         f"{where} is a {type(value).__name__}, which config.json and checkpoints cannot hold: give numbers, texts, "
         "lists, or a component as to_dict(..)"
     )
+
+
+def difference(a: Any, b: Any, where: str) -> tuple[str, Any, Any] | None:
+    """The first place where two JSON values differ, with both values."""
+    if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
+        return next((d for k in a if (d := difference(a[k], b[k], f"{where}.{k}"))), None)
+    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        return next((d for i in range(len(a)) if (d := difference(a[i], b[i], f"{where}[{i}]"))), None)
+    return None if a == b else (where, a, b)

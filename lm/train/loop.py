@@ -11,35 +11,31 @@ import jax
 from ml_collections.config_dict import ConfigDict
 from rich.console import Console
 
-from lm.core.component import from_dict
 from lm.core.errors import UserError
 from lm.core.metrics import added, values
 from lm.core.param import count
 from lm.data.batches import VERSIONS
 from lm.data.open import Data
-from lm.evaluate.perplexity import Evaluator
 from lm.inspect.cost import training_flops
 from lm.runs import lock
 from lm.runs.checkpoint import Checkpoints, meta_of
 from lm.runs.metrics import PLOT_ERRORS, Metrics, plot_losses
 from lm.train import record
 from lm.train.config import check
-from lm.train.data import batches_of, check_predicts, lengths_of, open_data_of, shapes_of
+from lm.train.data import check_predicts, lengths_of, shapes_of
 from lm.train.figures import Clock, Record, summary
 from lm.train.footprint import allocating, check_exact, check_room, footprint, needed
 from lm.train.footprint import told as told_size
 from lm.train.hardware import memory_limit, peak_flops
 from lm.train.health.recovery import Event, bad_steps, check_limit, rewound, told
-from lm.train.optim.optimizer import hyper_of
 from lm.train.origin import completed, origin_of, text_for
-from lm.train.parallel import sharding_of
 from lm.train.prefetch import DevicePrefetcher, evaluation_batches
 from lm.train.profile import Profiler
 from lm.train.progress import console_of, progress_of
-from lm.train.setup import check_fit, first_state, start, trainer_of
+from lm.train.resume import new_state, resume_or_start
+from lm.train.setup import assemble
 from lm.train.state import State, save_state, saved_state
 from lm.train.stop import Stop
-from lm.zoo.registry import build
 
 WARNING = "[yellow]warning:[/]"
 
@@ -56,60 +52,56 @@ def train(config: ConfigDict, workdir: str | Path, console: Console | None = Non
     console = (console or console_of(chief)) if chief else console_of(chief)
     workdir = Path(workdir).expanduser()
     with allocating("training"):
-        parts = _Parts(config, workdir, console, chief)
+        run = _Prepared(config, workdir, console, chief)
         try:
             workdir.mkdir(parents=True, exist_ok=True)
         except OSError as e:
             raise UserError(f"cannot make the folder {workdir}: {e.strerror}; choose another --workdir") from e
         with lock.alone(workdir) if chief else contextlib.nullcontext():
-            return _train(parts)
+            return _train(run)
 
 
-class _Parts:
-    """What a run is made of, before its folder is touched."""
+class _Prepared:
+    """What a run is made of, checked before its folder is touched."""
 
     def __init__(self, config: ConfigDict, workdir: Path, console: Console, chief: bool) -> None:
         origin = origin_of(config, workdir)
         config = completed(config, origin)
         self.config, self.workdir, self.console, self.chief = config, workdir, console, chief
-        self.model, objective = build(config.model), from_dict(config.objective.to_dict(), "config.objective")
-        self.objective = objective
-        self.sharding = sharding_of(config)
-        self.data = open_data_of(config, origin and origin.text)
-        check_fit(config, self.model, self.data.tokenizer)
-        self.text, notes = text_for(config, origin, self.model, self.data)
+        self.parts = parts = assemble(config, text=origin and origin.text)
+        _ = parts.model, parts.objective, parts.sharding  # of which errors come before those of the data
+        parts.check_fit()
+        self.text, notes = text_for(config, origin, parts.model, parts.data)
         for note in notes:
             console.print(f"[yellow]note:[/] {note}", soft_wrap=True)
-        self.batches, self.held_out = batches_of(config, self.data, objective)
-        self.trainer = trainer_of(config, self.model, objective, self.sharding)
-        self.hyper = hyper_of(config.optimizer)
         self.limit = memory_limit()
-        room = footprint(self.trainer, self.trainer.abstract(self.hyper), shapes_of(self.batches))
+        shapes = shapes_of(parts.batches)
+        room = footprint(parts.trainer, parts.abstract_state, shapes)
         if warned := check_room(room, self.limit):
             console.print(f"{WARNING} {warned}", soft_wrap=True)
-        t = self.trainer
-        self.evaluator = Evaluator(self.model, objective, t.dtype, self.sharding, t.execution, t.memory)
 
     def evaluate(self, state: State) -> Record:
+        parts = self.parts
         weights = state.params if state.ema is None else state.ema
-        chosen = [of_source[: self.config.log.eval_batches or None] for of_source in self.held_out.ranges]
-        results = [self.evaluator(weights, evaluation_batches(self.held_out, w, self.sharding)) for w in chosen]
-        by_name = {part.name: values(r)["loss"] for part, r in zip(self.data.parts, results, strict=True)}
+        chosen = [of_source[: self.config.log.eval_batches or None] for of_source in parts.held_out.ranges]
+        results = [parts.evaluator(weights, evaluation_batches(parts.held_out, w, parts.sharding)) for w in chosen]
+        by_name = {part.name: values(r)["loss"] for part, r in zip(parts.data.parts, results, strict=True)}
         return values(added(results)) | ({"loss_of": by_name} if len(by_name) > 1 else {})
 
 
-def _train(run: _Parts) -> Record:
-    config, workdir, console, trainer, hyper = run.config, run.workdir, run.console, run.trainer, run.hyper
+def _train(run: _Prepared) -> Record:
+    config, workdir, console, parts = run.config, run.workdir, run.console, run.parts
+    trainer, hyper = parts.trainer, parts.hyper
     checkpoints = Checkpoints(workdir, keep=config.log.keep)
-    meta = meta_of(config, run.model, run.data.tokenizer, run.data.digest, run.text and run.text.saved())
-    state, saved = start(trainer, hyper, checkpoints, meta)
+    meta = meta_of(config, parts.model, parts.data.tokenizer, parts.data.digest, run.text and run.text.saved())
+    state, saved = resume_or_start(trainer, hyper, checkpoints, meta)
     step, last = int(state.step), config.train.steps
     events: list[Event] = saved["events"]
     changes: list[record.Change] = saved["changes"]
     changed = record.changed(record.completed(saved["config"]), meta["config"])
-    batches = dataclasses.replace(run.batches, skips=tuple(map(tuple, saved["skips"])))
+    batches = dataclasses.replace(parts.batches, skips=tuple(map(tuple, saved["skips"])))
     metrics = Metrics(workdir, config.log.tensorboard, writes=run.chief)
-    title = f"{workdir.name}: {count(run.model.spec()):,} parameters"
+    title = f"{workdir.name}: {count(parts.model.spec()):,} parameters"
 
     def evaluate(anew: bool = True) -> Record:
         """What fails here is told, and costs nothing but its figures."""
@@ -148,19 +140,19 @@ def _train(run: _Parts) -> Record:
     if aside is not None:
         console.print(f"the config of an earlier start, of which nothing was saved, is now {aside}", soft_wrap=True)
     step_fn = trainer.jitted(state)
-    flops = training_flops(run.model, *lengths_of(batches))  # of a row
+    flops = training_flops(parts.model, *lengths_of(batches))  # of a row
     peak, peak_from = peak_flops(config.train.dtype)
     with_changes = f" with {record.told(changed)}" if changed else ""
     console.print(
-        f"{count(run.model.spec()):,} parameters, {flops:.3g} FLOPs a row; {_told_data(run.data)}; "
+        f"{count(parts.model.spec()):,} parameters, {flops:.3g} FLOPs a row; {_told_data(parts.data)}; "
         f"{jax.device_count()} {jax.devices()[0].device_kind} device(s), peak {peak / 1e9:,.0f} GFLOP/s ({peak_from})"
         + (f"; resumed at step {step}{with_changes}" if step or changed else ""),
         soft_wrap=True,
     )
     if (versions := saved["versions"]) != VERSIONS:
         console.print(f"{WARNING} saved with {versions}, now {VERSIONS}: batches may be drawn otherwise")
-    check_predicts(batches, run.objective, step)
-    feed = DevicePrefetcher(batches, run.sharding, step)
+    check_predicts(batches, parts.objective, step)
+    feed = DevicePrefetcher(batches, parts.sharding, step)
     _compile(step_fn, state, feed, run)
 
     result: Record = {}
@@ -206,9 +198,9 @@ def _train(run: _Parts) -> Record:
                 if back_to:
                     state = saved_state(checkpoints, back_to, trainer.abstract(hyper), hyper)
                 else:
-                    state = first_state(trainer, hyper, config.train.init_from)
+                    state = new_state(trainer, hyper, config.train.init_from)
                 feed.close()
-                step, feed = back_to, DevicePrefetcher(batches, run.sharding, back_to)
+                step, feed = back_to, DevicePrefetcher(batches, parts.sharding, back_to)
                 changes = [c | {"step": min(c["step"], step)} for c in changes]  # they hold for what is repeated too
                 metrics.resume(step, [*events, *changes])
                 clock.restart(step, feed.waited)
@@ -220,7 +212,7 @@ def _train(run: _Parts) -> Record:
                 progress.tell(step, seen)
                 if not (seen["tokens"] or empty):
                     empty = True
-                    name = type(run.objective).__name__
+                    name = type(parts.objective).__name__
                     console.print(f"{WARNING} step {step}: {name} predicts no token in its batch", soft_wrap=True)
             if saving:
                 save_state(checkpoints, state, meta | {"skips": batches.skips, "events": events, "changes": changes})
@@ -238,7 +230,7 @@ def _train(run: _Parts) -> Record:
     return result
 
 
-def _compile(step_fn: Any, state: State, feed: DevicePrefetcher, run: _Parts) -> None:
+def _compile(step_fn: Any, state: State, feed: DevicePrefetcher, run: _Prepared) -> None:
     """Compile the step, which its first call then finds done."""
     console, begun = run.console, time.perf_counter()
     console.print("compiling the train step ...")

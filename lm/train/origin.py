@@ -14,9 +14,9 @@ from lm.hub.open import Opened, Source, context_of, inspect, open_text
 from lm.model.transformer import EncoderDecoder, Model
 from lm.runs.checkpoint import Checkpoints, text_of
 from lm.runs.components import restored
+from lm.runs.config_json import difference
 from lm.text.format import TextFormat
 from lm.train.config import default
-from lm.train.setup import difference
 from lm.zoo.registry import knobs
 
 

@@ -1,28 +1,169 @@
-"""From a config to the parts of a run: mesh, trainer, first state. Its data: `lm.train.data`."""
+"""The assembly: from a config to the parts of a run. Whoever trains, sweeps, compiles or evaluates takes them from
+`assemble`, the only reader of the whole config, and hands on the values that are needed below."""
 
-import json
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any, TypedDict, Unpack
 
+import jax
 import jax.numpy as jnp
 from ml_collections.config_dict import ConfigDict
 
-from lm.core.component import canonical, components
+from lm.core.component import components, from_dict
 from lm.core.ctx import Execution
 from lm.core.errors import UserError
 from lm.core.mesh import Sharding
-from lm.core.param import flatten
+from lm.data.batches import Batches, EvalBatches
+from lm.data.open import Data
+from lm.evaluate.perplexity import Evaluator
 from lm.model.kv_sources import CrossKV, SegmentMemory, SelfKV
 from lm.model.transformer import Model
 from lm.objectives.objective import Objective
-from lm.runs.checkpoint import Checkpoints
+from lm.text.format import TextFormat
 from lm.text.tokenizers import Tokenizer
+from lm.train.data import abstract_batch, batches_of, held_out_of, open_data_of
 from lm.train.health.monitor import Recovery
-from lm.train.initial import initial_params
-from lm.train.optim.optimizer import Optimizer, by_pattern, trained
-from lm.train.parallel import execution_of
-from lm.train.record import completed
-from lm.train.state import State, saved_state
+from lm.train.optim.optimizer import Hyper, Optimizer, hyper_of
+from lm.train.optim.schedule import Span, multiplier
+from lm.train.parallel import execution_of, sharding_of
+from lm.train.state import State
 from lm.train.step import Trainer
+from lm.zoo.registry import build
+
+Array = jax.Array
+
+
+class Given(TypedDict, total=False):
+    """Parts that a caller has already, or wants otherwise than the config says."""
+
+    model: Model
+    objective: Objective
+    execution: Execution
+    schedule: Callable[[Array], Array]  # step -> share of the peak learning rate
+    devices: Sequence[jax.Device]  # of which the mesh is made; all by default
+    sharding: Sharding | None
+    text: TextFormat | None  # of the model that the run goes on from
+    data: Data
+
+
+def assemble(config: ConfigDict, **given: Unpack[Given]) -> "Parts":
+    """What a run is made of, as `config` says (see `lm.train.config`), but for what is `given`.
+
+        assemble(config).trainer                                            # all by the config
+        assemble(config, model=model, sharding=None).trainer                # this model, on one device
+
+    Raises `UserError`, where a part is asked for, if config, model, data and devices do not go together."""
+    return Parts(config, given)
+
+
+class Parts:
+    """What a run is made of. Each part is made when it is first asked for, and kept: what only compiles a step opens no
+    data, and an evaluation binds no optimizer."""
+
+    text: TextFormat | None = None
+
+    def __init__(self, config: ConfigDict, given: Given) -> None:
+        if unknown := given.keys() - Given.__annotations__.keys():
+            raise TypeError(f"a run has no such parts: {', '.join(sorted(unknown))}")
+        self.config = config
+        vars(self).update(given)  # which is where a cached property looks first
+
+    # The program
+
+    @cached_property
+    def model(self) -> Model:
+        return build(self.config.model)
+
+    @cached_property
+    def objective(self) -> Objective:
+        return from_dict(self.config.objective.to_dict(), "config.objective")
+
+    @cached_property
+    def execution(self) -> Execution:
+        return execution_of(self.config, self.model)
+
+    @cached_property
+    def dtype(self) -> Any:
+        """Of the computation."""
+        return jnp.dtype(self.config.train.dtype)
+
+    @cached_property
+    def schedule(self) -> Callable[[Array], Array]:
+        c = self.config.optimizer
+        span = Span(self.config.train.steps, c.warmup, c.final, c.cooldown)
+        return lambda step: multiplier(c.schedule, step, span)
+
+    @cached_property
+    def devices(self) -> Sequence[jax.Device]:
+        return jax.devices()
+
+    @cached_property
+    def sharding(self) -> Sharding | None:
+        return sharding_of(self.config, self.devices)
+
+    @cached_property
+    def memory(self) -> int:
+        """How many rows the model remembers from one batch in the next; 0: none."""
+        return memory_rows(self.config, self.model, self.objective)
+
+    @cached_property
+    def trainer(self) -> Trainer:
+        c = self.config
+        return Trainer(
+            model=self.model,
+            objective=self.objective,
+            optimizer=Optimizer.of(c.optimizer, self.model.spec(), self.schedule),
+            seed=c.seed,
+            accumulate=c.train.accumulate,
+            ragged=bool(c.train.batch_warmup),
+            ema=c.optimizer.ema,
+            memory=self.memory,
+            recovery=Recovery(**c.train.recovery.to_dict()),
+            noise_scale=c.train.noise_scale,
+            dtype=self.dtype,
+            execution=self.execution,
+            sharding=self.sharding,
+        )
+
+    @property
+    def hyper(self) -> Hyper:
+        """The traced knobs of the optimizer."""
+        return hyper_of(self.config.optimizer)
+
+    @cached_property
+    def evaluator(self) -> Evaluator:
+        """In the precision and the layout of the steps."""
+        return Evaluator(self.model, self.objective, self.dtype, self.sharding, self.execution, self.memory)
+
+    @property
+    def abstract_state(self) -> State:
+        """Shapes and layout of the state, of which nothing is allocated."""
+        return self.trainer.abstract(self.hyper)
+
+    @property
+    def abstract_batch(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes and layout of a batch, for which no data is opened."""
+        return abstract_batch(self.config, self.objective, self.sharding)
+
+    # The data
+
+    @cached_property
+    def data(self) -> Data:
+        return open_data_of(self.config, self.text)
+
+    @cached_property
+    def batches(self) -> Batches:
+        """For training, by address."""
+        return batches_of(self.config, self.data, self.objective)[0]
+
+    @cached_property
+    def held_out(self) -> EvalBatches:
+        """For validation, in order."""
+        return held_out_of(self.config, self.data, self.objective)
+
+    def check_fit(self) -> None:
+        """Raise `UserError` where model and data do not go together."""
+        check_fit(self.config, self.model, self.data.tokenizer)
 
 
 def check_fit(config: ConfigDict, model: Model, tokenizer: Tokenizer) -> None:
@@ -45,7 +186,7 @@ def check_fit(config: ConfigDict, model: Model, tokenizer: Tokenizer) -> None:
 
 
 def remembers(model: Model) -> bool:
-    """Whether a model's cache hold a memory, of one size for ever, and no cache of all that was read."""
+    """Whether a model's cache holds a memory, of one size for ever, and no cache of all that was read."""
     sources = {type(part) for part in components(model) if isinstance(part, (SelfKV, CrossKV, SegmentMemory))}
     if SegmentMemory in sources and len(sources) > 1:
         raise UserError("this model remembers in some of its layers only: give all of them a memory, or none")
@@ -62,97 +203,3 @@ def memory_rows(config: ConfigDict, model: Model, objective: Objective) -> int:
             "this model remember: take NextToken, or packing 'concat'"
         )
     return config.data.batch_size
-
-
-def trainer_of(
-    config: ConfigDict,
-    model: Model,
-    objective: Objective,
-    sharding: Sharding | None,
-    execution: Execution | None = None,
-) -> Trainer:
-    """The trainer of a config; `execution` overrides how the model is executed."""
-    return Trainer(
-        model=model,
-        objective=objective,
-        optimizer=Optimizer.of(config.optimizer, model.spec(), config.train.steps),
-        seed=config.seed,
-        accumulate=config.train.accumulate,
-        ragged=bool(config.train.batch_warmup),
-        ema=config.optimizer.ema,
-        memory=memory_rows(config, model, objective),
-        recovery=Recovery(**config.train.recovery.to_dict()),
-        noise_scale=config.train.noise_scale,
-        dtype=jnp.dtype(config.train.dtype),
-        execution=execution or execution_of(config, model),
-        sharding=sharding,
-    )
-
-
-def first_state(trainer: Trainer, hyper: dict, init_from: str) -> State:
-    """Step 0, with parameters from the folder `init_from` if that is named."""
-    params = None
-    if init_from:
-        params = initial_params(init_from, trainer.model, trainer.abstract(hyper).params)
-    return trainer.init(hyper, params)
-
-
-def start(trainer: Trainer, hyper: dict, checkpoints: Checkpoints, meta: dict) -> tuple[State, dict]:
-    """Step 0, or the latest checkpoint; and what that says of itself (`meta` for step 0).
-
-    Raises `UserError` if it is of another model, objective, seed or data."""
-    if checkpoints.latest is None:
-        return first_state(trainer, hyper, meta["config"]["train"]["init_from"]), meta
-    saved = checkpoints.meta(checkpoints.latest)
-    ours, theirs = (
-        _identity(meta),
-        _identity(saved | {"config": completed(saved["config"]), "model": canonical(saved["model"])}),
-    )
-    for name in ours:
-        if (where := difference(ours[name], theirs[name], name)) is not None:
-            raise UserError(
-                f"{checkpoints.path} holds a run with {where[0]}={where[2]!r}, not {where[1]!r}: choose another "
-                "--workdir, or give the same config"
-            )
-    _check_rates(trainer, completed(saved["config"]))
-    return saved_state(checkpoints, checkpoints.latest, trainer.abstract(hyper), hyper), saved
-
-
-def _check_rates(trainer: Trainer, saved: dict) -> None:
-    """Raise `UserError` if other parameters train than did so far: there is no optimizer state for them."""
-    spec = trainer.model.spec()
-    before = trained(spec, by_pattern(saved["optimizer"]["rates"], spec, "rates"))
-    theirs, ours = ({path for path, _ in flatten(tree)} for tree in (before, trainer.optimizer.spec))
-    if other := sorted(theirs ^ ours):
-        was, now = ("trained", "frozen") if other[0] in theirs else ("frozen", "trained")
-        raise UserError(
-            f"config.optimizer.rates: {other[0]} was {was} so far and would be {now}, but its optimizer state cannot: "
-            "leave what is frozen, or begin another run with config.train.init_from set to this one's folder"
-        )
-
-
-def _identity(meta: dict) -> dict[str, Any]:
-    """What makes a run another run when it changes."""
-    meta = json.loads(json.dumps(meta))
-    config = meta["config"]
-    data = {k: v for k, v in config["data"].items() if k != "cache"}  # which may move
-    data["tokenizer"] = data["tokenizer"] or (not config["train"]["init_from"] and "byte")
-    return {
-        "model": meta["model"],
-        "objective": config["objective"],
-        "data": data,
-        "seed": config["seed"],
-        "optimizer.name": config["optimizer"]["name"],
-        "train.init_from": config["train"]["init_from"],
-        "train.batch_warmup": config["train"]["batch_warmup"],
-        "digest of the tokens of data.source": meta["text"],
-    }
-
-
-def difference(a: Any, b: Any, where: str) -> tuple[str, Any, Any] | None:
-    """The first place where two JSON values differ, with both values."""
-    if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
-        return next((d for k in a if (d := difference(a[k], b[k], f"{where}.{k}"))), None)
-    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
-        return next((d for i in range(len(a)) if (d := difference(a[i], b[i], f"{where}[{i}]"))), None)
-    return None if a == b else (where, a, b)

@@ -10,11 +10,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from lm.core.component import from_dict
 from lm.core.errors import UserError
-from lm.train.data import open_data_of
 from lm.train.loop import train
-from lm.train.parallel import sharding_of
+from lm.train.setup import assemble
 from lm.zoo.registry import knobs
 from scaling import sweep as cli
 from scaling.laws import EPOCH
@@ -97,8 +95,8 @@ def test_a_diverged_run_has_no_loss_and_the_others_go_on(config, tmp_path):
     wild = config.copy_and_resolve_references()
     wild.sweep.lr, wild.optimizer.clip = 1e30, 0.0
     trunk = plan(wild, (LENGTH, 0), 10_000)[0]
-    objective = from_dict(wild.objective.to_dict())
-    runs = list(run_trunk(trunk, list(trunk.cells), open_data_of(wild), objective, 256, sharding_of(trunk.config)))
+    parts = assemble(wild)
+    runs = list(run_trunk(trunk, list(trunk.cells), parts.data, parts.objective, 256))
     assert [r["loss"] for r in runs] == [None, None] and [r["budget"] for r in runs] == list(BUDGETS)
     for record in runs:
         append_run(tmp_path / "runs.jsonl", record)

@@ -7,26 +7,20 @@ import jax
 import pytest
 from rich.console import Console
 
-from lm.core.component import from_dict
 from lm.core.errors import UserError
 from lm.train import footprint, hardware, loop
 from lm.train.chips import DEVICES, TPUS
-from lm.train.data import abstract_batch
-from lm.train.optim.optimizer import hyper_of
-from lm.train.parallel import sharding_of
-from lm.train.setup import trainer_of
-from lm.zoo.registry import build
+from lm.train.setup import assemble
 from tests.train import tiny
 
 
 def parts(folder, sharded: bool = False, **train):
     c = tiny.config(folder)
     c.train.update(train)
-    model, objective = build(c.model), from_dict(c.objective.to_dict())
     if sharded:
         c.mesh.update(data=2, fsdp=4)
-    trainer = trainer_of(c, model, objective, sharding_of(c) if sharded else None)
-    return trainer, trainer.abstract(hyper_of(c.optimizer)), abstract_batch(c, objective, None)
+    made = assemble(c, devices=jax.devices()[: 8 if sharded else 1])
+    return made.trainer, made.abstract_state, made.abstract_batch
 
 
 def size(tree) -> int:
@@ -58,7 +52,7 @@ def test_a_limit_is_warned_of_then_refused():
 
 
 def test_a_batch_that_no_machine_holds(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "sharding_of", lambda config: None)
+    tiny.use_one_device(monkeypatch)
     c = tiny.config(tmp_path)
     c.data.batch_size = 100_000_000
     pattern = (
@@ -70,7 +64,7 @@ def test_a_batch_that_no_machine_holds(tmp_path, monkeypatch):
 
 
 def test_a_step_that_the_compiler_says_is_too_large(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "sharding_of", lambda config: None)
+    tiny.use_one_device(monkeypatch)
     monkeypatch.setattr(loop, "check_room", lambda needed, limit: "")
     monkeypatch.setattr(loop, "memory_limit", lambda: 2**20)
     with pytest.raises(UserError, match=r"the compiled train step needs [\d.]+ MiB a device, and there are 1\.0 MiB"):

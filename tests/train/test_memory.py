@@ -11,13 +11,10 @@ from lm.core.component import to_dict
 from lm.core.ctx import Ctx
 from lm.core.errors import UserError
 from lm.evaluate.perplexity import Evaluator
-from lm.objectives.causal import NextToken
 from lm.objectives.permuted import Permutation
 from lm.runs.checkpoint import Checkpoints
-from lm.train.data import batches_of, open_data_of
 from lm.train.loop import train
-from lm.train.optim.optimizer import hyper_of
-from lm.train.setup import remembers, trainer_of
+from lm.train.setup import assemble, remembers
 from lm.zoo.registry import build, knobs
 from tests.train import tiny
 
@@ -37,10 +34,9 @@ def config(folder, memory=tiny.LENGTH * STEPS, **train):
 
 def parts(c):
     """Trainer, hyperparameters that leave the parameters alone, and batches."""
-    model, objective = build(c.model), NextToken()
     c.optimizer.update(learning_rate=0.0, weight_decay=0.0)
-    batches, held_out = batches_of(c, open_data_of(c), objective)
-    return trainer_of(c, model, objective, None), hyper_of(c.optimizer), batches, held_out
+    made = assemble(c, sharding=None)
+    return made.trainer, made.hyper, made.batches, made.held_out
 
 
 def run(trainer, hyper, batches, steps=STEPS):
@@ -147,7 +143,7 @@ def test_who_remembers():
 def test_what_cannot_run_on(tmp_path):
     c = config(tmp_path)
     with pytest.raises(UserError, match=r"config.objective Permutation begins every row anew.*: take NextToken"):
-        trainer_of(c, build(c.model), Permutation(), None)
+        assemble(c, objective=Permutation(), sharding=None).trainer.init({})
     with c.unlocked():
         c.model = knobs("gpt2", layers=1, d_model=8, heads=2, vocab=384, context=tiny.LENGTH)
     with pytest.raises(UserError, match="counts positions on through a document, but this model has only 16"):

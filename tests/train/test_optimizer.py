@@ -20,6 +20,10 @@ from tests.train import tiny
 STEPS = 2
 
 
+def full_rate(step):
+    return 1.0
+
+
 def spec_of(d: int, m: int) -> dict:
     """Stacks of layers, of layers of experts, of vectors; a matrix alone, and a table, which is none between features.
 
@@ -55,7 +59,7 @@ def test_a_stack_of_layers_equals_separate_layers(name):
     c = default().optimizer
     c.update(name=name, clip=0.0, schedule="constant", warmup=0)
     c.update(weight_decay=0.5, decay=(("norm|token", 0.0), (".*", 1.0)))
-    optimizer, hyper = Optimizer.of(c, spec, STEPS), hyper_of(c)
+    optimizer, hyper = Optimizer.of(c, spec, full_rate), hyper_of(c)
     rng = np.random.default_rng(0)
     first, *grads = (
         jax.tree.map(lambda p: rng.normal(size=p.shape).astype(np.float32), spec) for _ in range(1 + STEPS)
@@ -115,7 +119,7 @@ def test_default_decay_follows_what_a_parameter_is(family):
     """Of every family: weights decay, gains and biases (of attention scores, too) do not, nor does a table of
     positions."""
     model = build({"family": family, "size": next(iter(FAMILIES[family].sizes))})
-    optimizer = Optimizer.of(default().optimizer, model.spec(), 10)
+    optimizer = Optimizer.of(default().optimizer, model.spec(), full_rate)
     decay = dict(flatten(optimizer.decay))
     for path, p in flatten(optimizer.spec):
         assert decay[path] == (p.kind == "weight" and "embed/position" not in path), path
@@ -124,7 +128,7 @@ def test_default_decay_follows_what_a_parameter_is(family):
 def test_decay_by_pattern_comes_before_the_kind():
     c = default().optimizer
     c.decay = (("norm", 0.5), ("attention", 0.0))
-    optimizer = Optimizer.of(c, tiny.dense().spec(), 10)
+    optimizer = Optimizer.of(c, tiny.dense().spec(), full_rate)
     for path, p in flatten(optimizer.spec):
         share = dict(flatten(optimizer.decay))[path]
         assert share == (0.5 if "norm" in path else 0.0 if "attention" in path else p.kind == "weight"), path

@@ -40,7 +40,7 @@ class Silent(NextToken):
 
 @pytest.fixture(autouse=True)
 def one_device(monkeypatch):
-    monkeypatch.setattr(loop, "sharding_of", lambda config: None)
+    tiny.use_one_device(monkeypatch)
 
 
 def run(config: ConfigDict, workdir: Any) -> str:
@@ -152,7 +152,7 @@ def test_an_objective_that_predicts_nothing(tmp_path):
 
 
 def test_one_empty_batch_among_good_ones(tmp_path, monkeypatch):
-    batch = loop.Feed.__next__
+    batch = loop.DevicePrefetcher.__next__
     seen = []
 
     def empty(self):
@@ -162,7 +162,7 @@ def test_one_empty_batch_among_good_ones(tmp_path, monkeypatch):
             made = made | {"weights": 0 * made["weights"], "bytes": 0 * made["bytes"]}
         return made
 
-    monkeypatch.setattr(loop.Feed, "__next__", empty)
+    monkeypatch.setattr(loop.DevicePrefetcher, "__next__", empty)
     told = run(short(tmp_path, 5), tmp_path / "run")
     assert "step 3: NextToken predicts no token" in told
     records = {r["step"]: r for r in read_metrics(tmp_path / "run/metrics.jsonl") if "validation_loss" not in r}
@@ -198,7 +198,7 @@ def test_what_fails_otherwise_comes_after_the_save(tmp_path, monkeypatch):
         run(short(tmp_path), tmp_path / "run")
     assert saved(tmp_path / "run") == [2]
     monkeypatch.undo()
-    monkeypatch.setattr(loop, "sharding_of", lambda config: None)
+    tiny.use_one_device(monkeypatch)
     run(short(tmp_path), tmp_path / "run")  # the evaluation that is owed
     assert [r["step"] for r in read_metrics(tmp_path / "run/metrics.jsonl") if "validation_loss" in r] == [2]
     assert (tmp_path / "run/loss.png").exists()

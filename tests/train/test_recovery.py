@@ -33,7 +33,7 @@ def spoiled(monkeypatch):
         return made
 
     monkeypatch.setattr(Batches, "batch", spoil)
-    monkeypatch.setattr(loop, "sharding_of", lambda config: None)
+    tiny.use_one_device(monkeypatch)
     return asked
 
 

@@ -1,6 +1,5 @@
 """A run may be killed at any instant: what it becomes in the end is the same to the bit."""
 
-import functools
 import io
 import json
 import signal
@@ -10,7 +9,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
 from rich.console import Console
@@ -19,7 +17,6 @@ from lm.core.param import flatten
 from lm.runs.checkpoint import Checkpoints, open_model
 from lm.runs.metrics import read_metrics
 from lm.train import loop
-from lm.train.parallel import sharding_of
 from lm.train.state import State
 from lm.train.step import Trainer
 from tests.train import tiny
@@ -124,7 +121,7 @@ def test_a_run_killed_and_stopped_ends_with_the_same_bits(tmp_path, monkeypatch)
 
     # The same command once more changes nothing.
     before = (calm / "metrics.jsonl").read_bytes()
-    monkeypatch.setattr(loop, "sharding_of", lambda config: None)
+    tiny.use_one_device(monkeypatch)
     config = tiny.config(tmp_path)
     config.train.steps = STEPS
     console = Console(file=io.StringIO(), width=1000)
@@ -136,8 +133,6 @@ def test_a_run_killed_and_stopped_ends_with_the_same_bits(tmp_path, monkeypatch)
 
 def test_a_run_may_change_its_mesh(tmp_path, monkeypatch):
     """Eight devices in two stages, then one, against one from beginning to end, dropout and all."""
-    one = functools.partial(sharding_of, devices=jax.devices()[:1])
-
     programs = []
 
     def jitted(trainer: Trainer, state: State) -> Any:
@@ -155,7 +150,7 @@ def test_a_run_may_change_its_mesh(tmp_path, monkeypatch):
     monkeypatch.setattr(Trainer, "jitted", jitted)
 
     run("moved", 4, stages=2, data=2, fsdp=2)
-    monkeypatch.setattr(loop, "sharding_of", one)
+    tiny.use_one_device(monkeypatch)
     run("moved", 8)
     run("stayed", 8)
     moved, stayed = (records(tmp_path / w)[0] for w in ("moved", "stayed"))

@@ -12,12 +12,13 @@ from rich.console import Console
 from lm.runs.checkpoint import Checkpoints, open_model
 from lm.runs.metrics import read_metrics
 from lm.train import loop
+from lm.train.step import Trainer
 from tests.train import tiny
 
 
 @pytest.fixture
 def one_device(monkeypatch):
-    monkeypatch.setattr(loop, "sharding_of", lambda config: None)
+    tiny.use_one_device(monkeypatch)
 
 
 def run(config, workdir) -> str:
@@ -81,15 +82,8 @@ def test_the_average_is_evaluated_saved_and_opened(tmp_path, one_device):
 
 def test_everything_at_once_compiles_once(tmp_path, one_device, monkeypatch):
     programs = []
-    make = loop.trainer_of
-
-    def trainer_of(*args):
-        trainer = make(*args)
-        jitted = type(trainer).jitted
-        monkeypatch.setattr(type(trainer), "jitted", lambda t, s: programs.append(jitted(t, s)) or programs[-1])
-        return trainer
-
-    monkeypatch.setattr(loop, "trainer_of", trainer_of)
+    jitted = Trainer.jitted
+    monkeypatch.setattr(Trainer, "jitted", lambda t, s: programs.append(jitted(t, s)) or programs[-1])
     config = tiny.config(tmp_path, ema=0.9, embed_gradient=0.5)
     second = tmp_path / "other.txt"
     second.write_text((tmp_path / "corpus.txt").read_text().upper())

@@ -16,16 +16,14 @@ from rich.console import Console
 
 from lm.core.component import from_dict
 from lm.core.errors import UserError
-from lm.objectives.causal import NextToken
 from lm.runs.checkpoint import Checkpoints, meta_of, open_model
 from lm.runs.metrics import read_metrics
 from lm.text.tokenizers import ByteTokenizer
 from lm.train.config import check, default, knobs_of
-from lm.train.data import open_data_of
 from lm.train.loop import train
-from lm.train.optim.optimizer import TRANSFORMS, hyper_of
+from lm.train.optim.optimizer import TRANSFORMS
 from lm.train.optim.schedule import SCHEDULES
-from lm.train.setup import trainer_of
+from lm.train.setup import assemble
 from lm.train.state import save_state
 from lm.zoo.registry import build
 from tests.train import tiny
@@ -186,11 +184,11 @@ def test_a_workdir_that_cannot_be(tmp_path):
 def save(folder: Path) -> None:
     """A checkpoint of step 2 of the tiny run, in `folder`/run."""
     config = tiny.config(folder)
-    model = build(config.model)
-    state = trainer_of(config, model, NextToken(), None).abstract(hyper_of(config.optimizer))
+    parts = assemble(config, sharding=None)
+    state = parts.abstract_state
     state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), state)
     checkpoints = Checkpoints(folder / "run")
-    meta = meta_of(config, model, ByteTokenizer(), open_data_of(config).digest)
+    meta = meta_of(config, parts.model, ByteTokenizer(), parts.data.digest)
     save_state(checkpoints, dataclasses.replace(state, step=jnp.int32(2)), meta)
     checkpoints.close()
 

@@ -25,8 +25,7 @@ from lm.model.transformer import LanguageModel, Transformer
 from lm.objectives.causal import NextToken
 from lm.objectives.token_loss import TokenLoss
 from lm.train.config import default
-from lm.train.optim.optimizer import hyper_of
-from lm.train.setup import trainer_of
+from lm.train.setup import Parts, assemble
 from lm.train.step import Trainer
 from lm.zoo.gpt2 import gpt2
 from lm.zoo.registry import knobs
@@ -58,6 +57,11 @@ def one_device() -> dict[str, str]:
     return os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
 
 
+def use_one_device(monkeypatch: Any) -> None:
+    """Runs of this process take the first device alone."""
+    monkeypatch.setattr(Parts, "devices", jax.devices()[:1])
+
+
 def dense(dropout: float = 0.0) -> LanguageModel:
     return gpt2(layers=2, d_model=16, heads=4, vocab=VOCAB, context=LENGTH, dropout=dropout)
 
@@ -84,7 +88,8 @@ def trainer(
     c = default()
     c.optimizer.update({"schedule": "constant", "warmup": 0, "eps": 1e-4} | optimizer)
     c.train.update(accumulate=accumulate, dtype=dtype)
-    return trainer_of(c, model, NextToken(loss), sharding), hyper_of(c.optimizer)
+    parts = assemble(c, model=model, objective=NextToken(loss), sharding=sharding)
+    return parts.trainer, parts.hyper
 
 
 def batch(seed: int = 0, rows: int = ROWS) -> dict[str, np.ndarray]:

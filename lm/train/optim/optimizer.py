@@ -13,7 +13,6 @@ import optax
 
 from lm.core.errors import UserError, nearest
 from lm.core.param import Param, Tree, abstract, flatten
-from lm.train.optim.schedule import Span, multiplier
 
 Array = jax.Array
 Hyper = dict[str, Array]  # learning_rate, weight_decay, b1, b2, eps: float32 scalars
@@ -143,11 +142,12 @@ class Optimizer:
     decay: Tree  # share of weight_decay, by parameter
     rates: Tree  # share of the learning rate, by parameter
     clip: float
-    multiplier: Callable[[Array], Array]  # step -> share of the peak learning rate
+    schedule: Callable[[Array], Array]  # step -> share of the peak learning rate
 
     @classmethod
-    def of(cls, c: Any, spec: Tree, steps: int) -> "Optimizer":
-        """From `config.optimizer` and a model's whole spec. Raises `UserError` for names and rules that do not fit."""
+    def of(cls, c: Any, spec: Tree, schedule: Callable[[Array], Array]) -> "Optimizer":
+        """From `config.optimizer`, a model's whole spec, and the share of the peak learning rate at each step. Raises
+        `UserError` for names and rules that do not fit."""
         if c.name not in TRANSFORMS:
             raise UserError(f"config.optimizer.name={c.name!r} is unknown{nearest(c.name, TRANSFORMS)}")
         paths = [path for path, _ in flatten(spec)]
@@ -158,14 +158,13 @@ class Optimizer:
                 raise UserError(f"config.optimizer.rates: {pattern!r} is in no parameter's path; they are {shown} ...")
         if not jax.tree.leaves(spec):
             raise UserError("config.optimizer.rates freezes every parameter: give one a rate above 0")
-        schedule, span = c.schedule, Span(steps, c.warmup, c.final, c.cooldown)
         return cls(
             c.name,
             spec,
             by_pattern(c.decay, spec, "decay", decays),
             by_pattern(c.rates, spec, "rates"),
             c.clip,
-            lambda step: multiplier(schedule, step, span),
+            schedule,
         )
 
     def split(self, params: Tree) -> tuple[Tree, Tree]:
@@ -209,7 +208,7 @@ class Optimizer:
         if self.clip:
             grads = jax.tree.map(lambda g: g * jnp.minimum(1.0, self.clip / (norm + 1e-6)), grads)
         updates, state = TRANSFORMS[self.name](hyper, self.spec).update(grads, state, params)
-        rate = hyper["learning_rate"] * self.multiplier(step)
+        rate = hyper["learning_rate"] * self.schedule(step)
 
         def move(p: Array, u: Array, decay: float, share: float) -> Array:
             return p - share * rate * (u + decay * hyper["weight_decay"] * p)

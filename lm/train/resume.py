@@ -1,0 +1,75 @@
+"""The state with which a run begins: step 0, or its latest checkpoint if that is of the same run."""
+
+import json
+from typing import Any
+
+from lm.core.component import canonical
+from lm.core.errors import UserError
+from lm.core.param import flatten
+from lm.runs.checkpoint import Checkpoints
+from lm.runs.config_json import difference
+from lm.train.initial import initial_params
+from lm.train.optim.optimizer import by_pattern, trained
+from lm.train.record import completed
+from lm.train.state import State, saved_state
+from lm.train.step import Trainer
+
+
+def new_state(trainer: Trainer, hyper: dict, init_from: str) -> State:
+    """Step 0, with parameters from the folder `init_from` if that is named."""
+    params = None
+    if init_from:
+        params = initial_params(init_from, trainer.model, trainer.abstract(hyper).params)
+    return trainer.init(hyper, params)
+
+
+def resume_or_start(trainer: Trainer, hyper: dict, checkpoints: Checkpoints, meta: dict) -> tuple[State, dict]:
+    """Step 0, or the latest checkpoint; and what that says of itself (`meta` for step 0).
+
+    Raises `UserError` if it is of another model, objective, seed or data."""
+    if checkpoints.latest is None:
+        return new_state(trainer, hyper, meta["config"]["train"]["init_from"]), meta
+    saved = checkpoints.meta(checkpoints.latest)
+    ours, theirs = (
+        _identity(meta),
+        _identity(saved | {"config": completed(saved["config"]), "model": canonical(saved["model"])}),
+    )
+    for name in ours:
+        if (where := difference(ours[name], theirs[name], name)) is not None:
+            raise UserError(
+                f"{checkpoints.path} holds a run with {where[0]}={where[2]!r}, not {where[1]!r}: choose another "
+                "--workdir, or give the same config"
+            )
+    _check_rates(trainer, completed(saved["config"]))
+    return saved_state(checkpoints, checkpoints.latest, trainer.abstract(hyper), hyper), saved
+
+
+def _check_rates(trainer: Trainer, saved: dict) -> None:
+    """Raise `UserError` if other parameters train than did so far: there is no optimizer state for them."""
+    spec = trainer.model.spec()
+    before = trained(spec, by_pattern(saved["optimizer"]["rates"], spec, "rates"))
+    theirs, ours = ({path for path, _ in flatten(tree)} for tree in (before, trainer.optimizer.spec))
+    if other := sorted(theirs ^ ours):
+        was, now = ("trained", "frozen") if other[0] in theirs else ("frozen", "trained")
+        raise UserError(
+            f"config.optimizer.rates: {other[0]} was {was} so far and would be {now}, but its optimizer state cannot: "
+            "leave what is frozen, or begin another run with config.train.init_from set to this one's folder"
+        )
+
+
+def _identity(meta: dict) -> dict[str, Any]:
+    """What makes a run another run when it changes."""
+    meta = json.loads(json.dumps(meta))
+    config = meta["config"]
+    data = {k: v for k, v in config["data"].items() if k != "cache"}  # which may move
+    data["tokenizer"] = data["tokenizer"] or (not config["train"]["init_from"] and "byte")
+    return {
+        "model": meta["model"],
+        "objective": config["objective"],
+        "data": data,
+        "seed": config["seed"],
+        "optimizer.name": config["optimizer"]["name"],
+        "train.init_from": config["train"]["init_from"],
+        "train.batch_warmup": config["train"]["batch_warmup"],
+        "digest of the tokens of data.source": meta["text"],
+    }
