@@ -49,7 +49,12 @@ def read_config(config: Mapping[str, Any]) -> Described:
     for field in sorted(dialect.fields, key=lambda field: not isinstance(field, Knob)):  # which others may rely on
         with naming(field.names, config):
             within = field.knobs if isinstance(field, Nested) else {}
-            knobs |= _checked(field.read(config), dialect.family, field.names, config, within)
+            told = _checked(field.read(config), dialect.family, field.names, config, within)
+            for name in within.keys() & told.keys() & knobs.keys():
+                if told[name] != knobs[name]:
+                    both = f"{within[name]} tells {told[name]!r}, the other tower {knobs[name]!r}"
+                    raise UserError(f"{both}, which is not supported: make them alike")
+            knobs |= told
     knobs |= chosen.knobs
     if chosen.head:
         with naming(HEAD, config):

@@ -102,10 +102,11 @@ class Attention:
 
     def spec(self, d: int) -> Tree:
         wide, narrow = self.heads * self.head_dim, self.kv * self.head_dim
+        read = self.source.width or d
         spec = {
             "q": linear_spec((d, wide), ("embed", "heads"), "q" in self.biases, self.q_init or self.init),
-            "k": linear_spec((d, narrow), ("embed", "kv_heads"), "k" in self.biases, self.init),
-            "v": linear_spec((d, narrow), ("embed", "kv_heads"), "v" in self.biases, self.init),
+            "k": linear_spec((read, narrow), ("embed", "kv_heads"), "k" in self.biases, self.init),
+            "v": linear_spec((read, narrow), ("embed", "kv_heads"), "v" in self.biases, self.init),
             "o": linear_spec((wide, d), ("heads", "embed"), "o" in self.biases, self.out_init),
             "terms": {str(i): t.spec(d, self.heads, self.head_dim) for i, t in enumerate(self.terms)},
         }

@@ -59,6 +59,7 @@ class SelfKV:
     """Self-attention. The cache is the KV cache: everything written so far, new tokens behind it."""
 
     aligned: ClassVar[bool] = True  # without a cache, the i-th key is the i-th query's token
+    width: ClassVar[None] = None  # of what keys and values are made of; None: the model's own
 
     def cache(self, d: int, kv: KeysValues, shape: CacheShape) -> Tree:
         return {
@@ -116,6 +117,7 @@ class CrossKV:
     aligned: ClassVar[bool] = False
 
     name: str = "encoder"
+    width: int | None = None  # of that output; None: the model's own
 
     def cache(self, d: int, kv: KeysValues, shape: CacheShape) -> Tree:
         return {**shape.keys_values(kv, shape.memory), **shape.tokens(shape.memory)}
@@ -139,6 +141,7 @@ class SegmentMemory:
     only that many of a call's first inputs are remembered: the next call repeats the rest (XLNet, 1906.08237)."""
 
     aligned: ClassVar[bool] = True
+    width: ClassVar[None] = None
 
     length: int
     reuse: int | None = None

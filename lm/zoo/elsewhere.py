@@ -20,6 +20,6 @@ ELSEWHERE = frozenset(
     qwen3_5_moe_vision qwen3_5_text qwen3_5_vision qwen3_asr qwen3_moe qwen3_next qwen3_omni_moe qwen3_omni_moe_text
     qwen3_omni_moe_thinker qwen3_vl qwen3_vl_moe qwen3_vl_moe_text qwen3_vl_moe_vision qwen3_vl_text qwen3_vl_vision
     qwen4_exp qwen4_exp_text qwen4_exp_vision reformer rembert roc_bert segformer slanet swiftformer
-    switch_transformers t5gemma t5gemma2 t5gemma2_text table-transformer timesformer visual_bert xcodec xlm
+    switch_transformers t5gemma2 t5gemma2_text table-transformer timesformer visual_bert xcodec xlm
     """.split()  # noqa: SIM905
 )

@@ -43,6 +43,15 @@ COUNTS = {
     # arXiv 1907.12461; without the pooler of the encoder, which nothing reads
     ("bert2bert", "base"): 246_772_794,
     ("bert2bert", "large"): 770_077_498,
+    # arXiv 2504.06225
+    ("t5gemma", "2b-2b"): 5_596_853_760,
+    ("t5gemma", "9b-2b"): 12_292_375_296,
+    ("t5gemma", "9b-9b"): 20_333_401_088,
+    ("t5gemma", "s-s"): 312_517_632,
+    ("t5gemma", "b-b"): 591_490_560,
+    ("t5gemma", "l-l"): 1_241_761_792,
+    ("t5gemma", "ml-ml"): 2_200_345_344,
+    ("t5gemma", "xl-xl"): 3_766_980_608,
     # arXiv 2303.09752; the first numbers are without tables of relative positions
     ("colt5", "base"): 432_809_472 + 64 * 12,
     ("colt5", "large"): 1_462_700_032 + 64 * 16,
