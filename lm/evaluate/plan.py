@@ -30,6 +30,7 @@ from lm.model.heads import AHEAD, TOKENS, Heads
 from lm.model.masks import Permuted
 from lm.model.transformer import EncoderDecoder, Model
 from lm.objectives.causal import NextToken
+from lm.objectives.examples.next_token import NextTokens
 from lm.objectives.multi_token import MultiToken
 from lm.objectives.objective import Objective
 from lm.text.format import TextFormat
@@ -91,7 +92,7 @@ def plan(opened: Setting, asked: Asked) -> Plan:
     if isinstance(opened.model, EncoderDecoder) and "," in (asked.field or ""):
         return _pairs(opened, asked)
     objective = opened.objective
-    if not isinstance(objective, (NextToken, MultiToken)):  # rows are as that objective makes them
+    if not isinstance(objective.examples(opened.text.tokenizer), NextTokens):  # rows are as that objective makes them
         return _as_trained(opened, asked)
     measure, mask = measure_of(opened.model, opened.text)
     if isinstance(opened.model, EncoderDecoder):
@@ -101,7 +102,7 @@ def plan(opened: Setting, asked: Asked) -> Plan:
         )
     if measure == PERPLEXITY and (asked.data is None or opened.memory):
         return _as_trained(opened, asked)
-    if opened.model.head.predicts == AHEAD and not isinstance(objective, MultiToken):
+    if opened.model.head.predicts == AHEAD and objective.needs().head != AHEAD:
         objective = MultiToken()
     split, chosen = _chosen(opened, asked)
     pieces = []

@@ -13,6 +13,7 @@ from lm.core.formats import CHECKPOINT, KEY, RUN, SWEEP, TOKEN_CACHE
 from lm.core.formats import RECORD as RUN_RECORD
 from lm.data.cache import TokenCache
 from lm.objectives.causal import NextToken
+from lm.objectives.token_loss import TokenLoss
 from lm.runs import components, upgrade
 from lm.runs.checkpoint import Checkpoints, meta_of, open_model
 from lm.text.tokenizers import ByteTokenizer
@@ -81,6 +82,13 @@ def test_a_name_is_declared_and_old_ones_are_read(registry):
         "model": {"family": "gpt2", "part": saved},
         "list": [1, {"type": "unknown", "x": 1}],
     }
+
+
+def test_the_weights_of_routers_were_knobs_of_the_loss():
+    stored = {"type": "NextToken", "loss": {"type": "TokenLoss", "balance": 0.5, "router_z": 0.1, "chunk": 7}}
+    assert from_dict(stored) == NextToken(TokenLoss(aux=(("balance", 0.5), ("router_z", 0.1)), chunk=7))
+    plain = {"type": "NextToken", "loss": {"type": "TokenLoss", "balance": 0.01, "router_z": 0.0}}
+    assert canonical(plain) == canonical({"type": "NextToken"}) == to_dict(NextToken())
 
 
 def test_knobs_that_were_renamed_or_regrouped(registry):

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from lm.core.ctx import Ctx
 from lm.core.errors import UserError
+from lm.core.metrics import aux_losses, aux_metrics, values
 from lm.model.mlp import MLP
-from lm.model.moe.layer import BalancedRouter, MoE, SoftmaxRouter
+from lm.model.moe.layer import BalancedRouter, MoE, RouterStats, SoftmaxRouter
 from tests import toys
 from tests.toys import D
 
@@ -179,3 +180,21 @@ def test_tied_layers_sum_their_loads():
 def test_what_experts_cannot_do_is_said(make, message):
     with pytest.raises(UserError, match=message):
         make()
+
+
+def test_losses_and_metrics_of_what_a_router_did():
+    """Two layers, two rows, two experts, by hand."""
+    load = jnp.array([[[3.0, 1.0], [2.0, 2.0]], [[4.0, 0.0], [0.0, 0.0]]])  # [L, B, E]
+    prob = jnp.array([[[2.0, 2.0], [1.0, 3.0]], [[3.0, 1.0], [0.0, 0.0]]])
+    tokens, z = jnp.array([[4.0, 4.0], [4.0, 0.0]]), jnp.array([[1.0, 2.0], [3.0, 0.0]])
+    stats = RouterStats(load, prob, z, dropped=jnp.array([[1.0, 0.0], [2.0, 0.0]]), tokens=tokens)
+    # E sum_e f_e P_e times the row's tokens: 2 (3/4 2/4 + 1/4 2/4) 4 = 4, 2 (1/2 1/4 + 1/2 3/4) 4 = 4, 2 (3/4) 4 = 6
+    balance, router_z = (4 + 4 + 6) / 2, (1 + 2 + 3) / 2
+    aux = {"encoder": {"0": {"mlp": {"router": stats}, "attention": {"probs": z}}}}
+    assert aux_losses(aux, (("balance", 0.5), ("router_z", 0.1), ("other", 9.0))) == pytest.approx(
+        0.5 * balance + 0.1 * router_z
+    )
+    both = aux | {"decoder": {"0": {"router": stats}}}  # averaged over all routed layers
+    assert aux_losses(both, (("balance", 1.0),)) == pytest.approx(balance)
+    assert aux_losses({}, (("balance", 1.0),)) == 0
+    assert values(aux_metrics(aux)) == pytest.approx({"router_dropped": 3 / 12, "router_peak": (5 + 4) * 2 / 12})

@@ -222,6 +222,12 @@ def test_seven_denoisers_equally_mixed():
 
 
 @pytest.mark.parametrize("kind", [MixtureOfDenoisers, PrefixMixtureOfDenoisers])
+def test_shapes_need_no_tokenizer(kind):
+    made, shapes = (kind.of(64).examples(t)(row_of(text(64)), np.random.default_rng(0)) for t in (BYTES, None))
+    assert {k: (v.shape, v.dtype) for k, v in made.items()} == {k: (v.shape, v.dtype) for k, v in shapes.items()}
+
+
+@pytest.mark.parametrize("kind", [MixtureOfDenoisers, PrefixMixtureOfDenoisers])
 def test_json_round_trip(kind):
     for objective in (kind.of(64), kind.of(64, ids=SpecialIds.of(BYTES, modes=True))):
         assert from_dict(json.loads(json.dumps(to_dict(objective)))) == objective
@@ -235,8 +241,6 @@ def test_errors_name_the_knob_and_the_remedy():
         MixtureOfDenoisers.of(64).examples(ByteTokenizer(extra_ids=10))(row, rng)
     with pytest.raises(UserError, match="modes take 3 sentinels, the tokenizer has 2"):
         MixtureOfDenoisers.of(64).examples(ByteTokenizer(extra_ids=2))
-    with pytest.raises(UserError, match="without a tokenizer: give it the knob `ids`"):
-        MixtureOfDenoisers.of(64).examples()
     with pytest.raises(UserError, match="mode 'r' is unknown"):
         MixtureOfDenoisers.of(32, ((1.0, "r", SpanCorruption()),))
     with pytest.raises(UserError, match=r"data\.length=2"):
