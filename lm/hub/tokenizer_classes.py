@@ -264,7 +264,7 @@ BY_MODEL = {
         "DebertaV2Tokenizer": "deberta-v2",
         "GPT2Tokenizer": "codegen gpt2 gpt_neo gptj opt phi starcoder2",
         "GPTNeoXTokenizer": "gpt_neox mpt olmo",
-        "GemmaTokenizer": "gemma gemma2 gemma3_text",
+        "GemmaTokenizer": "gemma gemma2 gemma3_text t5gemma",
         "M2M100Tokenizer": "m2m_100",
         "MBartTokenizer": "mbart",
         "PLBartTokenizer": "plbart",
@@ -280,7 +280,7 @@ BY_MODEL = {
         "XGLMTokenizer": "xglm",
         "XLMRobertaTokenizer": "xlm-roberta",
         "XLNetTokenizer": "xlnet",
-        ANY: "ernie4_5 glm glm4 gpt_bigcode granite mistral mixtral nemotron olmo2 olmo3 persimmon phi3 stablelm umt5 "
+        ANY: "ernie4_5 glm glm4 gpt_bigcode granite mistral mixtral modernbert nemotron olmo2 olmo3 persimmon phi3 stablelm umt5"
         "xlm-roberta-xl",
     }.items()
     for model in names.split()
@@ -293,4 +293,4 @@ BEFORE = {  # these, for a folder that has no such model: their class in transfo
     "umt5": "T5Tokenizer",
     "xlm-roberta-xl": "XLMRobertaTokenizer",
 }
-FORCED = {"ernie4_5", "nemotron", "phi3", "qwen2"}  # whatever class the folder names
+FORCED = {"ernie4_5", "modernbert", "nemotron", "phi3", "qwen2"}  # whatever class the folder names

@@ -55,6 +55,7 @@ def write(out: Path) -> None:
         done.add(kind)
         for name, tokenizer in tokenizers.items():
             knobs = {k: to_dict(v) for k, v in read_config(config).knobs.items() if v is not None} | {"vocab": 420}
+            knobs.pop("decoder_vocab", None)  # then it is the encoder's
             model = build(knobs)
             params, pair = toys.values(model.spec()), isinstance(model, EncoderDecoder)
             text = TextFormat.of(tokenizer, None, pair)._replace(
