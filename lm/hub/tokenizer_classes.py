@@ -280,8 +280,8 @@ BY_MODEL = {
         "XGLMTokenizer": "xglm",
         "XLMRobertaTokenizer": "xlm-roberta",
         "XLNetTokenizer": "xlnet",
-        ANY: "ernie4_5 glm glm4 gpt_bigcode granite mistral mixtral modernbert nemotron olmo2 olmo3 persimmon phi3 stablelm umt5"
-        "xlm-roberta-xl",
+        ANY: "ernie4_5 glm glm4 gpt_bigcode granite mistral mixtral modernbert nemotron olmo2 olmo3 persimmon phi3 "
+        "stablelm umt5 xlm-roberta-xl",
     }.items()
     for model in names.split()
 }

@@ -6,9 +6,8 @@ import dataclasses
 from typing import Any
 
 from lm.core.errors import UserError
-from lm.model.block import Block, Layer
 from lm.model.kv_sources import CrossKV
-from lm.model.masks import Bidirectional, Causal
+from lm.model.masks import Causal
 from lm.model.special.resize import Resize
 from lm.model.stack import Stack
 from lm.model.transformer import EncoderDecoder
@@ -16,6 +15,7 @@ from lm.zoo import bert, roberta
 from lm.zoo.dialect import Class, Config, Custom, Dialect, Fixed, Knob, Knobs, Nested, Unused
 from lm.zoo.family import Family, Sizes
 from lm.zoo.names import LINEAR, SAME, TensorNames, moved, rows
+from lm.zoo.parts import reading
 
 SIZES: Sizes = {"base": bert.BASE, "large": bert.LARGE}
 
@@ -83,17 +83,9 @@ def bert2bert(
     if encoder.width != decoder.width:
         between = Resize(decoder.width, bias=True)
         encoder = dataclasses.replace(encoder, stack=Stack((*encoder.stack.segments, between)))
-    stack = Stack.of([_reading(block) for block in decoder.stack.blocks()])
+    stack = Stack.of([reading(block, CrossKV()) for block in decoder.stack.blocks()])
     decoder = dataclasses.replace(decoder, stack=stack)
     return EncoderDecoder(encoder, decoder, writer.head, (("head/lm/w", "decoder/embed/token"),) if tied else ())
-
-
-def _reading(block: Layer) -> Block:
-    """The layer with an attention to the encoder between its own and the MLP."""
-    assert isinstance(block, Block)
-    own, mlp = block.parts
-    cross = dataclasses.replace(own[1], mask=Bidirectional(), source=CrossKV())
-    return dataclasses.replace(block, parts=(own, ("cross", cross), mlp))
 
 
 FAMILIES = {"bert2bert": Family(bert2bert, SIZES, "arXiv 1907.12461")}

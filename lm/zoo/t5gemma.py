@@ -6,10 +6,8 @@ import dataclasses
 from typing import Any
 
 from lm.core.errors import UserError
-from lm.model.block import Block, Layer
 from lm.model.heads import NoHead, SequenceClassifier, TokenClassifier
 from lm.model.kv_sources import CrossKV
-from lm.model.masks import Bidirectional
 from lm.model.rotary import Scaling
 from lm.model.stack import Stack
 from lm.model.transformer import EncoderDecoder, LanguageModel, Model
@@ -17,6 +15,7 @@ from lm.zoo import gemma
 from lm.zoo.dialect import BASE, Class, Dialect, Fixed, Knob, Nested, Unused, labels
 from lm.zoo.family import Family, Sizes
 from lm.zoo.names import SAME, TensorNames, rows
+from lm.zoo.parts import reading
 
 _2B, _9B = gemma.SIZES_2["2b"], gemma.SIZES_2["9b"]
 _T5 = {"head_dim": 64, "scalar": 64.0}
@@ -112,17 +111,9 @@ def t5gemma(
         raise UserError(str(e).replace("model.", "model.decoder_")) from e
     stack = writer.body.stack
     source = CrossKV() if encoder.width == writer.body.width else CrossKV(width=encoder.width)
-    reading = Stack.of([_reading(block, source) for block in stack.blocks()], norm=stack.norm)
-    decoder = dataclasses.replace(writer.body, stack=reading)
+    stack = Stack.of([reading(block, source) for block in stack.blocks()], norm=stack.norm)
+    decoder = dataclasses.replace(writer.body, stack=stack)
     return EncoderDecoder(encoder, decoder, writer.head, (("head/w", "decoder/embed/token"),) if tied else ())
-
-
-def _reading(block: Layer, source: CrossKV) -> Block:
-    """The layer with an attention to the encoder between its own and the MLP."""
-    assert isinstance(block, Block)
-    own, mlp = block.parts
-    cross = dataclasses.replace(own[1], mask=Bidirectional(), rotary=None, source=source)
-    return dataclasses.replace(block, parts=(own, ("cross", cross), mlp))
 
 
 FAMILIES = {"t5gemma": Family(t5gemma, SIZES, "arXiv 2504.06225")}
