@@ -130,7 +130,7 @@ def export(run: str, out: str) -> None:
     config = save_folder(
         out,
         knobs,
-        opened.params,
+        opened.program.merge(opened.params),
         opened.text,
         dtype=DTYPE.value,
         model_type=MODEL_TYPE.value,

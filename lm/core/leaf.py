@@ -1,10 +1,14 @@
-"""Every weight is used through `dot` or `take`, which dispatch on the leaf: a plain array, or a leaf type with its own
-arithmetic (quantised, low-rank adapted). A parameter tree may mix them freely; no model code knows.
+"""Every weight is read through `dot`, which multiplies by it, or `take`, which looks up its rows.
+
+A parameter tree may hold, in the place of an array, a *leaf*: several arrays with an arithmetic of their own (int8
+values and their scales, a frozen matrix and its low-rank update). Model code reads weights through these two functions
+alone, so it never knows which it has. A leaf type stands beside the transform that makes it (`lm.adapt`,
+`lm.compress`).
 """
 
 import abc
 import dataclasses
-from typing import Any
+from typing import Any, TypeVar, dataclass_transform
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +16,7 @@ import jax.numpy as jnp
 from lm.core.matmul import matmul
 
 Array = jax.Array
+T = TypeVar("T")
 
 
 def dot(x: Array, w: Any, bias: Any = None, *, transpose: bool = False, dtype: Any = None) -> Array:
@@ -25,76 +30,65 @@ def dot(x: Array, w: Any, bias: Any = None, *, transpose: bool = False, dtype: A
     return matmul(x, w, bias, transpose, dtype)
 
 
-def take(w: Any, ids: Array, dtype: Any = jnp.float32) -> Array:
+def take(w: Any, ids: Array | int, dtype: Any = jnp.float32) -> Array:
     """Rows of a table w [rows, width] at ids [...] -> [..., width]."""
     return w.take(ids, dtype) if isinstance(w, Leaf) else jnp.take(w, ids, axis=0).astype(dtype)
 
 
+def dense(w: Any, dtype: Any = jnp.float32) -> Array:
+    """The array that w is or stands for: what a transform merges."""
+    return (w.dense() if isinstance(w, Leaf) else w).astype(dtype)
+
+
 class Leaf(abc.ABC):
-    """What a leaf type must offer. Its arrays keep the leading `layers` axis of the tensor they stand for."""
+    """What stands in the place of one weight: with arrays in a parameter tree, with `Param`s in a spec tree.
+
+    Declare a type with `@leaf`. Its arrays keep the leading batch axes (`layers`, `expert`) of the weight they stand
+    for, because whoever walks over layers slices every array of a tree; its other fields are static."""
 
     @property
     @abc.abstractmethod
-    def shape(self) -> tuple[int, ...]:
-        """Of the tensor it stands for."""
-
-    @abc.abstractmethod
-    def dot(self, x: Array, transpose: bool) -> Array: ...
-
-    @abc.abstractmethod
-    def take(self, ids: Array, dtype: Any) -> Array: ...
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Quantized(Leaf):
-    """Symmetric int8 with one scale per slice along `axis` (-2: per output column, -1: per row of a table)."""
-
-    q: Array  # int8, the tensor's shape
-    scale: Array  # float32, the tensor's shape with 1 at `axis`
-    axis: int = dataclasses.field(default=-2, metadata={"static": True})
+    def weight(self) -> Any:
+        """The array, or in a spec the `Param`, that has the shape and axes of the weight stood for."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.q.shape
+        return self.weight.shape
 
+    @abc.abstractmethod
     def dot(self, x: Array, transpose: bool) -> Array:
-        q, scale = self.q.astype(x.dtype), self.scale.astype(x.dtype)
-        contracted = -1 if transpose else -2
-        if transpose:
-            q, scale = jnp.swapaxes(q, -1, -2), jnp.swapaxes(scale, -1, -2)
-        return (x @ q) * scale if self.axis == contracted else x @ (q * scale)
+        """x [..., in] -> [..., out], as the function `dot` without bias."""
 
-    def take(self, ids: Array, dtype: Any) -> Array:
-        scale = self.scale if self.axis == -2 else jnp.take(self.scale, ids, axis=0)
-        return (jnp.take(self.q, ids, axis=0) * scale).astype(dtype)
+    @abc.abstractmethod
+    def take(self, ids: Array | int, dtype: Any) -> Array:
+        """ids [...] -> [..., width] in `dtype`, as the function `take`."""
 
-
-def quantize(w: Array, axis: int = -2) -> Quantized:
-    """Round w to int8, one scale per slice along `axis`."""
-    scale = jnp.maximum(jnp.max(jnp.abs(w), axis=axis, keepdims=True), 1e-30) / 127
-    return Quantized(jnp.round(w / scale).astype(jnp.int8), scale.astype(jnp.float32), axis)
+    @abc.abstractmethod
+    def dense(self) -> Array:
+        """The weight as one float32 array."""
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class LoRA(Leaf):
-    """w + scale * a b with w frozen (Hu et al. 2021, arXiv 2106.09685). `w` may itself be a leaf (QLoRA)."""
+@dataclass_transform(frozen_default=True)
+def leaf(cls: type[T]) -> type[T]:
+    """Class decorator: a frozen dataclass and pytree node, whose fields are children but for those with metadata
+    `{"static": True}`.
 
-    w: Any  # [..., in, out]
-    a: Array  # [..., in, rank]
-    b: Array  # [..., rank, out]
-    scale: float = dataclasses.field(default=1.0, metadata={"static": True})
+    Children are keyed like a dict's entries, so that a path through a leaf reads like any other: checkpoints, rules of
+    the optimizer and the sharding of its state know parameters by their paths."""
+    cls = dataclasses.dataclass(frozen=True)(cls)
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    static = tuple(f.name for f in fields if f.metadata.get("static"))
+    names = tuple(f.name for f in fields if f.name not in static)
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.w.shape
+    def children(x: Any) -> tuple[list, tuple]:
+        return [getattr(x, name) for name in names], tuple(getattr(x, name) for name in static)
 
-    def dot(self, x: Array, transpose: bool) -> Array:
-        frozen = dot(x, jax.lax.stop_gradient(self.w), transpose=transpose)
-        first, second = (self.b, self.a) if transpose else (self.a, self.b)
-        return frozen + self.scale * dot(dot(x, first, transpose=transpose), second, transpose=transpose)
+    def keyed(x: Any) -> tuple[list, tuple]:
+        values, rest = children(x)
+        return [(jax.tree_util.DictKey(name), value) for name, value in zip(names, values, strict=True)], rest
 
-    def take(self, ids: Array, dtype: Any) -> Array:
-        low = self.scale * take(self.a, ids, dtype) @ self.b.astype(dtype)
-        return take(jax.lax.stop_gradient(self.w), ids, dtype) + low
+    def make(rest: tuple, values: Any) -> Any:
+        return cls(**dict(zip(names, values, strict=True)), **dict(zip(static, rest, strict=True)))
+
+    jax.tree_util.register_pytree_with_keys(cls, keyed, make, children)
+    return cls

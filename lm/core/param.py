@@ -7,7 +7,7 @@ axes to everything that works on one matrix at a time (initialisers, per-tensor 
 import dataclasses
 import math
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
@@ -62,12 +62,14 @@ class Constant:
 class Param:
     """One tensor: its shape, a logical name for each axis, initial distribution and kind.
 
-    A `buffer` has no gradient, weight decay or optimizer state; its component moves it in `update`."""
+    A `buffer` has no gradient, weight decay or optimizer state; its component moves it in `update`. `dtype` is for
+    what has one of its own, as int8; all else is of the one dtype of a tree of parameters."""
 
     shape: tuple[int, ...]
     axes: Axes
     init: Initializer = Normal()
     kind: Literal["weight", "norm", "bias", "buffer"] = "weight"
+    dtype: str | None = None
 
     def __post_init__(self) -> None:
         if len(self.shape) != len(self.axes):
@@ -79,25 +81,40 @@ class Param:
         return next((i for i, a in enumerate(self.axes) if a not in BATCH_AXES), len(self.axes))
 
 
+def is_matrix(p: Param) -> bool:
+    """Whether a tensor, batch axes aside, is a matrix between features: no table of a vocabulary or of positions."""
+    inner = p.axes[p.batch_dims :]
+    return p.kind == "weight" and len(inner) == 2 and not {"vocab", "position"} & set(inner)
+
+
+def name_of(path: tuple[Any, ...]) -> str:
+    """JAX's path to a leaf of a tree, written `a/b/c`."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
 def flatten(tree: Tree) -> Iterator[tuple[str, Any]]:
     """(path, leaf) pairs, paths written `a/b/c`."""
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        yield jax.tree_util.keystr(path, simple=True, separator="/"), leaf
+        yield name_of(path), leaf
+
+
+def map_paths(function: Callable, tree: Tree, *others: Tree) -> Tree:
+    """`function(path, leaf, *others' leaves)` at each leaf."""
+    return jax.tree_util.tree_map_with_path(lambda path, *leaves: function(name_of(path), *leaves), tree, *others)
 
 
 def initialize(spec: Tree, key: jax.Array, dtype: Any = jnp.float32) -> Tree:
     """Initial values. Each tensor's key depends on its path only, so adding a tensor leaves the others as they were."""
 
-    def one(path: Any, p: Param) -> jax.Array:
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        return p.init(jax.random.fold_in(key, zlib.crc32(name.encode())), p.shape, dtype)
+    def one(name: str, p: Param) -> jax.Array:
+        return p.init(jax.random.fold_in(key, zlib.crc32(name.encode())), p.shape, p.dtype or dtype)
 
-    return jax.tree_util.tree_map_with_path(one, spec)
+    return map_paths(one, spec)
 
 
 def abstract(spec: Tree, dtype: Any = jnp.float32) -> Tree:
     """ShapeDtypeStructs: enough to lower or count without allocating."""
-    return jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, dtype), spec)
+    return jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype or dtype), spec)
 
 
 def count(spec: Tree) -> int:
@@ -108,6 +125,21 @@ def count(spec: Tree) -> int:
 def stack(spec: Tree, n: int, axis: str = "layers") -> Tree:
     """The spec of `n` layers (or experts) held in one tree, each tensor with a leading axis of that name."""
     return jax.tree.map(lambda p: dataclasses.replace(p, shape=(n, *p.shape), axes=(axis, *p.axes)), spec)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Parts of a tree: what trains and what does not.
+
+
+def partition(tree: Tree, mask: Tree) -> tuple[Tree, Tree]:
+    """(where `mask` is True, where it is False): two trees with None where the other has the leaf."""
+    chosen = jax.tree.map(lambda m, x: x if m else None, mask, tree)
+    return chosen, jax.tree.map(lambda m, x: None if m else x, mask, tree)
+
+
+def combine(tree: Tree, other: Tree) -> Tree:
+    """The whole tree from the two that `partition` made."""
+    return jax.tree.map(lambda x, y: y if x is None else x, tree, other, is_leaf=lambda x: x is None)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from flax.core.scope import Scope
 
 from lm.core.ctx import Ctx
 from lm.core.errors import UserError
-from lm.core.leaf import Leaf
+from lm.core.leaf import Leaf, leaf
 from lm.core.param import Param, Tree, flatten, get, initialize, put
 from lm.core.rows import Batch
 from lm.model.transformer import Model
@@ -152,8 +152,7 @@ class _Uses:
         self.found: dict[str, _Use] = {}
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@leaf
 class _Named(Leaf):
     """A weight that knows its name. `own` holds it and what a tool has put beside it; `root` is the path of the whole
     model's module; `uses`, there while parameters are made, is told how the weight is used."""
@@ -164,25 +163,28 @@ class _Named(Leaf):
     uses: _Uses | None = dataclasses.field(metadata={"static": True})
 
     @property
-    def w(self) -> Any:
+    def weight(self) -> Any:
         return self.own[self.name.rpartition("/")[2]]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.w.shape
 
     def dot(self, x: Array, transpose: bool) -> Array:
         if self.uses is not None:
             self.uses.found[self.name] = _Use(x.shape, x.dtype, transpose)
-            return _product(x, self.w, transpose)
+            return _product(x, self.weight, transpose)
         return _module(self.name, self.root, self.own)(x, transpose)
 
-    def take(self, ids: Array, dtype: Any) -> Array:
-        if isinstance(self.w, jax.Array):
-            return jnp.take(self.w, ids, axis=0).astype(dtype)
-        import qwix  # it made this kind of weight
+    def take(self, ids: Array | int, dtype: Any) -> Array:
+        if isinstance(self.weight, jax.Array):
+            return jnp.take(self.weight, ids, axis=0).astype(dtype)
+        return _dequantized(self.weight[ids].array).astype(dtype)
 
-        return qwix.dequantize(self.w[ids].array).astype(dtype)
+    def dense(self) -> Array:
+        return self.weight if isinstance(self.weight, jax.Array) else _dequantized(self.weight.array)
+
+
+def _dequantized(w: Any) -> Array:
+    import qwix  # it made this kind of weight
+
+    return qwix.dequantize(w)
 
 
 def _module(name: str, root: tuple[str, ...], own: dict[str, Any], **scope: Any) -> _Weight:

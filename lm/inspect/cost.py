@@ -12,7 +12,9 @@ import jax.numpy as jnp
 from jax.extend import core as jex
 
 from lm.core.ctx import Ctx, Execution
-from lm.core.param import abstract
+from lm.core.param import abstract, flatten
+from lm.core.transform import Transform
+from lm.model.program import Program
 from lm.model.transformer import Model
 
 CONVENTION = "matmuls of the forward pass x 3, attention not halved"
@@ -68,7 +70,7 @@ def _inner(params: dict) -> list:
     return found
 
 
-def forward_flops(model: Model, length: int, encoder_length: int = 0) -> int:
+def forward_flops(model: Model, length: int, encoder_length: int = 0, transforms: tuple[Transform, ...] = ()) -> int:
     """FLOPs of the forward pass, head included, over one row of `length` tokens."""
 
     def forward(params: Any, batch: dict) -> jax.Array:
@@ -78,9 +80,14 @@ def forward_flops(model: Model, length: int, encoder_length: int = 0) -> int:
     batch = {"tokens": jax.ShapeDtypeStruct((1, length), jnp.int32)}
     if encoder_length:
         batch["encoder/tokens"] = jax.ShapeDtypeStruct((1, encoder_length), jnp.int32)
-    return flops(forward, abstract(model.spec()), batch)
+    return flops(forward, abstract(Program(model, transforms).spec()), batch)
 
 
-def training_flops(model: Model, length: int, encoder_length: int = 0) -> int:
-    """FLOPs of one training row: the backward pass costs twice the forward one."""
-    return 3 * forward_flops(model, length, encoder_length)
+def training_flops(model: Model, length: int, encoder_length: int = 0, transforms: tuple[Transform, ...] = ()) -> int:
+    """FLOPs of one training row: the backward pass costs twice the forward one, once for the gradient of what is
+    multiplied and once for that of the weights. Where transforms freeze weights, only what they add has the latter."""
+    forward = forward_flops(model, length, encoder_length, transforms)
+    program = Program(model, transforms)
+    if all(program.trainable(path, p) for path, p in flatten(program.spec())):
+        return 3 * forward
+    return 3 * forward - forward_flops(model, length, encoder_length)

@@ -24,10 +24,12 @@ from ml_collections.config_dict import ConfigDict
 from lm.core.component import canonical, to_dict
 from lm.core.errors import UserError
 from lm.core.formats import CHECKPOINT, KEY
-from lm.core.param import Tree, abstract, flatten
+from lm.core.param import Tree, abstract, combine
 from lm.data.batches import VERSIONS
+from lm.core.transform import Transform
 from lm.text.tokenizers import Tokenizer, from_saved
 from lm.text.format import TextFormat
+from lm.model.program import Program
 from lm.model.transformer import EncoderDecoder, Model
 from lm.runs import manifest
 from lm.runs.components import Definitions, definitions, restored
@@ -35,17 +37,23 @@ from lm.runs.config_json import plain
 from lm.runs.upgrade import upgraded
 
 ITEMS = ("params", "opt", "ema", "meta")
+UNCHANGED = 1  # format of a checkpoint without transforms, which versions that know of none read as well
 FOREIGN = (ValueError, KeyError, OSError, TypeError, EOFError)  # what orbax raises for files of another structure
 log = logging.getLogger(__name__)
 
 
 class OpenedModel(NamedTuple):
     model: Model
-    params: Tree
+    params: Tree  # of the program
     text: TextFormat
     config: ConfigDict
     step: int | None  # None: of no run
     defined: Definitions = MappingProxyType({})  # where components of a user's own are
+    transforms: tuple[Transform, ...] = ()
+
+    @property
+    def program(self) -> Program:
+        return Program(self.model, self.transforms)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -53,16 +61,22 @@ class OpenedModel(NamedTuple):
 
 
 def meta_of(
-    config: ConfigDict, model: Model, tokenizer: Tokenizer, text: str, wording: dict[str, Any] | None = None
+    config: ConfigDict,
+    model: Model,
+    tokenizer: Tokenizer,
+    text: str,
+    wording: dict[str, Any] | None = None,
+    transforms: tuple[Transform, ...] = (),
 ) -> dict:
-    """What a checkpoint says about itself: enough to rebuild model and tokenizer, and `text`, the training tokens'
+    """What a checkpoint says about itself: enough to rebuild program and tokenizer, and `text`, the training tokens'
     digest, to know them again. `wording`: how a model from elsewhere has its text written (`Text.saved`)."""
-    tree, knobs = to_dict(model), canonical(plain(config))
+    tree, changes, knobs = to_dict(model), to_dict(transforms), canonical(plain(config))
     return {
-        KEY: CHECKPOINT.number,
+        KEY: CHECKPOINT.number if transforms else UNCHANGED,
         "config": knobs,
         "model": tree,
-        "components": definitions(tree, knobs),
+        "transforms": changes,
+        "components": definitions(tree, changes, knobs),
         "tokenizer": tokenizer.saved(),
         "wording": wording,
         "text": text,
@@ -177,6 +191,16 @@ class Checkpoints:
         item = "ema" if average else "params"
         return self.restore(step, **{item: ocp.args.StandardRestore(like)})[item]
 
+    def params_of(self, step: int, program: Program, like: Tree) -> Tree:
+        """The parameters of a program, laid out as `like`; averaged ones where the run kept an average."""
+        if not self.has_average(step):
+            return self.params(step, like)
+        free, frozen = program.split(like)
+        average = self.params(step, free, average=True)
+        if not jax.tree.leaves(frozen):
+            return average
+        return combine(average, program.split(self.params(step, like))[1])
+
     def forget(self, after: int) -> None:
         """Delete the checkpoints of later steps, of a stretch that is given up."""
         self.wait()
@@ -242,10 +266,6 @@ def _hush_echoes() -> None:
     sys.unraisablehook = hook
 
 
-
-
-
-
 def open_model(path: str | Path, step: int | None = None) -> OpenedModel:
     """The model of a run's folder, rebuilt from its checkpoint alone (the latest, or that of `step`), on one device.
     Its parameters are the averaged ones where the run kept an average."""
@@ -259,12 +279,20 @@ def open_model(path: str | Path, step: int | None = None) -> OpenedModel:
         raise UserError(f"{folder} has no checkpoint{'' if at is None else f' of step {at}'}; there are: {have}")
     meta = checkpoints.meta(at)
     defined = meta["components"]
-    model = restored(meta["model"], defined, "model", folder)
+    program = program_of(meta, folder)
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), abstract(model.spec()))
-    params = checkpoints.params(at, like, average=checkpoints.has_average(at))
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), abstract(program.spec()))
+    params = checkpoints.params_of(at, program, like)
     checkpoints.close()
-    return OpenedModel(model, params, text_of(meta, model), ConfigDict(meta["config"]), at, defined)
+    text, config = text_of(meta, program.model), ConfigDict(meta["config"])
+    return OpenedModel(program.model, params, text, config, at, defined, program.transforms)
+
+
+def program_of(meta: dict, source: str | Path) -> Program:
+    """The program of a checkpoint in `source` that says this of itself."""
+    defined = meta["components"]
+    model = restored(meta["model"], defined, "model", source)
+    return Program(model, restored(meta["transforms"], defined, "transforms", source))
 
 
 def text_of(meta: dict, model: Model) -> TextFormat:

@@ -1,6 +1,6 @@
-"""The components that a run is made of. Importing this makes every component of lm.model and lm.objectives known to
-`from_dict`, which can only name what has been imported: a checkpoint must open in a process that has never seen the
-experiment file.
+"""The components that a run is made of. Importing this makes every component of lm.model, lm.objectives, lm.adapt and
+lm.compress known to `from_dict`, which can only name what has been imported: a checkpoint must open in a process that
+has never seen the experiment file.
 
 Components of a user's own: a checkpoint records where each of them is defined (`definitions`), and `restored` finds
 them again. A module that can be imported by its name is. A file never is, for importing runs it, and a checkpoint may
@@ -13,12 +13,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import lm.adapt
+import lm.compress
 import lm.model
 import lm.objectives
 from lm.core.component import Definition, definition, from_dict, registered
 from lm.core.errors import UserError
 
-for _package in (lm.model, lm.objectives):
+for _package in (lm.model, lm.objectives, lm.adapt, lm.compress):
     for _module in pkgutil.walk_packages(_package.__path__, f"{_package.__name__}."):
         importlib.import_module(_module.name)
 

@@ -14,7 +14,12 @@ def _to_1(meta: Meta) -> Meta:
     return {"components": {}, "wording": None, "changes": []} | meta
 
 
-UPGRADES: tuple[Callable[[Meta], Meta], ...] = (_to_1,)  # UPGRADES[n] makes format n + 1 of format n
+def _to_2(meta: Meta) -> Meta:
+    """Parameters were those of the model itself."""
+    return {"transforms": []} | meta
+
+
+UPGRADES: tuple[Callable[[Meta], Meta], ...] = (_to_1, _to_2)  # UPGRADES[n] makes format n + 1 of format n
 
 
 def upgraded(meta: Meta, where: str | Path) -> Meta:

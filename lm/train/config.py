@@ -27,6 +27,7 @@ def default() -> ConfigDict:
     config.seed = 0  # of first parameters, order of the data, dropout
     config.model = ConfigDict()
     config.objective = ConfigDict(to_dict(NextToken()))
+    config.transforms = ()  # of the parameters, in order, as JSON: [{"type": "Int8"}, {"type": "LoRA", "rank": 8}]
     config.data = ConfigDict(
         {
             "source": "python-stdlib",  # or a text file, a folder, JSON, .csv, .tsv, .parquet; compressed too

@@ -13,7 +13,7 @@ from typing import Any
 from ml_collections.config_dict import ConfigDict
 
 from lm.core import imports
-from lm.core.component import registered
+from lm.core.component import canonical, registered
 from lm.core.errors import UserError, nearest
 from lm.core.formats import CHECKPOINT, KEY, RUN, SWEEP, format_of
 from lm.runs import components
@@ -23,6 +23,7 @@ from lm.zoo.registry import knobs
 
 SAVED = "config.json"  # in the folder of a run
 COMPONENTS = ("model", "objective")  # parts of a config that differ in their knobs
+TRANSFORMS = "transforms"  # a list of such parts
 
 
 def read_config(path: str | Path, default: Callable[[], ConfigDict] = config.default) -> ConfigDict:
@@ -136,6 +137,8 @@ def _lay_over(onto: ConfigDict, given: Mapping[str, Any], where: str) -> None:
             raise UserError(f"{path} is no knob{nearest_knob(path)}")
         if where == "config" and name in COMPONENTS:
             onto[name] = part(value, path)
+        elif where == "config" and name == TRANSFORMS:
+            onto[name] = listed(value, path)
         elif isinstance(onto[name], ConfigDict):
             if not isinstance(value, Mapping):
                 raise UserError(f"{path}={value!r} must have the knobs {', '.join(onto[name])}")
@@ -160,6 +163,15 @@ def part(value: Any, where: str) -> ConfigDict:
     if value == {}:  # train.init_from says it
         return ConfigDict()
     raise UserError(f'{where} must be a JSON object with a "type", or for a model with a "family"')
+
+
+def listed(value: Any, where: str) -> tuple[dict[str, Any], ...]:
+    """`config.transforms` from JSON: a list of components, or one, with all their knobs. Raises `UserError`."""
+    items = value if isinstance(value, list | tuple) else [value]
+    for i, item in enumerate(items):
+        if not (isinstance(item, Mapping) and "type" in item):
+            raise UserError(f'{where}[{i}]={item!r} must be a JSON object with a "type": {{"type": "LoRA", "rank": 8}}')
+    return tuple(map(canonical, items))
 
 
 def literal(text: str) -> Any:

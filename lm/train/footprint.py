@@ -10,9 +10,9 @@ from jax.extend import core as jex
 
 from lm.core.ctx import Ctx
 from lm.core.errors import UserError
-from lm.core.param import Tree
+from lm.core.param import Tree, combine
 from lm.train.state import State
-from lm.train.step import Trainer, merge
+from lm.train.step import Trainer
 
 REMEDY = (
     "lower config.data.batch_size or config.data.length, raise config.train.accumulate, set config.train.remat=full, "
@@ -75,7 +75,7 @@ def saved_activations(trainer: Trainer, state: State, batch: dict[str, jax.Shape
     def saved(weights: Tree, rest: Tree, part: dict, key: jax.Array, cache: list) -> Any:
         def total(weights: Tree) -> jax.Array:
             ctx = Ctx(key=key, execution=trainer.execution)
-            return trainer.objective(trainer.model, merge(weights, rest), part, ctx, trainer.dtype, *cache).total
+            return trainer.objective(trainer.model, combine(weights, rest), part, ctx, trainer.dtype, *cache).total
 
         return jax.vjp(total, weights)[1]
 

@@ -7,23 +7,23 @@ import jax
 import numpy as np
 
 from lm.core.errors import UserError
+from lm.core.mesh import Sharding
 from lm.core.param import Tree, abstract, flatten
 from lm.hub.folder import is_hf_folder, read_folder
 from lm.hub.open import is_gguf, open_folder
 from lm.model.transformer import Model
-from lm.runs.checkpoint import Checkpoints
-from lm.runs.components import restored
+from lm.runs.checkpoint import Checkpoints, program_of
 
 
 def initial_params(path: str | Path, model: Model, like: Tree | None = None) -> Tree:
     """The parameters of `model` from the latest sound checkpoint of a run's folder, from a Hugging Face folder, or from
-    a GGUF file.
+    a GGUF file. Those of a run with transforms are merged.
 
     Laid out as `like` (arrays or ShapeDtypeStructs, shaped as `model.spec()`; leaves without a sharding, and all of
     them by default: float32 on the first local device).
 
-    Raises `UserError` for a folder of neither kind, one that cannot be read, or whose tree or shapes are not those of
-    the model."""
+    Raises `UserError` for a folder of neither kind, one that cannot be read or merged, or whose tree or shapes are not
+    those of the model."""
     folder = Path(path).expanduser()
     like = _placed(abstract(model.spec()) if like is None else like)
     if (folder / "checkpoints").is_dir():
@@ -56,10 +56,28 @@ def _from_run(folder: Path, model: Model, like: Tree) -> Tree:
         step = checkpoints.latest
         if step is None:
             raise UserError(f"{folder} has no finished checkpoint yet: wait for its first, or give another folder")
-        meta = checkpoints.meta(step)
-        there = restored(meta["model"], meta["components"], "model", folder)
-        _check_same(f"checkpoint {checkpoints.path / str(step)}", there, model)
-        return checkpoints.params(step, like, average=checkpoints.has_average(step))
+        there = program_of(checkpoints.meta(step), folder)
+        _check_same(f"checkpoint {checkpoints.path / str(step)}", there.model, model)
+        if not there.transforms:
+            return checkpoints.params_of(step, there, like)
+        params = checkpoints.params_of(step, there, _beside(there.spec(), like))
+        return jax.jit(lambda x: _cast(there.merge(x), like), out_shardings=jax.tree.map(lambda x: x.sharding, like))(
+            params
+        )
+
+
+def _beside(spec: Tree, like: Tree) -> Tree:
+    """Shapes of a program's parameters, on the devices of its model's."""
+    params, there = abstract(spec), jax.tree.leaves(like)[0].sharding
+    if isinstance(there, jax.sharding.NamedSharding) and isinstance(there.mesh, jax.sharding.Mesh):
+        layout = Sharding(there.mesh).tree(spec)
+    else:
+        layout = jax.tree.map(lambda _: there, params)
+    return jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), params, layout)
+
+
+def _cast(params: Tree, like: Tree) -> Tree:
+    return jax.tree.map(lambda x, to: x.astype(to.dtype), params, like)
 
 
 def _check_same(what: str, there: Model, here: Model) -> None:

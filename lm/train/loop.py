@@ -35,6 +35,7 @@ from lm.train.progress import console_of, progress_of
 from lm.train.resume import new_state, resume_or_start
 from lm.train.setup import assemble
 from lm.train.state import State, save_state, saved_state
+from lm.train.step import Trainer
 from lm.train.stop import Stop
 
 WARNING = "[yellow]warning:[/]"
@@ -82,7 +83,7 @@ class _Prepared:
 
     def evaluate(self, state: State) -> Record:
         parts = self.parts
-        weights = state.params if state.ema is None else state.ema
+        weights = parts.trainer.averaged(state)
         chosen = [of_source[: self.config.log.eval_batches or None] for of_source in parts.held_out.ranges]
         results = [parts.evaluator(weights, evaluation_batches(parts.held_out, w, parts.sharding)) for w in chosen]
         by_name = {part.name: values(r)["loss"] for part, r in zip(parts.data.parts, results, strict=True)}
@@ -93,7 +94,9 @@ def _train(run: _Prepared) -> Record:
     config, workdir, console, parts = run.config, run.workdir, run.console, run.parts
     trainer, hyper = parts.trainer, parts.hyper
     checkpoints = Checkpoints(workdir, keep=config.log.keep)
-    meta = meta_of(config, parts.model, parts.data.tokenizer, parts.data.digest, run.text and run.text.saved())
+    wording = run.text and run.text.saved()
+    program, data = parts.program, parts.data
+    meta = meta_of(config, parts.model, data.tokenizer, data.digest, wording, program.transforms)
     state, saved = resume_or_start(trainer, hyper, checkpoints, meta)
     step, last = int(state.step), config.train.steps
     events: list[Event] = saved["events"]
@@ -101,7 +104,8 @@ def _train(run: _Prepared) -> Record:
     changed = record.changed(record.completed(saved["config"]), meta["config"])
     batches = dataclasses.replace(parts.batches, skips=tuple(map(tuple, saved["skips"])))
     metrics = Metrics(workdir, config.log.tensorboard, writes=run.chief)
-    title = f"{workdir.name}: {count(parts.model.spec()):,} parameters"
+    size = f"{count(program.spec()):,} parameters"
+    title = f"{workdir.name}: {size}"
 
     def evaluate(anew: bool = True) -> Record:
         """What fails here is told, and costs nothing but its figures."""
@@ -140,11 +144,11 @@ def _train(run: _Prepared) -> Record:
     if aside is not None:
         console.print(f"the config of an earlier start, of which nothing was saved, is now {aside}", soft_wrap=True)
     step_fn = trainer.jitted(state)
-    flops = training_flops(parts.model, *lengths_of(batches))  # of a row
+    flops = training_flops(parts.model, *lengths_of(batches), program.transforms)  # of a row
     peak, peak_from = peak_flops(config.train.dtype)
     with_changes = f" with {record.told(changed)}" if changed else ""
     console.print(
-        f"{count(parts.model.spec()):,} parameters, {flops:.3g} FLOPs a row; {_told_data(parts.data)}; "
+        f"{size}{_told_trained(trainer)}, {flops:.3g} FLOPs a row; {_told_data(parts.data)}; "
         f"{jax.device_count()} {jax.devices()[0].device_kind} device(s), peak {peak / 1e9:,.0f} GFLOP/s ({peak_from})"
         + (f"; resumed at step {step}{with_changes}" if step or changed else ""),
         soft_wrap=True,
@@ -258,6 +262,11 @@ def _due(step: int, every: int) -> bool:
 
 def _line(e: BaseException) -> str:
     return f"{type(e).__name__ + ': ' if not isinstance(e, UserError) else ''}{' '.join(str(e).split())[:300]}"
+
+
+def _told_trained(trainer: Trainer) -> str:
+    trains = count(trainer.optimizer.spec)
+    return f" ({trains:,} train)" if trainer.program.transforms else ""
 
 
 def _told_data(data: Data) -> str:

@@ -2,8 +2,9 @@
 
 Rules. A value takes the type that the knob has. Parts that are chosen whole come first, whatever their order on the
 command line: `--config.model=FILE.json` (or a JSON text) replaces the model, as `--config.objective=` does the
-objective; another `--config.model.family=` begins a new model, and another `--config.objective.type=` (or the type of
-any component) a new component: no knob of the old one remains. Then come the others, from left to right."""
+objective and `--config.transforms=` the list of transforms; another `--config.model.family=` begins a new model, and
+another `--config.objective.type=` (or the type of any component) a new component: no knob of the old one remains. Then
+come the others, from left to right."""
 
 import dataclasses
 import json
@@ -18,7 +19,7 @@ from ml_collections.config_dict import ConfigDict, placeholder
 from lm.core.component import registered, to_dict
 from lm.core.errors import UserError, nearest
 from lm.train.config import nearest_knob, tuples
-from lm.train.config_file import COMPONENTS, literal, part
+from lm.train.config_file import COMPONENTS, TRANSFORMS, listed, literal, part
 from lm.zoo.registry import FAMILIES, knobs, knobs_of_family
 
 Node = ConfigDict | dict[str, Any] | list[Any]
@@ -38,7 +39,7 @@ def override(config: ConfigDict, given: Sequence[tuple[str, str | None]]) -> lis
 def _order(path: str) -> tuple[int, int]:
     """Whole parts first, outer before inner ones."""
     steps = path.split(".")
-    rank = 0 if path in COMPONENTS else 1 if steps[-1] in ("family", "type") else 2
+    rank = 0 if path in (*COMPONENTS, TRANSFORMS) else 1 if steps[-1] in ("family", "type") else 2
     return rank, len(steps) if rank < 2 else 0
 
 
@@ -46,6 +47,9 @@ def _set(config: ConfigDict, path: str, text: str | None, told: list[str]) -> No
     where = f"config.{path}"
     if path in COMPONENTS:
         config[path] = part(_json(_given(text, where), where), where)
+        return
+    if path == TRANSFORMS:
+        config[path] = listed(_json(_given(text, where), where), where)
         return
     *outer, last = (int(s[1:-1]) if s[0] == "[" else s for s in re.findall(r"[^.\[\]]+|\[\d+\]", path) or [""])
     node: Any = config
@@ -82,7 +86,7 @@ def _check_step(node: Any, step: str | int, path: str, config: ConfigDict) -> No
     if node is config.get("model") and "family" in node:
         family = node["family"]
         raise UserError(f"config.{path} is no knob of {family}{nearest(str(step), knobs_of_family(family))}")
-    if path.split(".")[0] in COMPONENTS:
+    if re.split(r"[.\[]", path)[0] in (*COMPONENTS, TRANSFORMS):
         raise UserError(f"config.{path} is no knob of {node.get('type', 'it')}{nearest(str(step), node)}")
     raise UserError(f"config.{path} is no knob of this config{nearest_knob(f'config.{path}', config)}")
 

@@ -44,7 +44,7 @@ def completed(saved: dict, known: dict | None = None) -> dict:
     """A saved config with the defaults of knobs that were not there when it was saved, and present component names.
     `known`: all knobs with their defaults, those of a run by default."""
     known = plain(default()) if known is None else known
-    return canonical(saved) | {k: _over(known[k], saved.get(k, {})) for k in known if k not in OPEN}
+    return canonical(saved) | {k: _over(known[k], saved.get(k, known[k])) for k in known if k not in OPEN}
 
 
 def _over(known: Any, saved: Any) -> Any:

@@ -19,7 +19,7 @@ def new_state(trainer: Trainer, hyper: dict, init_from: str) -> State:
     """Step 0, with parameters from the folder `init_from` if that is named."""
     params = None
     if init_from:
-        params = initial_params(init_from, trainer.model, trainer.abstract(hyper).params)
+        params = initial_params(init_from, trainer.model, trainer.abstract_model())
     return trainer.init(hyper, params)
 
 
@@ -30,10 +30,8 @@ def resume_or_start(trainer: Trainer, hyper: dict, checkpoints: Checkpoints, met
     if checkpoints.latest is None:
         return new_state(trainer, hyper, meta["config"]["train"]["init_from"]), meta
     saved = checkpoints.meta(checkpoints.latest)
-    ours, theirs = (
-        _identity(meta),
-        _identity(saved | {"config": completed(saved["config"]), "model": canonical(saved["model"])}),
-    )
+    trees = {name: canonical(saved[name]) for name in ("model", "transforms")}
+    ours, theirs = _identity(meta), _identity(saved | trees | {"config": completed(saved["config"])})
     for name in ours:
         if (where := difference(ours[name], theirs[name], name)) is not None:
             raise UserError(
@@ -46,8 +44,8 @@ def resume_or_start(trainer: Trainer, hyper: dict, checkpoints: Checkpoints, met
 
 def _check_rates(trainer: Trainer, saved: dict) -> None:
     """Raise `UserError` if other parameters train than did so far: there is no optimizer state for them."""
-    spec = trainer.model.spec()
-    before = trained(spec, by_pattern(saved["optimizer"]["rates"], spec, "rates"))
+    spec = trainer.program.spec()
+    before = trained(spec, by_pattern(saved["optimizer"]["rates"], spec, "rates"), trainer.program.trainable)
     theirs, ours = ({path for path, _ in flatten(tree)} for tree in (before, trainer.optimizer.spec))
     if other := sorted(theirs ^ ours):
         was, now = ("trained", "frozen") if other[0] in theirs else ("frozen", "trained")
@@ -65,6 +63,7 @@ def _identity(meta: dict) -> dict[str, Any]:
     data["tokenizer"] = data["tokenizer"] or (not config["train"]["init_from"] and "byte")
     return {
         "model": meta["model"],
+        "transforms": meta["transforms"],
         "objective": config["objective"],
         "data": data,
         "seed": config["seed"],

@@ -13,10 +13,12 @@ from lm.core.component import components, from_dict
 from lm.core.ctx import Execution
 from lm.core.errors import UserError
 from lm.core.mesh import Sharding
+from lm.core.transform import Transform
 from lm.data.batches import Batches, EvalBatches
 from lm.data.open import Data
 from lm.evaluate.perplexity import Evaluator
 from lm.model.kv_sources import CrossKV, SegmentMemory, SelfKV
+from lm.model.program import Program
 from lm.model.transformer import Model
 from lm.objectives.objective import Objective
 from lm.text.format import TextFormat
@@ -75,6 +77,11 @@ class Parts:
         return build(self.config.model)
 
     @cached_property
+    def program(self) -> Program:
+        """The model with what `config.transforms` does to its parameters."""
+        return Program(self.model, transforms_of(self.config))
+
+    @cached_property
     def objective(self) -> Objective:
         return from_dict(self.config.objective.to_dict(), "config.objective")
 
@@ -110,9 +117,9 @@ class Parts:
     def trainer(self) -> Trainer:
         c = self.config
         return Trainer(
-            model=self.model,
+            program=self.program,
             objective=self.objective,
-            optimizer=Optimizer.of(c.optimizer, self.model.spec(), self.schedule),
+            optimizer=Optimizer.of(c.optimizer, self.program.spec(), self.schedule, self.program.trainable),
             seed=c.seed,
             accumulate=c.train.accumulate,
             ragged=bool(c.train.batch_warmup),
@@ -203,3 +210,13 @@ def memory_rows(config: ConfigDict, model: Model, objective: Objective) -> int:
             "this model remember: take NextToken, or packing 'concat'"
         )
     return config.data.batch_size
+
+
+def transforms_of(config: ConfigDict) -> tuple[Transform, ...]:
+    """Those of `config.transforms`. Raises `UserError` for what is none."""
+    made = from_dict(config.transforms, "config.transforms")
+    for i, transform in enumerate(made):
+        if not isinstance(transform, Transform):
+            what = getattr(type(transform), "__name__", "")
+            raise UserError(f"config.transforms[{i}] is a {what}, which is no transform: give LoRA, Int8, or your own")
+    return made

@@ -25,7 +25,7 @@ class State:
     opt: Tree
     hyper: Hyper
     watch: watch.LossMonitor
-    ema: Tree | None = None  # average of the parameters over past steps
+    ema: Tree | None = None  # average, over past steps, of the parameters that transforms do not freeze
     memory: Tree | None = None  # the model's cache, each leaf [B, ...], where rows go on from step to step
 
 
@@ -51,8 +51,17 @@ def saved_state(checkpoints: Checkpoints, step: int, like: State, hyper: Hyper) 
     hyper = jax.tree.map(lambda x, to: jax.device_put(x, to.sharding), hyper, like.hyper)
     ema = None
     if like.ema is not None:  # one that was not kept so far begins here
-        ema = got["ema"] if "ema" in items else jax.tree.map(jnp.copy, got["params"])
+        ema = got["ema"] if "ema" in items else jax.tree.map(_copy, like.ema, got["params"], is_leaf=_is_hole)
     return State(at, got["params"], opt, hyper, watch, ema, memory)
+
+
+def _is_hole(x: Any) -> bool:
+    return x is None
+
+
+def _copy(like: Any, x: Array) -> Array | None:
+    """A copy of x, where `like` has something."""
+    return None if like is None else jnp.copy(x)
 
 
 def _items(state: State) -> dict[str, Tree]:

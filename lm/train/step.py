@@ -10,9 +10,10 @@ import jax.numpy as jnp
 from lm.core.ctx import Ctx, Execution
 from lm.core.mesh import Sharding
 from lm.core.metrics import Mean, Metrics
-from lm.core.param import Tree, initialize
+from lm.core.param import Tree, abstract, combine
 from lm.core.rows import Batch
 from lm.model.kv_sources import CacheShape
+from lm.model.program import Program
 from lm.model.transformer import Model
 from lm.objectives.objective import Objective, check_needs
 from lm.train.health import monitor as watch
@@ -24,9 +25,9 @@ Array = jax.Array
 
 @dataclasses.dataclass(frozen=True)
 class Trainer:
-    """A model, an objective and an optimizer, and how to run them."""
+    """A program, an objective and an optimizer, and how to run them."""
 
-    model: Model
+    program: Program
     objective: Objective
     optimizer: Optimizer
     seed: int = 0
@@ -44,19 +45,18 @@ class Trainer:
         check_needs(self.objective, self.model)
 
     def first(self, params: Tree, hyper: Hyper) -> State:
-        """Step 0 with these parameters."""
+        """Step 0 with these parameters, the program's. What its transforms freeze is not averaged."""
         weights, _ = self.optimizer.split(params)
-        ema = jax.tree.map(jnp.copy, params) if self.ema else None
+        ema = jax.tree.map(jnp.copy, self.program.split(params)[0]) if self.ema else None
         opt, zero = self.optimizer.init(weights, hyper), jnp.zeros((), jnp.int32)
         memory = self.model.cache(CacheShape(self.memory, 0, dtype=self.dtype)) if self.memory else None
         return State(zero, params, opt, hyper, watch.first(), ema, memory)
 
     def init(self, hyper: Hyper, params: Tree | None = None) -> State:
-        """Step 0, with given or with random parameters. The same values on every mesh."""
+        """Step 0, with given parameters of the model or random ones. The same values on every mesh."""
 
         def make(params: Tree | None) -> State:
-            drawn = initialize(self.model.spec(), jax.random.key(self.seed)) if params is None else params
-            return self.first(drawn, hyper)
+            return self.first(self._transformed(params), hyper)
 
         layout = self.state_shardings(jax.eval_shape(make, params))
         if layout is None:  # said outright, as of a restored state: else the step would be compiled anew for that
@@ -65,24 +65,30 @@ class Trainer:
 
     def abstract(self, hyper: Hyper) -> State:
         """Shapes and layouts of the state: enough to compile the step without allocating anything."""
+        state = jax.eval_shape(lambda: self.first(self._transformed(None), hyper))
+        return state if self.sharding is None else _laid_out(state, self.state_shardings(state))
+
+    def abstract_model(self) -> Tree:
+        """Shapes and layouts of the model's own parameters, before any transform: of what `init` is given."""
+        spec = self.model.spec()
+        params = abstract(spec)
+        return params if self.sharding is None else _laid_out(params, self.sharding.tree(spec))
+
+    def _transformed(self, params: Tree | None) -> Tree:
         key = jax.random.key(self.seed)
-        state = jax.eval_shape(lambda: self.first(initialize(self.model.spec(), key), hyper))
-        if self.sharding is None:
-            return state
-        shardings = self.state_shardings(state)
-        return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings)
+        return self.program.initialize(key) if params is None else self.program.transform(params, key)
 
     def state_shardings(self, state: State) -> Any:
         """A `State` of NamedShardings, or None without a mesh: parameters and optimizer state by the rules for their
         axes."""
         if self.sharding is None:
             return None
-        params = self.sharding.tree(self.model.spec())
+        params = self.sharding.tree(self.program.spec())
         everywhere, by_rows = self.sharding.named(()), self.sharding.named(("batch",))
         return dataclasses.replace(
             jax.tree.map(lambda _: everywhere, state),
             params=params,
-            ema=None if state.ema is None else params,
+            ema=None if state.ema is None else self.program.split(params)[0],
             memory=jax.tree.map(lambda _: by_rows, state.memory),
             opt=self.sharding.tree(self.optimizer.state_spec(state.hyper)),
         )
@@ -106,7 +112,7 @@ class Trainer:
         scale = state.watch.scale if self.scaled else 1.0
 
         def loss(weights: Tree, part: Batch, memory: Tree) -> tuple[Array, Any]:
-            result = self.objective(self.model, merge(weights, rest), part, ctx, self.dtype, memory)
+            result = self.objective(self.model, combine(weights, rest), part, ctx, self.dtype, memory)
             kept = None if memory is None else jax.tree.map(lambda x: x[None], result.cache)  # [1, B, ...], as `aux` is
             return result.total * scale, (result.weight, result.metrics, (result.aux, kept))
 
@@ -116,7 +122,9 @@ class Trainer:
         grads = jax.tree.map(lambda g: g / (weight * scale), sums.grads)
         moved, opt, told = self.optimizer.update(grads, state.opt, weights, state.hyper, state.step)
         recorded, kept = sums.aux
-        params, memory = self.model.update(merge(moved, rest), recorded), jax.tree.map(lambda x: x[0], kept)
+        updated, memory = self.model.update(combine(moved, rest), recorded), jax.tree.map(lambda x: x[0], kept)
+        free, frozen = self.program.split(updated)[0], self.program.split(state.params)[1]
+        params = combine(free, frozen)  # of what is frozen buffers too
         total = sums.total / scale
         told |= sums.metrics | {"objective": Mean(total, sums.metrics["tokens"].total)}
 
@@ -131,7 +139,7 @@ class Trainer:
         ema = state.ema
         if ema is not None:  # shorter in the beginning, which the random first parameters should not outlast
             keep = jnp.minimum(self.ema, (1.0 + state.step) / (10.0 + state.step))
-            ema = jax.tree.map(lambda e, p: keep * e + (1 - keep) * p, ema, params)
+            ema = jax.tree.map(lambda e, p: keep * e + (1 - keep) * p, ema, free)
         if self.scaled or self.recovery.action == "skip":
             (params, opt, ema) = jax.tree.map(
                 lambda new, old: jnp.where(verdict.refused, old, new),
@@ -141,6 +149,14 @@ class Trainer:
             memory = jax.tree.map(lambda x: jnp.where(verdict.refused, 0, x).astype(x.dtype), memory)
         told |= {"bad": verdict.bad} | ({"loss_scale": scale} if self.scaled else {})
         return State(state.step + 1, params, opt, state.hyper, watched, ema, memory), told
+
+    def averaged(self, state: State) -> Tree:
+        """The program's parameters, averaged where an average is kept."""
+        return state.params if state.ema is None else combine(state.ema, self.program.split(state.params)[1])
+
+    @property
+    def model(self) -> Model:
+        return self.program.model
 
     @property
     def scaled(self) -> bool:
@@ -194,6 +210,5 @@ def accumulated(loss: Callable, weights: Tree, batch: Batch, memory: Tree, parts
     return Sums(grads, total, weight, metrics, squares / active, active, aux)
 
 
-def merge(weights: Tree, rest: Tree) -> Tree:
-    """The whole tree from the two that `Optimizer.split` made."""
-    return jax.tree.map(lambda w, r: r if w is None else w, weights, rest, is_leaf=lambda x: x is None)
+def _laid_out(shapes: Tree, shardings: Tree) -> Tree:
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)

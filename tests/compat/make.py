@@ -1,9 +1,9 @@
 """Makes the frozen runs that `test_frozen_runs` opens. From the top of a checkout that writes format N:
 
-    python tests/compat/make.py tests/compat/format-N
+    python tests/compat/make.py tests/compat/format-N [RUN ...]
 
 It says no more than all formats so far understand, so that it runs on the commits that wrote the earlier ones too
-(format 0: 7d02341). Three tiny runs on the same text, each with `expected.npz`, by the code that wrote it: logits, a
+(format 0: 7d02341). Tiny runs on the same text, each with `expected.npz`, by the code that wrote it: logits, a
 greedy continuation, and the losses of the steps with which it would have gone on."""
 
 import json
@@ -39,12 +39,17 @@ def text() -> str:
 
 
 def configs() -> dict[str, ConfigDict]:
-    """By name: a published family, averaged, under AdamW; experts under Muon; towers, denoising, under Adafactor."""
+    """By name: a published family, averaged, under AdamW; experts under Muon; towers, denoising, under Adafactor; and
+    since format 2 the first with int8 weights and adapters."""
     shape = {"layers": 2, "d_model": 8, "heads": 2, "vocab": 384}
     experts = switch_decoder(**shape, d_ff=16, experts=2)
     towers = encoder_decoder(**shape, d_ff=16)
-    return {
-        "dense": _config("adamw", knobs("llama", **shape, kv_heads=1, d_ff=16), ema=0.5),
+    dense = _config("adamw", knobs("llama", **shape, kv_heads=1, d_ff=16), ema=0.5)
+    made = {} if "transforms" not in dense else {"adapted": dense.copy_and_resolve_references()}
+    for adapted in made.values():
+        adapted.transforms = ({"type": "Int8", "target": "attention"}, {"type": "LoRA", "rank": 2})
+    return made | {
+        "dense": dense,
         "experts": _config("muon", ConfigDict(to_dict(experts)), balance=0.01),
         "towers": _config("adafactor", ConfigDict(to_dict(towers)), MixtureOfDenoisers.of(LENGTH)),
     }
@@ -92,12 +97,14 @@ def losses(run: Path, after: int) -> list[float]:
     return [r["loss"] for r in lines if "loss" in r and r["step"] > after]
 
 
-def make(out: Path) -> None:
+def make(out: Path, chosen: list[str]) -> None:
     out.mkdir(parents=True)
     with tempfile.TemporaryDirectory() as scratch:
         os.chdir(scratch)  # paths in a checkpoint are those of the config: none of this machine's
         Path("corpus.txt").write_text(text())
         for name, config in configs().items():
+            if chosen and name not in chosen:
+                continue
             run = Path(name)
             train(config, run)
             shutil.copytree(run, out / name)
@@ -112,4 +119,4 @@ def make(out: Path) -> None:
 
 
 if __name__ == "__main__":
-    make(Path(sys.argv[1]).resolve())
+    make(Path(sys.argv[1]).resolve(), sys.argv[2:])

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lm.adapt.lora import LowRank
 from lm.core.ctx import Ctx
-from lm.core.leaf import LoRA
 from lm.core.param import count
 from lm.model.layers import RMSNorm
 from lm.model.rotary import Rotary
@@ -86,7 +86,7 @@ def test_one_token_is_decoded_from_the_latents():
     w = {"w": jnp.ones((2, 2))}
     assert layer._absorbs({"k": w, "v": w}, 1, 4096)
     assert not layer._absorbs({"k": w, "v": w}, 4096, 4096)
-    adapted = {"w": LoRA(w["w"], w["w"], w["w"])}
+    adapted = {"w": LowRank(w["w"], w["w"], w["w"])}
     assert not layer._absorbs({"k": w, "v": adapted}, 1, 4096)
 
 

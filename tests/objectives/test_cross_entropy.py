@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lm.core.leaf import dot, quantize
+from lm.compress.int8 import quantize
+from lm.core.leaf import dot
 from lm.kernels.cross_entropy import Terms, chunked_loss
 
 B, S, D, V = 2, 7, 6, 11

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
+from lm.adapt.lora import LoRA
+from lm.compress.int8 import Int8
 from lm.core.ctx import Execution
 from lm.core.errors import UserError
 from lm.core.mesh import Sharding, make_mesh
@@ -24,6 +26,9 @@ from tests.train import tiny
 STEPS = 3
 
 
+ADAPTED = (Int8(r"experts|attention/[qo]/"), LoRA(2, target=r"attention|experts|router|token"))
+
+
 @functools.cache
 def model(kind: str) -> LanguageModel:
     return tiny.dense(dropout=0.1) if kind == "dense" else tiny.sparse(SoftmaxRouter(k=2), capacity_factor=1.0)
@@ -33,7 +38,8 @@ def model(kind: str) -> LanguageModel:
 def run(kind: str, sizes: tuple[tuple[str, int], ...]) -> tuple:
     """First state, last state and losses after a few steps; one device for no sizes."""
     sharding = Sharding(make_mesh(dict(sizes))) if sizes else None
-    trainer, hyper = tiny.trainer(model(kind), sharding, learning_rate=1e-2, eps=1e-3)
+    more = {"transforms": ADAPTED, "ema": 0.9} if kind == "adapted" else {}
+    trainer, hyper = tiny.trainer(model(kind), sharding, learning_rate=1e-2, eps=1e-3, **more)
     if "stage" in dict(sizes):
         trainer = dataclasses.replace(trainer, execution=Execution(walk=Pipelined(microbatches=2)))
     state = trainer.init(hyper)
@@ -53,6 +59,7 @@ def run(kind: str, sizes: tuple[tuple[str, int], ...]) -> tuple:
         ("dense", {"data": 2, "tensor": 4}, ("embed/token", "attention/q/w", "mlp/down/w", "mlp/up/b")),
         ("dense", {"stage": 2, "fsdp": 2, "tensor": 2}, ("attention/o/w", "mlp/up/w")),
         ("experts", {"stage": 2, "data": 2, "expert": 2}, ("experts/up/w", "experts/down/w")),
+        ("adapted", {"stage": 2, "expert": 2, "tensor": 2}, ("experts/up/w/lora_a", "attention/o/w/lora_b")),
     ],
     ids=lambda v: "-".join(f"{a}{n}" for a, n in v.items()) if isinstance(v, dict) else None,
 )
@@ -67,9 +74,24 @@ def test_a_mesh_computes_what_one_device_does(kind, sizes, sharded):
         leaf = tiny.at_layer(state.params, name)
         assert not leaf.sharding.is_fully_replicated, name
         pieces = np.prod([sizes.get(a, 1) for a in ("stage", "fsdp", "expert", "tensor")])
-        assert leaf.addressable_shards[0].data.size * pieces == leaf.size or "/b" in name, name
+        assert leaf.addressable_shards[0].data.size * pieces == leaf.size or "/b" in name or kind == "adapted", name
         moments = [x for path, x in flatten(state.opt) if path.endswith(name)]
         assert [m.sharding for m in moments] == [leaf.sharding] * 2, "Adam's moments lie as the weight does"
+
+
+def test_adapters_train_and_their_base_stays():
+    first, state, losses = run("adapted", (("stage", 2), ("expert", 2), ("tensor", 2)))
+    after, adapters = tiny.bits(state.params), ("/lora_a", "/lora_b")
+    assert losses[-1] < losses[0]
+    moved = {path for path in first if after[path] != first[path]}
+    assert moved == {path for path in first if path.endswith(adapters)}
+    assert {p.dtype for path, p in flatten(state.params) if path.endswith("/q")} == {np.dtype("int8")}
+    assert {path for path, _ in flatten(state.ema)} == moved
+    state_of = {path for path, leaf in flatten(state.opt) if np.size(leaf) > 1}
+    assert len(state_of) == 2 * len(moved) and all(path.endswith(adapters) for path in state_of)
+    small, whole = (tiny.at_layer(state.params, f"experts/up/w/base/{name}") for name in ("scale", "q"))
+    assert whole.sharding.spec == PartitionSpec("stage", "expert", None, "tensor")
+    assert small.sharding.spec == PartitionSpec("stage", "expert", None, "tensor")
 
 
 def test_factors_lie_as_their_matrix_does():

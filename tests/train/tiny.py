@@ -9,8 +9,10 @@ import jax
 import numpy as np
 from ml_collections.config_dict import ConfigDict
 
+from lm.core.component import to_dict
 from lm.core.mesh import Sharding
 from lm.core.param import Tree, flatten
+from lm.core.transform import Transform
 from lm.model.attention import Attention
 from lm.model.block import Block
 from lm.model.embed import Embed
@@ -82,12 +84,14 @@ def trainer(
     loss: TokenLoss = TokenLoss(),
     accumulate: int = 1,
     dtype: str = "float32",
+    transforms: tuple[Transform, ...] = (),
     **optimizer: Any,
 ) -> tuple[Trainer, dict]:
     """A trainer and its hyperparameters; `optimizer` holds knobs of config.optimizer."""
     c = default()
     c.optimizer.update({"schedule": "constant", "warmup": 0, "eps": 1e-4} | optimizer)
     c.train.update(accumulate=accumulate, dtype=dtype)
+    c.transforms = tuple(map(to_dict, transforms))
     parts = assemble(c, model=model, objective=NextToken(loss), sharding=sharding)
     return parts.trainer, parts.hyper
 

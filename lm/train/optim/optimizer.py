@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from lm.core.errors import UserError, nearest
-from lm.core.param import Param, Tree, abstract, flatten
+from lm.core.param import Param, Tree, abstract, flatten, is_matrix, map_paths, partition
 
 Array = jax.Array
 Hyper = dict[str, Array]  # learning_rate, weight_decay, b1, b2, eps: float32 scalars
@@ -46,12 +46,6 @@ def stacked(transform: optax.GradientTransformation, spec: Tree) -> optax.Gradie
         return jax.tree.unflatten(jax.tree.structure(updates), [done[path] for path, _ in flatten(updates)]), new
 
     return optax.GradientTransformation(init, update)
-
-
-def is_matrix(p: Param) -> bool:
-    """Whether a tensor, batch axes aside, is a matrix between features: what Muon orthogonalises."""
-    inner = p.axes[p.batch_dims :]
-    return p.kind == "weight" and len(inner) == 2 and not {"vocab", "position"} & set(inner)
 
 
 def _adamw(h: Hyper, spec: Tree) -> optax.GradientTransformation:
@@ -116,8 +110,7 @@ def by_pattern(
     except (re.error, TypeError, ValueError) as e:
         raise UserError(f"config.optimizer.{name}={rules!r} is no list of (pattern, number): {e}") from e
 
-    def value(path: Any, p: Param) -> float:
-        text = jax.tree_util.keystr(path, simple=True, separator="/")
+    def value(text: str, p: Param) -> float:
         for pattern, v in compiled:
             if pattern.search(text):
                 return v
@@ -125,12 +118,20 @@ def by_pattern(
             return otherwise(p)
         raise UserError(f"no rule of config.optimizer.{name} covers {text}: add ('.*', value) at the end")
 
-    return jax.tree_util.tree_map_with_path(value, spec)
+    return map_paths(value, spec)
 
 
-def trained(spec: Tree, rates: Tree) -> Tree:
-    """The spec of what trains: None in the places of buffers and of parameters whose rate is 0."""
-    return jax.tree.map(lambda p, rate: None if p.kind == "buffer" or rate == 0 else p, spec, rates)
+Trainable = Callable[[str, Param], bool]  # as `lm.model.program.Program.trainable`
+
+
+def trained(spec: Tree, rates: Tree, trainable: Trainable | None = None) -> Tree:
+    """The spec of what trains: None in the places of buffers, of parameters whose rate is 0, and of those that are not
+    `trainable`."""
+
+    def one(path: str, p: Param, rate: float) -> Param | None:
+        return None if p.kind == "buffer" or rate == 0 or (trainable and not trainable(path, p)) else p
+
+    return map_paths(one, spec, rates)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,19 +146,24 @@ class Optimizer:
     schedule: Callable[[Array], Array]  # step -> share of the peak learning rate
 
     @classmethod
-    def of(cls, c: Any, spec: Tree, schedule: Callable[[Array], Array]) -> "Optimizer":
-        """From `config.optimizer`, a model's whole spec, and the share of the peak learning rate at each step. Raises
-        `UserError` for names and rules that do not fit."""
+    def of(
+        cls, c: Any, spec: Tree, schedule: Callable[[Array], Array], trainable: Trainable | None = None
+    ) -> "Optimizer":
+        """From `config.optimizer`, a program's whole spec, the share of the peak learning rate at each step, and what
+        the program lets train. Raises `UserError` for names and rules that do not fit."""
         if c.name not in TRANSFORMS:
             raise UserError(f"config.optimizer.name={c.name!r} is unknown{nearest(c.name, TRANSFORMS)}")
         paths = [path for path, _ in flatten(spec)]
-        spec = trained(spec, by_pattern(c.rates, spec, "rates"))
+        spec = trained(spec, by_pattern(c.rates, spec, "rates"), trainable)
         for pattern, _ in c.rates:  # broken ones are told by now
             if not any(re.search(pattern, path) for path in paths):
                 shown = ", ".join(paths[:3])
                 raise UserError(f"config.optimizer.rates: {pattern!r} is in no parameter's path; they are {shown} ...")
         if not jax.tree.leaves(spec):
-            raise UserError("config.optimizer.rates freezes every parameter: give one a rate above 0")
+            raise UserError(
+                "config.optimizer.rates and config.transforms freeze every parameter: give one a rate above 0, or add "
+                "a transform that trains"
+            )
         return cls(
             c.name,
             spec,
@@ -170,10 +176,7 @@ class Optimizer:
     def split(self, params: Tree) -> tuple[Tree, Tree]:
         """(what trains, the rest): two trees with None where the other has the tensor."""
         trains = jax.tree.map(lambda p: p is not None, self.spec, is_leaf=lambda p: p is None)
-        return (
-            jax.tree.map(lambda t, x: x if t else None, trains, params),
-            jax.tree.map(lambda t, x: None if t else x, trains, params),
-        )
+        return partition(params, trains)
 
     def init(self, params: Tree, hyper: Hyper) -> Tree:
         return TRANSFORMS[self.name](hyper, self.spec).init(params)
