@@ -109,7 +109,7 @@ def comments_of(default: Callable[[], ConfigDict]) -> dict[str, str]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Assign) and re.fullmatch(r"config\.\w+", target := ast.unparse(node.targets[0])):
             section = target.removeprefix("config.")
-            if isinstance(node.value, ast.Constant):
+            if isinstance(node.value, ast.Constant | ast.Tuple):
                 found[section] = _beside(comments, node.lineno, node.end_lineno)
             for inner in ast.walk(node.value):
                 if isinstance(inner, ast.Dict):

@@ -19,7 +19,7 @@ from lm.data.sources import Document
 from lm.model.moe.layer import BalancedRouter
 from lm.runs.checkpoint import Checkpoints, meta_of, open_model
 from lm.text.tokenizers import ByteTokenizer, SentencePieceTokenizer
-from lm.train.state import State, saved_state
+from lm.train.state import State, save_state, saved_state
 from tests.train import tiny
 
 MODEL = tiny.sparse(BalancedRouter())
@@ -45,7 +45,7 @@ def save(workdir: Path, tokenizer, *steps: int) -> None:
     config = tiny.config(workdir)
     checkpoints = Checkpoints(workdir, keep=2)
     for step in steps:
-        checkpoints.save(state_of(step), meta_of(config, MODEL, tokenizer, "digest"))
+        save_state(checkpoints, state_of(step), meta_of(config, MODEL, tokenizer, "digest"))
     checkpoints.close()
 
 
@@ -144,7 +144,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(run, tmp_path,
     checkpoints = Checkpoints(tmp_path)
     assert checkpoints.latest == 5 and re.search(told, caplog.messages[-1])
     assert not nine.exists() and (tmp_path / "checkpoints/9.damaged").is_dir()
-    checkpoints.save(state_of(9), meta_of(tiny.config(tmp_path), MODEL, ByteTokenizer(), "digest"))
+    save_state(checkpoints, state_of(9), meta_of(tiny.config(tmp_path), MODEL, ByteTokenizer(), "digest"))
     checkpoints.close()
     assert open_model(tmp_path).step == 9
 

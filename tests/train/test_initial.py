@@ -18,7 +18,7 @@ from lm.model.transformer import LanguageModel
 from lm.runs.checkpoint import Checkpoints, meta_of
 from lm.text.tokenizers import ByteTokenizer
 from lm.train.initial import initial_params
-from lm.train.state import State
+from lm.train.state import State, save_state
 from lm.zoo.gpt2 import gpt2
 from lm.zoo.registry import DIALECTS
 from tests import toys
@@ -39,7 +39,7 @@ def save_run(folder: Path, *steps: int) -> None:
     checkpoints = Checkpoints(folder)
     for step in steps:
         state = dataclasses.replace(zeros, step=jnp.int32(step), params=params_at(step))
-        checkpoints.save(state, meta_of(tiny.config(folder), MODEL, ByteTokenizer(), "digest"))
+        save_state(checkpoints, state, meta_of(tiny.config(folder), MODEL, ByteTokenizer(), "digest"))
     checkpoints.close()
 
 
