@@ -9,7 +9,7 @@ from lm.model.attention_bias import (
     EdgeBlocks,
 )
 from lm.model.block import Block, EnhancedDecoderLayer, ParallelConvolution
-from lm.model.embed import Embed, Rows
+from lm.model.embed import Embed, RowTable
 from lm.model.heads import (
     FirstTokenFeature,
     Heads,
@@ -122,7 +122,7 @@ def two_models() -> Group:
     """ELECTRA's generator and discriminator over the same embeddings."""
     one = block(attention(mask=Bidirectional()), mlp, PostNorm(LayerNorm()))
     embed = Embed(
-        VOCAB, Learned(16, init=WIDE), norm=LayerNorm(), extra=(Rows("types", 2, WIDE),), scale=2.0, init=WIDE
+        VOCAB, Learned(16, init=WIDE), norm=LayerNorm(), extra=(RowTable("types", 2, WIDE),), scale=2.0, init=WIDE
     )
     generator = LanguageModel(
         Transformer(D, embed, Stack.of([one])),

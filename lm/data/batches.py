@@ -19,7 +19,7 @@ import numpy as np
 from lm.core.errors import UserError, nearest
 from lm.data.cache import TokenCache
 from lm.data.mixture import Mixture
-from lm.data.packing import PACKINGS, ConcatenatedRows, Row, Rows, evaluation_rows
+from lm.data.packing import PACKINGS, ConcatenatedRows, PackedRows, Row, evaluation_rows
 
 Example = Callable[[Row, np.random.Generator], Row]
 Batch = dict[str, np.ndarray]  # an example's arrays with a leading batch axis
@@ -39,7 +39,7 @@ def packed_row(row: Row, rng: np.random.Generator) -> Row:
 class Stream:
     """[n] -> the example of row n of one source, epoch after epoch without end."""
 
-    rows: Rows
+    rows: PackedRows
     seed: int
     source: int  # its number in the mixture: no two draw alike
     example: Example
@@ -63,7 +63,7 @@ class ContiguousStreams:
     arXiv 1901.02860): the text is cut into `count` lanes of equal length, read side by side, and in a new epoch cut
     elsewhere. An example's `reset` is 1 where its lane begins, and what was remembered is of elsewhere."""
 
-    rows: Rows
+    rows: PackedRows
     seed: int
     source: int
     example: Example

@@ -25,7 +25,7 @@ from lm.text.tokenizers import Tokenizer
 CACHE = "~/.cache/pure-lm"
 
 
-class Part(NamedTuple):
+class CorpusPart(NamedTuple):
     """One source of a mixture; a plain corpus is a mixture of one."""
 
     name: str
@@ -36,7 +36,7 @@ class Part(NamedTuple):
 
 class Data(NamedTuple):
     tokenizer: Tokenizer
-    parts: tuple[Part, ...]
+    parts: tuple[CorpusPart, ...]
     before: tuple[int, ...] = ()  # the ids with which every document begins
 
     @property
@@ -99,7 +99,7 @@ def open_data(
     caches = root / "tokens"
     held_out = [open_source(s.where, "validation", field=s.field, **options) for s in sources]
     parts = [
-        Part(str(s.where), s.weight, *(build_cache(split, tokens, caches, before=before) for split in splits))
+        CorpusPart(str(s.where), s.weight, *(build_cache(split, tokens, caches, before=before) for split in splits))
         for s, *splits in zip(sources, train, held_out, strict=True)
     ]
     return Data(tokens, tuple(parts), before)

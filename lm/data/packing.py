@@ -23,7 +23,7 @@ from lm.data.cache import TokenCache
 Row = dict[str, np.ndarray]
 
 
-class Rows(Protocol):
+class PackedRows(Protocol):
     def __len__(self) -> int: ...
     def __getitem__(self, i: int) -> Row: ...
     def shifted(self, shift: int) -> Self: ...  # the same text between other boundaries, where a packing can

@@ -40,7 +40,7 @@ Record = dict[str, Any]
 Ids = tuple[int, ...]
 
 
-class Documents(Protocol):
+class Corpus(Protocol):
     """What a cache is built from; `lm.data.sources.Source` is one. Other text, another fingerprint."""
 
     @property
@@ -51,7 +51,7 @@ class Documents(Protocol):
 
 
 def build_cache(
-    source: Documents,
+    source: Corpus,
     tokenizer: Tokenizer,
     directory: str | os.PathLike,
     workers: int | None = None,
@@ -101,7 +101,7 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _write(source: Documents, tokenizer: Tokenizer, folder: Path, workers: int, shard: int, before: Ids) -> None:
+def _write(source: Corpus, tokenizer: Tokenizer, folder: Path, workers: int, shard: int, before: Ids) -> None:
     counts = {"dropped": 0, "read": 0}
     tally = Tally()
     groups = _groups(source, tokenizer, shard, counts)
@@ -143,7 +143,7 @@ class Tally:
             self._shared.value += count
 
 
-def _groups(source: Documents, tokenizer: Tokenizer, size: int, counts: dict[str, int]) -> Iterator[list[Part]]:
+def _groups(source: Corpus, tokenizer: Tokenizer, size: int, counts: dict[str, int]) -> Iterator[list[Part]]:
     """The texts of each shard: whole documents, of a long one parts. Adds to `counts` how many documents had no text,
     and how much is read."""
     group: list[Part] = []

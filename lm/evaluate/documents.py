@@ -27,7 +27,7 @@ class Windows(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Documents:
+class DocumentWindows:
     """The documents of a cache, each behind the tokens `before`, and nothing else in its rows. Without `end` they lack
     the end-of-text, for which something else stands in the cache of a vocabulary that has none.
 

@@ -16,14 +16,14 @@ from lm.core.errors import UserError
 from lm.core.param import Tree, abstract, with_aliases
 from lm.data.batches import EvalBatches
 from lm.data.cache import TokenCache
-from lm.data.open import Data, Part, Weighted, sources_of
+from lm.data.open import CorpusPart, Data, Weighted, sources_of
 from lm.data.progress import tell
 from lm.data.sources import STDLIB, Source, open_source
 from lm.data.tokenize import build_cache
-from lm.evaluate.documents import Documents
+from lm.evaluate.documents import DocumentWindows
 from lm.evaluate.masked import Masked
 from lm.evaluate.pairs import Pairs
-from lm.evaluate.rows import Rows, batches, groups, rows_together
+from lm.evaluate.rows import ScoredRows, batches, groups, rows_together
 from lm.infer.prompt import check_writes
 from lm.inspect.cost import largest
 from lm.model.heads import AHEAD, TOKENS, Heads
@@ -55,7 +55,7 @@ class Asked(NamedTuple):
     batches: int | None = None
 
 
-class Piece(NamedTuple):
+class ScoredSource(NamedTuple):
     """One source, ready to be scored; `scored`: how many tokens that are."""
 
     name: str
@@ -70,7 +70,7 @@ class Plan(NamedTuple):
     memory: int  # rows that a model remembers from batch to batch
     wording: str  # of the rows, and which tokens are scored
     split: str
-    pieces: tuple[Piece, ...]
+    pieces: tuple[ScoredSource, ...]
 
 
 class Setting(NamedTuple):
@@ -154,10 +154,10 @@ def _as_trained(opened: Setting, asked: Asked) -> Plan:
     c = opened.data
     split, chosen = _chosen(opened, asked)
     caches = [(name, _cache(opened, source, opened.text.before)) for name, source in chosen]
-    data = Data(opened.text.tokenizer, tuple(Part(name, 1.0, cache, cache) for name, cache in caches))
+    data = Data(opened.text.tokenizer, tuple(CorpusPart(name, 1.0, cache, cache) for name, cache in caches))
     held_out = opened.held_out(data)
     pieces = tuple(
-        Piece(
+        ScoredSource(
             name,
             cache.documents,
             min(cache.size, len(which[: asked.batches]) * c.batch_size * c.length),
@@ -201,9 +201,9 @@ def _cache(opened: Setting, source: Source, before: tuple[int, ...] = ()) -> Tok
     return build_cache(source, opened.text.tokenizer, root, before=before)
 
 
-def _documents(opened: Setting, asked: Asked, cache: TokenCache) -> Documents:
+def _documents(opened: Setting, asked: Asked, cache: TokenCache) -> DocumentWindows:
     text = opened.text
-    return Documents(cache, opened.data.length, text.before, asked.stride, asked.first, bool(text.ends))
+    return DocumentWindows(cache, opened.data.length, text.before, asked.stride, asked.first, bool(text.ends))
 
 
 def _masked(opened: Setting, asked: Asked, cache: TokenCache, mask: int) -> Masked:
@@ -240,7 +240,9 @@ def _pairs(opened: Setting, asked: Asked) -> Plan:
     return Plan(PERPLEXITY, NextToken(), 0, wording, split, (piece,))
 
 
-def _piece(opened: Setting, asked: Asked, objective: Objective, name: str, documents: int, rows: Rows) -> Piece:
+def _piece(
+    opened: Setting, asked: Asked, objective: Objective, name: str, documents: int, rows: ScoredRows
+) -> ScoredSource:
     """All rows, or as many as `asked.batches` hold, in batches that fit."""
     if not len(rows.sizes):
         raise UserError(f"{name} has no token to score: each text is of one token, with nothing before it")
@@ -263,7 +265,7 @@ def _piece(opened: Setting, asked: Asked, objective: Objective, name: str, docum
         scored = int(rows.scored[: len(sizes)].sum())
     planned = groups(sizes, longest, together)
     made = batches(rows, planned)
-    return Piece(name, documents, scored, islice(made, asked.batches))
+    return ScoredSource(name, documents, scored, islice(made, asked.batches))
 
 
 def _wording(opened: Setting, asked: Asked, mask: int | None) -> str:

@@ -16,7 +16,7 @@ LIVE = 3  # arrays as large as the largest that are there at the same time
 LEAST = 16  # tokens of a row
 
 
-class Rows(Protocol):
+class ScoredRows(Protocol):
     """What is scored, row by row: `sizes` int64[rows, k] and a row's arrays, padded to a shape of k numbers."""
 
     @property
@@ -26,7 +26,7 @@ class Rows(Protocol):
     def row(self, i: int, shape: Shape) -> dict[str, np.ndarray]: ...
 
 
-class Group(NamedTuple):
+class RowGroup(NamedTuple):
     """Rows that are padded to one shape, and how many of them a batch has."""
 
     shape: Shape
@@ -34,7 +34,7 @@ class Group(NamedTuple):
     together: int
 
 
-def groups(sizes: np.ndarray, most: Shape, together: Callable[[Shape], int]) -> list[Group]:
+def groups(sizes: np.ndarray, most: Shape, together: Callable[[Shape], int]) -> list[RowGroup]:
     """Rows of like size: each number of a shape is a power of two, at most that of `most`. Rows that do not fill a
     batch of their shape join the next larger one, so that a program is compiled for many. The largest come first."""
     if not len(sizes):
@@ -42,21 +42,21 @@ def groups(sizes: np.ndarray, most: Shape, together: Callable[[Shape], int]) -> 
     rounded = 1 << np.ceil(np.log2(np.maximum(sizes, LEAST))).astype(int)
     shapes, which = np.unique(np.minimum(rounded, most), axis=0, return_inverse=True)
     which = which.reshape(-1)
-    made: list[Group] = []
+    made: list[RowGroup] = []
     left, shape = np.zeros(0, int), np.zeros(sizes.shape[1], int)
     for i in np.argsort(shapes.prod(1), kind="stable"):
         shape = np.maximum(shape, shapes[i])
         left = np.concatenate([left, np.flatnonzero(which == i)])
         fill = together(tuple(shape.tolist()))
         if len(left) >= fill:
-            made.append(Group(tuple(shape.tolist()), left, fill))
+            made.append(RowGroup(tuple(shape.tolist()), left, fill))
             left, shape = left[:0], np.zeros_like(shape)
     if len(left):
-        made.append(Group(tuple(shape.tolist()), left, len(left)))
+        made.append(RowGroup(tuple(shape.tolist()), left, len(left)))
     return made[::-1]
 
 
-def batches(rows: Rows, planned: list[Group]) -> Iterator[dict[str, np.ndarray]]:
+def batches(rows: ScoredRows, planned: list[RowGroup]) -> Iterator[dict[str, np.ndarray]]:
     """All rows once; a last batch of a group is filled up with empty ones."""
     for shape, which, together in planned:
         for at in range(0, len(which), together):

@@ -90,7 +90,7 @@ def signature(family: Family) -> str:
 # Trees
 
 
-class Row(NamedTuple):
+class TreeLine(NamedTuple):
     """One line of a tree: a component with those of its knobs that are not the default's, and its tensors."""
 
     guide: str  # the lines that lead to it
@@ -126,7 +126,7 @@ class _Inside(NamedTuple):
     keys: set[str]
 
 
-def rows(model: Model) -> list[Row]:
+def rows(model: Model) -> list[TreeLine]:
     """The tree of a model, line by line."""
     return list(_rows(_Part("", "", model, model.spec()), "", "", dict(model.ties), 0))
 
@@ -158,7 +158,7 @@ def tree(model: Model, width: int) -> Table:
     return result
 
 
-def _wrapped(row: Row, width: int, lines: int) -> Text:
+def _wrapped(row: TreeLine, width: int, lines: int) -> Text:
     """The row's text in at least so many lines, with its guides."""
     whole = row.name + row.text
     first, *more = _filled(re.split(r"(?<=[ (])(?<!× )", whole), width - len(row.below), indent="    ")
@@ -180,7 +180,7 @@ def _filled(pieces: Iterable[str], width: int, indent: str = "") -> list[str]:
     return [line.rstrip() for line in lines]
 
 
-def _rows(part: _Part, guide: str, ahead: str, ties: dict[str, str], d: int) -> Iterator[Row]:
+def _rows(part: _Part, guide: str, ahead: str, ties: dict[str, str], d: int) -> Iterator[TreeLine]:
     d = getattr(part.component, "d_model", d)
     inside = _inside(part.component, part.spec, d)
     rest = {k: v for k, v in part.spec.items() if k not in inside.keys}
@@ -195,7 +195,7 @@ def _rows(part: _Part, guide: str, ahead: str, ties: dict[str, str], d: int) -> 
         kind = f"{part.repeats} × {kind}"
     if part.tied:
         number, kind = f"{total:,}", kind.replace("× ", "× the same ")
-    yield Row(
+    yield TreeLine(
         guide=guide,
         below=ahead + ("│ " if inside.parts else "  "),
         name=f"{part.name}: " if part.name else "",

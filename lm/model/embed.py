@@ -15,8 +15,8 @@ Array = jax.Array
 PLACES = ("tokens", "sum", "end", "pad")
 
 
-@component
-class Rows:
+@component(was=("Rows",))
+class RowTable:
     """A table looked up by another row of the batch, `name` int [B, S]: token types (BERT), tasks (ERNIE), places
     within a span (GLM). Where a batch has no such row, all its tokens are of row 0."""
 
@@ -38,7 +38,7 @@ class Embed:
 
     vocab: int
     position: Learned | Sinusoidal | None = None
-    extra: tuple[Rows, ...] = ()
+    extra: tuple[RowTable, ...] = ()
     norm: Norm | None = None
     token_norm: Norm | None = None
     scale: float = 1.0

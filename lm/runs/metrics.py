@@ -20,7 +20,7 @@ PLOT_ERRORS = (ArithmeticError, AttributeError, ImportError, LookupError, OSErro
 logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of the fonts that it finds
 
 
-class Metrics:
+class MetricsLog:
     """`metrics.jsonl` in a run's folder: one record per line, each with its step; and the same for TensorBoard.
 
     One process of a run writes, the others do not."""

@@ -19,7 +19,7 @@ from lm.data.open import Data
 from lm.inspect.cost import training_flops
 from lm.runs import lock
 from lm.runs.checkpoint import Checkpoints, meta_of
-from lm.runs.metrics import PLOT_ERRORS, Metrics, plot_losses
+from lm.runs.metrics import PLOT_ERRORS, MetricsLog, plot_losses
 from lm.train import record
 from lm.train.config import check
 from lm.train.data import check_predicts, lengths_of, shapes_of
@@ -103,7 +103,7 @@ def _train(run: _Prepared) -> Record:
     changes: list[record.Change] = saved["changes"]
     changed = record.changed(record.completed(saved["config"]), meta["config"])
     batches = dataclasses.replace(parts.batches, skips=tuple(map(tuple, saved["skips"])))
-    metrics = Metrics(workdir, config.log.tensorboard, writes=run.chief)
+    metrics = MetricsLog(workdir, config.log.tensorboard, writes=run.chief)
     size = f"{count(program.spec()):,} parameters"
     title = f"{workdir.name}: {size}"
 

@@ -15,7 +15,7 @@ from lm.core.errors import UserError, nearest
 from lm.core.param import Initializer, Normal
 from lm.model.attention import Attention
 from lm.model.block import Block
-from lm.model.embed import Embed, Rows
+from lm.model.embed import Embed, RowTable
 from lm.model.heads import Head, Heads, LMHead, NoHead, SequenceClassifier, SpanBoundary, TokenClassifier, TransformHead
 from lm.model.layers import LayerNorm
 from lm.model.masks import Bidirectional, Causal, MaskKind
@@ -160,7 +160,7 @@ def encoder(
     embed = Embed(
         vocab,
         position,
-        extra=tuple(Rows(name, n, init) for name, n in (("types", types), ("tasks", tasks)) if n),
+        extra=tuple(RowTable(name, n, init) for name, n in (("types", types), ("tasks", tasks)) if n),
         norm=embed_norm,
         width=embed_width,
         project_bias=embed_width is not None,

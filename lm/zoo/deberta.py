@@ -16,7 +16,7 @@ from lm.core.param import Normal, Ties
 from lm.model.attention import Attention
 from lm.model.attention_bias import AttentionBias, BiasTable, ContentToPosition, Distances, PositionToContent
 from lm.model.block import Block, EnhancedDecoderLayer, Layer, ParallelConvolution
-from lm.model.embed import Embed, Rows
+from lm.model.embed import Embed, RowTable
 from lm.model.heads import FirstTokenFeature, Head, LMHead, SequenceClassifier, TokenClassifier, TransformHead
 from lm.model.kv_sources import CrossKV, KVSource, SelfKV
 from lm.model.layers import LayerNorm
@@ -141,7 +141,7 @@ def deberta(
     embed = Embed(
         vocab,
         Learned(context, init=init) if absolute else None,
-        extra=(Rows("types", types, init),) if types else (),
+        extra=(RowTable("types", types, init),) if types else (),
         norm=norm,
         width=width,
         project="sum" if width else "end",

@@ -13,7 +13,7 @@ import functools
 from lm.core.param import Normal
 from lm.model.attention import Attention
 from lm.model.block import Block
-from lm.model.embed import Embed, Rows
+from lm.model.embed import Embed, RowTable
 from lm.model.heads import LMHead
 from lm.model.layers import LayerNorm
 from lm.model.masks import Prefix
@@ -65,7 +65,7 @@ def glm(
     mlp = MLP(d_ff or 4 * d_model, activation, init=init, out_init=out_init)
     block = pre_norm(attention, mlp, LayerNorm(eps), dropout)
     rows = context + 1
-    embed = Embed(vocab, Learned(rows, init=init), extra=(Rows("span", rows, init),), dropout=dropout, init=init)
+    embed = Embed(vocab, Learned(rows, init=init), extra=(RowTable("span", rows, init),), dropout=dropout, init=init)
     return LanguageModel(
         body=Transformer(d_model, embed, Stack.of([block] * layers, norm=LayerNorm(eps))),
         head=LMHead(vocab, init=init),

@@ -5,7 +5,7 @@ import pytest
 
 from lm.core.errors import UserError
 from lm.core.rows import ASKED, READ, Tokens, check_keys, reads
-from lm.model.embed import Embed, Rows
+from lm.model.embed import Embed, RowTable
 from lm.model.masks import Prefix
 
 
@@ -19,7 +19,7 @@ def test_an_unknown_key_is_an_error():
 
 
 def test_parts_name_the_keys_that_they_read():
-    assert reads((Embed(7, extra=(Rows("speaker", 3),)), Prefix())) == {"speaker", "prefix"}
+    assert reads((Embed(7, extra=(RowTable("speaker", 3),)), Prefix())) == {"speaker", "prefix"}
 
 
 def test_tokens_are_found_by_name():

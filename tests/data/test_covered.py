@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lm.core.errors import UserError
 from lm.data.cache import TokenCache
-from lm.data.open import Data, Part
+from lm.data.open import CorpusPart, Data
 from lm.data.packing import BestFitRows, evaluation_rows
 from lm.data.sources import Document
 from lm.data.tokenize import build_cache
@@ -101,7 +101,7 @@ def test_what_a_vocabulary_spells_exactly_needs_no_file(tmp_path):
 
 def test_objectives_predict_the_bytes_of_their_targets(published, tmp_path):
     cache = build_cache(Texts([" ".join(["the old river"] * 20)]), published, tmp_path)
-    data = Data(published, (Part("", 1.0, cache, cache),))
+    data = Data(published, (CorpusPart("", 1.0, cache, cache),))
     row = evaluation_rows(cache, cache.size)[0]
     example = example_of(data, NextToken())(row, np.random.default_rng(0))
     assert example["bytes"] == cache.bytes - cache.read_bytes(0, 1)[0]  # a document's first token is not predicted

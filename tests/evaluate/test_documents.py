@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lm.core.errors import UserError
 from lm.data.sources import Document
 from lm.data.tokenize import build_cache
-from lm.evaluate.documents import Documents
+from lm.evaluate.documents import DocumentWindows
 from lm.evaluate.rows import batches, groups, rows_together
 from lm.text.tokenizers import ByteTokenizer
 
@@ -45,9 +45,9 @@ def test_every_token_is_scored_once(folder, texts, before, length, stride, first
     cache = build_cache(Texts(texts), BYTES, folder, workers=1)
     if stride is not None and stride >= length:
         with pytest.raises(UserError, match=f"a stride of {stride} does not suit rows of {length} tokens"):
-            Documents(cache, length, before, stride, first)
+            DocumentWindows(cache, length, before, stride, first)
         return
-    rows = Documents(cache, length, before, stride, first, end)
+    rows = DocumentWindows(cache, length, before, stride, first, end)
     lead = len(before)
     wholes = [[*before, *BYTES.encode(text), *[BYTES.eos_id] * end] for text in texts]
     found, covered = {i: [] for i in range(len(texts))}, 0

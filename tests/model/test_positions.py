@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lm.core.ctx import Ctx
-from lm.model.embed import Embed, Rows
+from lm.model.embed import Embed, RowTable
 from lm.model.positions import Learned, Sinusoidal
 from tests import toys
 
@@ -41,7 +41,7 @@ def test_learned_rows_begin_at_the_offset():
 
 
 def test_a_token_may_stand_elsewhere_than_it_is_read():
-    embed = Embed(5, Learned(7), extra=(Rows("span", 3),), scale=2.0)
+    embed = Embed(5, Learned(7), extra=(RowTable("span", 3),), scale=2.0)
     p = toys.values(embed.spec(D))
     rows = {"positions": jnp.array([[0, 1, 2]]), "place": jnp.array([[0, 4, 4]]), "span": jnp.array([[0, 1, 2]])}
     ids = np.array([3, 1, 1])
