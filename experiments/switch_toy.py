@@ -12,7 +12,8 @@ from lm.model.embed import Embed
 from lm.model.heads import LMHead
 from lm.model.layers import RMSNorm
 from lm.model.mlp import MLP
-from lm.model.moe.layer import MoE, SoftmaxRouter
+from lm.model.moe.layer import MoE
+from lm.model.moe.routers import SoftmaxRouter
 from lm.model.residual import PreNorm
 from lm.model.rotary import Rotary
 from lm.model.stack import Stack

@@ -40,7 +40,9 @@ from lm.model.masks import (
     Window,
 )
 from lm.model.mlp import MLP, GatedMLP
-from lm.model.moe.layer import BalancedRouter, MoE, SoftmaxRouter
+from lm.model.moe.dispatch import Capacity, Dispatch, Dropless
+from lm.model.moe.layer import MoE
+from lm.model.moe.routers import BalancedRouter, Router, SoftmaxRouter
 from lm.model.positions import Learned, Sinusoidal
 from lm.model.residual import Plain, PostNorm, PreNorm, ResiDual, Sandwich
 from lm.model.rotary import (
@@ -89,8 +91,8 @@ everywhere = block(attention(rotary=Rotary(theta=1000.0, fraction=0.5, interleav
 dropping = PreNorm(RMSNorm(), dropout=0.25)
 
 
-def experts(router: Any, **knobs: Any) -> MoE:
-    return MoE(experts=4, expert=GatedMLP(6, init=WIDE, out_init=WIDE), router=router, **knobs)
+def experts(router: Router, dispatch: Dispatch = Capacity()) -> MoE:
+    return MoE(experts=4, expert=GatedMLP(6, init=WIDE, out_init=WIDE), router=router, dispatch=dispatch)
 
 
 def learned_positions() -> LanguageModel:
@@ -187,15 +189,15 @@ def shared_layers() -> LanguageModel:
     )
 
 
-def dense_first(capacity_factor: float = 4.0, dropout: float = 0.0) -> LanguageModel:
+def dense_first(dispatch: Dispatch = Capacity(4.0, group=4), dropout: float = 0.0) -> LanguageModel:
     """A dense layer, then two with experts and balance buffers."""
     residual = PreNorm(RMSNorm(), dropout=dropout)
-    moe = experts(BalancedRouter(k=2, rate=0.01, init=WIDE), capacity_factor=capacity_factor, group=4)
+    moe = experts(BalancedRouter(k=2, rate=0.01, init=WIDE), dispatch)
     return language_model([block(attention(rotary=rotary), m, residual) for m in (gated, moe, moe)])
 
 
 def routed() -> LanguageModel:
-    moe = experts(SoftmaxRouter(k=2, renormalize=True, init=WIDE), capacity_factor=2.0)
+    moe = experts(SoftmaxRouter(k=2, renormalize=True, init=WIDE), Dropless())
     return language_model([block(attention(), moe)] * 2)
 
 

@@ -29,7 +29,7 @@ _registry: dict[str, type] = {}  # by stored name, and by each name of before
 # What numbers may be, by the knob's name, which means the same in every component and family. All others: finite.
 RANGES: dict[str, Range] = {
     **dict.fromkeys(("dropout", "smoothing"), BELOW_1),
-    **dict.fromkeys(("theta", "base", "capacity_factor"), POSITIVE),
+    **dict.fromkeys(("theta", "base"), POSITIVE),
     **dict.fromkeys(("eps", "z_loss", "std", "share"), NOT_NEGATIVE),
     **dict.fromkeys(("layers", "d_model", "d_ff", "heads", "kv_heads", "head_dim"), AT_LEAST_1),
     **dict.fromkeys(("vocab", "context", "experts", "chunk"), AT_LEAST_1),

@@ -33,6 +33,8 @@ def _count(jaxpr: Any) -> int:
             (lhs_contract, _), _ = params["dimension_numbers"]
             contracted = math.prod(eqn.invars[0].aval.shape[i] for i in lhs_contract)
             total += 2 * contracted * math.prod(eqn.outvars[0].aval.shape)
+        elif name == "ragged_dot_general":
+            total += _ragged(eqn)
         elif name == "conv_general_dilated":
             kernel = eqn.invars[1].aval.shape
             out_feature = params["dimension_numbers"].rhs_spec[0]
@@ -43,6 +45,15 @@ def _count(jaxpr: Any) -> int:
             trips = params["length"] if name == "scan" else 1
             total += trips * sum(_count(inner) for inner in _inner(params))
     return total
+
+
+def _ragged(eqn: Any) -> int:
+    """Rows by groups, each with a matrix of its own: every row counts once, however many groups there are."""
+    dims = eqn.params["ragged_dot_dimension_numbers"]
+    (lhs_contract, _), _ = dims.dot_dimension_numbers
+    lhs, out = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
+    groups = out[0] if set(dims.lhs_ragged_dimensions) <= set(lhs_contract) else 1  # a gradient by matrix: one each
+    return 2 * math.prod(lhs[i] for i in lhs_contract) * math.prod(out) // groups
 
 
 def largest(function: Callable, *args: Any) -> int:

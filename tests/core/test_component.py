@@ -16,7 +16,9 @@ from lm.model.kv_sources import CrossKV, SegmentMemory, SelfKV
 from lm.model.layers import LayerNorm, RMSNorm
 from lm.model.masks import Bidirectional, Causal, Window
 from lm.model.mlp import MLP, GatedMLP
-from lm.model.moe.layer import BalancedRouter, MoE, SoftmaxRouter
+from lm.model.moe.dispatch import Capacity, Dropless
+from lm.model.moe.layer import MoE
+from lm.model.moe.routers import BalancedRouter, SoftmaxRouter
 from lm.model.residual import Plain, PreNorm, ResiDual, Sandwich
 from lm.model.rotary import LinearScaling, Rotary
 from lm.model.stack import Stack
@@ -30,7 +32,8 @@ feed_forwards = st.one_of(
     st.builds(MLP, sizes, st.sampled_from(["relu", "gelu"]), st.booleans(), init=inits), st.builds(GatedMLP, sizes)
 )
 routers = st.one_of(st.builds(SoftmaxRouter, st.just(1), st.booleans()), st.builds(BalancedRouter, st.just(2), rates))
-experts = st.builds(MoE, st.integers(2, 5), feed_forwards, routers, factors, st.none() | sizes)
+dispatches = st.builds(Capacity, factors, st.none() | sizes) | st.just(Dropless())
+experts = st.builds(MoE, st.integers(2, 5), feed_forwards, routers, dispatches)
 attentions = st.builds(
     Attention,
     heads=st.just(4),

@@ -8,6 +8,7 @@ from lm.core.ctx import Ctx, Execution
 from lm.core.param import abstract, count
 from lm.core.walk import Unrolled
 from lm.inspect.cost import flops, forward_flops, training_flops
+from lm.model.moe.dispatch import Capacity, Dropless
 from lm.zoo.gpt2 import gpt2
 from lm.zoo.gpt3 import SIZES, gpt3
 from tests import toy_towers, toys
@@ -42,10 +43,12 @@ def test_scanned_unrolled_and_rematerialised_forward_passes_cost_the_same(name):
     assert cost(Execution()) == cost(Execution(walk=Unrolled())) == cost(Execution("full")) > 0
 
 
-def test_experts_cost_their_capacity():
-    model = toys.dense_first(capacity_factor=1.0)
+@pytest.mark.parametrize("dispatch", [Capacity(1.0, group=4), Capacity(1.5, group=4), Dropless()])
+def test_experts_cost_their_places(dispatch):
+    """Three for two choices, with a capacity of 1.5; without one, as many as there are choices."""
+    model = toys.dense_first(dispatch)
     d, s, f, layers = toys.D, 8, 6, 2
-    places = 2 * 2 * 4  # two groups of 4 tokens, capacity 2 in each, 4 experts
+    places = 2 * s * 3 // 2 if dispatch == Capacity(1.5, group=4) else 2 * s
     per_layer = places * 3 * d * f + s * d * 4 + 2 * s * d  # experts, router, weighted sum of two choices
     attention = s * (4 * d * d + 2 * s * d)
     dense = s * 3 * d * 12

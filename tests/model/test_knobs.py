@@ -21,7 +21,8 @@ from lm.model.kv_sources import SegmentMemory
 from lm.model.layers import LayerNorm, RMSNorm
 from lm.model.masks import Bidirectional
 from lm.model.mlp import MLP
-from lm.model.moe.layer import SoftmaxRouter
+from lm.model.moe.dispatch import Dropless
+from lm.model.moe.routers import SoftmaxRouter
 from lm.model.positions import Learned, Sinusoidal
 from lm.model.residual import Plain
 from lm.model.rotary import LinearScaling, Rotary
@@ -54,6 +55,7 @@ SUBSTITUTES = (
     Plain(),
     MLP(5),
     SoftmaxRouter(3),
+    Dropless(),
     TokenClassifier(3),
     Summaries(2, RMSNorm(), BucketedBias(None)),
     0.37,

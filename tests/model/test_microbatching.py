@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lm.core.ctx import Ctx, dropout
+from lm.model.moe.dispatch import Capacity
 from tests import toy_towers, toys
 
 KEY = jax.random.key(7)
@@ -16,7 +17,10 @@ def part(batch: dict, rows: slice) -> dict:
     return {k: v[rows] for k, v in batch.items()}
 
 
-MODELS = {"dense_first": toys.dense_first(1.0, 0.25), "encoder_decoder": toy_towers.encoder_decoder()}
+MODELS = {
+    "dense_first": toys.dense_first(Capacity(1.0, group=4), 0.25),
+    "encoder_decoder": toy_towers.encoder_decoder(),
+}
 
 
 @pytest.mark.parametrize("name", MODELS)

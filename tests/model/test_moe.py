@@ -10,11 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lm.core.component import canonical, from_dict, to_dict
 from lm.core.ctx import Ctx
 from lm.core.errors import UserError
 from lm.core.metrics import aux_losses, aux_metrics, values
 from lm.model.mlp import MLP
-from lm.model.moe.layer import BalancedRouter, MoE, RouterStats, SoftmaxRouter
+from lm.model.moe.dispatch import Capacity, Dropless
+from lm.model.moe.layer import MoE
+from lm.model.moe.routers import BalancedRouter, RouterStats, SoftmaxRouter
 from tests import toys
 from tests.toys import D
 
@@ -39,8 +42,10 @@ def naive(layer: MoE, p, x: np.ndarray, segments: np.ndarray):
     y = np.zeros_like(x)
     stats = {"load": np.zeros((len(x), e)), "prob": np.zeros((len(x), e))}
     stats |= {n: np.zeros(len(x)) for n in ("z", "dropped", "tokens")}
-    n = min(layer.group or x.shape[1], x.shape[1])
-    capacity = min(n, math.ceil(layer.capacity_factor * k * n / e))
+    n = capacity = x.shape[1]
+    if isinstance(layer.dispatch, Capacity):
+        n = min(layer.dispatch.group or n, n)
+        capacity = min(n, math.ceil(layer.dispatch.factor * k * n / e))
     for row in range(len(x)):
         for start in range(0, x.shape[1], n):
             group = [t for t in range(start, min(start + n, x.shape[1])) if segments[row, t] > 0]
@@ -71,15 +76,16 @@ def naive(layer: MoE, p, x: np.ndarray, segments: np.ndarray):
     return y, stats
 
 
-def layer(router, capacity_factor=1.0, group=None) -> MoE:
-    return MoE(EXPERTS, MLP(5, activation="relu"), router, capacity_factor, group)
+def layer(router, dispatch=Capacity(1.0)) -> MoE:
+    return MoE(EXPERTS, MLP(5, activation="relu"), router, dispatch)
 
 
 LAYERS = [
     layer(SoftmaxRouter(k=1)),
-    layer(SoftmaxRouter(k=2, renormalize=True), 0.6, group=3),
-    layer(BalancedRouter(k=2), 0.9, group=7),
-    layer(BalancedRouter(k=3, renormalize=False), 0.5, group=20),
+    layer(SoftmaxRouter(k=2, renormalize=True), Capacity(0.6, group=3)),
+    layer(BalancedRouter(k=2), Capacity(0.9, group=7)),
+    layer(BalancedRouter(k=3, renormalize=False), Capacity(0.5, group=20)),
+    layer(BalancedRouter(k=2), Dropless()),
 ]
 
 
@@ -100,7 +106,7 @@ def test_routing_equals_a_loop_over_tokens(layer, seed, segments):
 
 def test_a_row_is_routed_by_itself():
     """Hence microbatches route alike; with a group that divides, so do parts of a row."""
-    moe = layer(SoftmaxRouter(k=2), 0.5, group=2)
+    moe = layer(SoftmaxRouter(k=2), Capacity(0.5, group=2))
     p = toys.values(moe.spec(D))
     x, segments = jax.random.normal(jax.random.key(0), (4, 8, D)), jnp.ones((4, 8), jnp.int32)
     y, stats = call(moe, p, x, segments)
@@ -113,7 +119,7 @@ def test_a_row_is_routed_by_itself():
 
 
 def test_balance_steers_the_choice_and_nothing_else():
-    moe = layer(BalancedRouter(k=1, renormalize=False), capacity_factor=3.0)
+    moe = layer(BalancedRouter(k=1, renormalize=False), Capacity(3.0))
     p, ones = toys.values(moe.spec(D)), jnp.ones((2, LENGTH), jnp.int32)
     x = jax.random.normal(jax.random.key(0), (2, LENGTH, D))
 
@@ -124,7 +130,7 @@ def test_balance_steers_the_choice_and_nothing_else():
     shifted = balanced(p["router"]["balance"] + 5.0)
     toys.close(call(moe, shifted, x, ones), (y, stats))
     forced, loads = call(moe, balanced([0.0, 9.0, 0.0]), x, ones)
-    assert loads["load"].tolist() == [[0, LENGTH, 0]] * 2
+    assert loads.load.tolist() == [[0, LENGTH, 0]] * 2
     weight = jax.nn.sigmoid(x @ p["router"]["w"])[..., 1:2]
     toys.close(forced, weight * one_expert(jax.tree.map(np.asarray, p), 1, np.asarray(x)))
     grads = jax.jit(jax.grad(lambda p: jnp.square(call(moe, p, x, ones)[0]).sum()))(p)
@@ -133,7 +139,7 @@ def test_balance_steers_the_choice_and_nothing_else():
 
 
 def test_updates_even_out_the_loads():
-    moe = layer(BalancedRouter(k=1, rate=0.02), capacity_factor=3.0)
+    moe = layer(BalancedRouter(k=1, rate=0.02), Capacity(3.0))
     p, ones = toys.values(moe.spec(D)), jnp.ones((16, LENGTH), jnp.int32)
     x = jax.random.normal(jax.random.key(0), (16, LENGTH, D)) + 1.0
     spread = []
@@ -152,7 +158,7 @@ def test_a_model_moves_its_balance_buffers_and_no_other_parameter():
     rate, kinds = 0.01, dict(toys.flatten(model.spec()))
     for (path, new), (_, old) in zip(toys.flatten(after), toys.flatten(params), strict=True):
         if kinds[path].kind == "buffer":
-            load = np.asarray(out["1"]["0"]["mlp"]["router"]["load"]).sum(1)  # [layers, E]
+            load = np.asarray(out["1"]["0"]["mlp"]["router"].load).sum(1)  # [layers, E]
             toys.close(new, old + rate * np.sign(load.mean(-1, keepdims=True) - load))
         else:
             assert new is old or (np.asarray(new) == np.asarray(old)).all()
@@ -160,21 +166,43 @@ def test_a_model_moves_its_balance_buffers_and_no_other_parameter():
 
 
 def test_tied_layers_sum_their_loads():
-    moe = toys.experts(BalancedRouter(rate=0.5), capacity_factor=4.0)
+    moe = toys.experts(BalancedRouter(rate=0.5), Capacity(4.0))
     model = toys.language_model([toys.block(toys.attention(), moe)] * 2, tied=True)
     params = toys.values(model.spec())
     load = jnp.asarray(np.random.default_rng(0).permutation(16).reshape(2, 2, 4), jnp.float32)  # [layers, B, E]
-    after = model.update(params, {"0": {"0": {"mlp": {"router": {"load": load}}}}})
+    stats = RouterStats(load, load, *(load.sum(-1) for _ in range(3)))
+    after = model.update(params, {"0": {"0": {"mlp": {"router": stats}}}})
     old, new = (p["body"]["stack"]["0"]["0"]["mlp"]["router"]["balance"] for p in (params, after))
     total = load.sum((0, 1))
     toys.close(new, old + 0.5 * np.sign(total.mean() - total))
 
 
+def test_all_choices_are_served_by_gradients_too():
+    """Sorted and multiplied by groups: what a capacity that drops nothing computes, padding and gradients included."""
+    roomy, free = (toys.experts(SoftmaxRouter(k=2, init=toys.WIDE), d) for d in (Capacity(2.0), Dropless()))
+    x, p = jax.random.normal(jax.random.key(0), (2, LENGTH, D)), toys.values(free.spec(D))
+    segments = jnp.asarray([[1] * LENGTH, [1] * 4 + [0] * (LENGTH - 4)])
+
+    def loss(moe: MoE):
+        return jax.jit(jax.value_and_grad(lambda p, x: jnp.square(call(moe, p, x, segments)[0]).sum(), argnums=(0, 1)))
+
+    toys.close(loss(free)(p, x), loss(roomy)(p, x))
+    assert call(free, p, x, segments)[1].dropped.sum() == 0
+
+
+def test_layers_stored_with_a_capacity_of_their_own_are_read():
+    stored = to_dict(layer(SoftmaxRouter(), Capacity(0.8, group=4)))
+    old = {k: v for k, v in stored.items() if k != "dispatch"} | {"capacity_factor": 0.8, "group": 4}
+    assert from_dict(old) == from_dict(stored) and canonical(old) == canonical(stored) == stored
+    assert from_dict({k: v for k, v in old.items() if k != "group"}).dispatch == Capacity(0.8)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: layer(SoftmaxRouter(k=4)), "router.k=4 exceeds experts=3"),
+        (lambda: layer(SoftmaxRouter(k=4)).spec(D), "router.k=4 exceeds experts=3"),
         (lambda: MoE(2, MLP(4, dropout=0.5)), "expert.dropout=0.5 is not supported"),
+        (lambda: Capacity(-1.0), "capacity factor=-1.0 must be greater than 0"),
     ],
 )
 def test_what_experts_cannot_do_is_said(make, message):

@@ -15,7 +15,8 @@ from lm.core.errors import UserError
 from lm.core.mesh import Sharding, with_own
 from lm.model.block import Block
 from lm.model.layers import LayerNorm
-from lm.model.moe.layer import SoftmaxRouter
+from lm.model.moe.dispatch import Capacity
+from lm.model.moe.routers import SoftmaxRouter
 from lm.model.residual import ResiDual
 from lm.model.stack import LayerGroup
 from lm.parallel.pipeline import Pipelined
@@ -43,7 +44,7 @@ def two_streams_with_experts() -> LayerGroup:
     """A carry of two arrays, dropout, and router statistics that depend on padding; two blocks in the pattern."""
     wiring = ResiDual(LayerNorm(), dropout=0.25)
     biased = toys.attention(terms=(toys.BucketedBias(buckets=6, farthest=7),))
-    routed = toys.experts(SoftmaxRouter(k=2, init=toys.WIDE), capacity_factor=1.0)
+    routed = toys.experts(SoftmaxRouter(k=2, init=toys.WIDE), Capacity(1.0))
     return LayerGroup((Block((("attention", biased),), wiring), Block((("experts", routed),), wiring)), repeats=4)
 
 
@@ -83,7 +84,7 @@ def test_stages_compute_what_one_device_does(make, microbatches):
     toys.close(value_and_grads(group, params, x, staged(ctx, microbatches)), expected)
     assert all(np.abs(g).max() > 0 for g in jax.tree.leaves(expected[1][0]))
     if not group.tied:
-        assert expected[0][1]["1"]["experts"]["router"]["dropped"].sum() > 0
+        assert expected[0][1]["1"]["experts"]["router"].dropped.sum() > 0
 
 
 def test_parameters_stay_on_their_stages_and_rows_on_their_devices():

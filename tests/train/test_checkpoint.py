@@ -16,7 +16,7 @@ import pytest
 from lm.core.errors import UserError
 from lm.data.learn import train_sentencepiece
 from lm.data.sources import Document
-from lm.model.moe.layer import BalancedRouter
+from lm.model.moe.routers import BalancedRouter
 from lm.runs.checkpoint import Checkpoints, meta_of, open_model
 from lm.text.tokenizers import ByteTokenizer, SentencePieceTokenizer
 from lm.train.state import State, save_state, saved_state

@@ -14,7 +14,7 @@ from lm.core.errors import UserError
 from lm.core.mesh import Sharding, make_mesh
 from lm.core.metrics import values
 from lm.core.param import flatten
-from lm.model.moe.layer import SoftmaxRouter
+from lm.model.moe.routers import SoftmaxRouter
 from lm.model.transformer import LanguageModel
 from lm.parallel.pipeline import Pipelined
 from lm.train.config import default

@@ -11,7 +11,7 @@ import pytest
 
 from lm.core.errors import UserError
 from lm.core.param import Param, abstract, flatten, initialize
-from lm.model.moe.layer import BalancedRouter
+from lm.model.moe.routers import BalancedRouter
 from lm.train.config import default
 from lm.train.optim.optimizer import TRANSFORMS, Optimizer, by_pattern, hyper_of
 from lm.zoo.registry import FAMILIES, build

@@ -8,7 +8,7 @@ import numpy as np
 
 from lm.core.metrics import values
 from lm.core.param import flatten
-from lm.model.moe.layer import BalancedRouter, SoftmaxRouter
+from lm.model.moe.routers import BalancedRouter, SoftmaxRouter
 from lm.objectives.token_loss import TokenLoss
 from lm.train.step import Trainer
 from tests.train import tiny

@@ -19,7 +19,9 @@ from lm.model.embed import Embed
 from lm.model.heads import LMHead
 from lm.model.layers import RMSNorm
 from lm.model.mlp import GatedMLP
-from lm.model.moe.layer import BalancedRouter, MoE, SoftmaxRouter
+from lm.model.moe.dispatch import Capacity
+from lm.model.moe.layer import MoE
+from lm.model.moe.routers import Router
 from lm.model.residual import PreNorm
 from lm.model.rotary import Rotary
 from lm.model.stack import Stack
@@ -68,11 +70,9 @@ def dense(dropout: float = 0.0) -> LanguageModel:
     return gpt2(layers=2, d_model=16, heads=4, vocab=VOCAB, context=LENGTH, dropout=dropout)
 
 
-def sparse(
-    router: SoftmaxRouter | BalancedRouter, capacity_factor: float = 1.25, dropout: float = 0.0
-) -> LanguageModel:
+def sparse(router: Router, capacity_factor: float = 1.25, dropout: float = 0.0) -> LanguageModel:
     """Two layers with four experts each."""
-    moe = MoE(experts=4, expert=GatedMLP(16), router=router, capacity_factor=capacity_factor)
+    moe = MoE(experts=4, expert=GatedMLP(16), router=router, dispatch=Capacity(capacity_factor))
     parts = (("attention", Attention(4, 4, rotary=Rotary())), ("mlp", moe))
     block = Block(parts, PreNorm(RMSNorm(), dropout=dropout))
     return LanguageModel(Transformer(16, Embed(VOCAB), Stack.of([block] * 2, norm=RMSNorm())), LMHead(VOCAB))
