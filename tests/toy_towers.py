@@ -10,17 +10,7 @@ from lm.model.attention_bias import (
 )
 from lm.model.block import Block, EnhancedDecoderLayer, ParallelConvolution
 from lm.model.embed import Embed, RowTable
-from lm.model.heads import (
-    FirstTokenFeature,
-    Heads,
-    LMHead,
-    NoHead,
-    SequenceClassifier,
-    SpanBoundary,
-    StreamHead,
-    TokenClassifier,
-    TransformHead,
-)
+from lm.model.heads import FirstTokenFeature, Heads, LMHead, NoHead, SequenceClassifier, TokenClassifier, TransformHead
 from lm.model.kv_sources import CrossKV
 from lm.model.layers import LayerNorm, RMSNorm
 from lm.model.masks import (
@@ -37,7 +27,8 @@ from lm.model.special.conditional import ConditionalAttention, ConditionalMLP, S
 from lm.model.special.convolution import Convolution
 from lm.model.special.global_attention import GlobalAttention
 from lm.model.special.global_tokens import GlobalBefore, GlobalFirst
-from lm.model.special.streams import StreamAttention, StreamTransformer
+from lm.model.special.spans import SpanBoundary
+from lm.model.special.streams import StreamAttention, StreamHead, StreamTransformer
 from lm.model.special.summaries import Gathered, Summaries
 from lm.model.stack import Stack
 from lm.model.transformer import EncoderDecoder, Group, LanguageModel, Transformer

@@ -24,10 +24,7 @@ from lm.model.attention_bias import (
 )
 from lm.model.block import Block, Parallel
 from lm.model.embed import Embed
-from lm.model.heads import (
-    LMHead,
-    MultiTokenHead,
-)
+from lm.model.heads import LMHead
 from lm.model.kv_sources import CacheShape, SegmentMemory
 from lm.model.layers import LayerNorm, RMSNorm
 from lm.model.masks import (
@@ -58,6 +55,7 @@ from lm.model.rotary import (
 )
 from lm.model.special.adaptive import AdaptiveEmbed, AdaptiveHead
 from lm.model.special.latent import LatentAttention
+from lm.model.special.multi_token import MultiTokenHead
 from lm.model.special.resize import Resize
 from lm.model.stack import Stack
 from lm.model.transformer import LanguageModel, Transformer

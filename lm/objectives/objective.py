@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from lm.core.component import components, known
+from lm.core.component import known
 from lm.core.ctx import Ctx
 from lm.core.errors import UserError
 from lm.core.metrics import Metrics
 from lm.core.param import Tree
-from lm.core.rows import Batch
+from lm.core.rows import Batch, reads
 from lm.model.heads import TOKENS
 from lm.model.transformer import Model
 from lm.objectives.examples.builder import ExampleBuilder
@@ -75,12 +75,10 @@ def check_needs(objective: Objective, model: Model) -> None:
     if head.predicts != asked.head:
         raise UserError(
             f"model.head is {type(head).__name__}, which predicts {head.predicts}; objective {name} asks for "
-            f"{asked.head}: take {_classes('predicts', asked.head)}, or "
-            "another objective"
+            f"{asked.head}: take {_classes('predicts', asked.head)}, or another objective"
         )
-    read = {key for part in components(model) for key in getattr(part, "reads", ())}
     for key in asked.rows:
-        if key not in read:
+        if key not in reads(model):
             raise UserError(
                 f"no part of this model reads the rows {key!r} of objective {name}: take a model with "
                 f"{_classes('reads', (key,))}, or another objective"

@@ -71,7 +71,8 @@ class TokenLoss:
         total += aux_losses(aux, self.aux)
         if "bytes" in batch:
             covered = batch["bytes"].sum().astype(jnp.float32)
-            metrics |= {"bits_per_byte": Mean(metrics["loss"].total / math.log(2), covered), "bytes": Sum(covered)}
+            bits = metrics["loss"].total / math.log(2)
+            metrics = metrics | {"bits_per_byte": Mean(bits, covered), "bytes": Sum(covered)}
         return Loss(total, weight, metrics | aux_metrics(aux), aux, cache)
 
 

@@ -16,12 +16,13 @@ from lm.core.param import Initializer, Normal
 from lm.model.attention import Attention
 from lm.model.block import Block
 from lm.model.embed import Embed, RowTable
-from lm.model.heads import Head, Heads, LMHead, NoHead, SequenceClassifier, SpanBoundary, TokenClassifier, TransformHead
+from lm.model.heads import Head, Heads, LMHead, NoHead, SequenceClassifier, TokenClassifier, TransformHead
 from lm.model.layers import LayerNorm
 from lm.model.masks import Bidirectional, Causal, MaskKind
 from lm.model.mlp import MLP
 from lm.model.positions import Learned
 from lm.model.residual import PostNorm, PreNorm
+from lm.model.special.spans import SpanBoundary
 from lm.model.stack import Stack
 from lm.model.transformer import LanguageModel, Transformer
 from lm.zoo.dialect import (

@@ -8,14 +8,14 @@ from lm.core.param import Normal
 from lm.model.attention import Attention
 from lm.model.block import Block
 from lm.model.embed import Embed
-from lm.model.heads import LMHead, NoHead, StreamHead
+from lm.model.heads import LMHead, NoHead
 from lm.model.kv_sources import CrossKV
 from lm.model.layers import LayerNorm
 from lm.model.masks import Bidirectional
 from lm.model.mlp import MLP
 from lm.model.positions import Learned
 from lm.model.residual import PostNorm
-from lm.model.special.streams import StreamAttention, StreamTransformer
+from lm.model.special.streams import StreamAttention, StreamHead, StreamTransformer
 from lm.model.stack import Stack
 from lm.model.transformer import EncoderDecoder, Transformer, tied
 from lm.zoo.bart import Decoders, shares

@@ -20,12 +20,12 @@ from lm.model.heads import (
     LossTerms,
     NoHead,
     SequenceClassifier,
-    SpanBoundary,
-    StreamHead,
     TokenClassifier,
     TransformHead,
 )
 from lm.model.layers import LayerNorm
+from lm.model.special.spans import SpanBoundary
+from lm.model.special.streams import StreamHead
 from lm.zoo.bert import bert
 from tests import toys
 

@@ -46,7 +46,7 @@ class HeadLoss(NamedTuple):
 class Head(Protocol):
     """A component behind the last states x [B, S, D].
 
-    Parameters come from `spec(d)`, d being the states' width. A head draws nothing at random."""
+    Parameters come from `spec(d)`, d being the states' width. Scores are made without drawing at random."""
 
     @property
     def predicts(self) -> str:

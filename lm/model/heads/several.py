@@ -9,8 +9,7 @@ from lm.core.component import component
 from lm.core.ctx import Ctx
 from lm.core.errors import UserError
 from lm.core.param import Tree
-from lm.model.heads.language import LMHead
-from lm.model.heads.protocol import NOTHING, HeadLoss, LossTerms, vocabulary_loss
+from lm.model.heads.protocol import NOTHING, HeadLoss, LossTerms
 
 Array = jax.Array
 
@@ -29,33 +28,6 @@ class NoHead:
 
     def loss(self, p: Tree, x: Array, targets: Array, weights: Array, ctx: Ctx, terms: LossTerms) -> HeadLoss:
         raise UserError("a model without a head predicts nothing: give it one")
-
-
-@component
-class StreamHead:
-    """A head on the states of one stream of `lm.model.special.streams`, x [..., (1 + streams) d]; 1 predicts the next
-    token."""
-
-    head: LMHead | NoHead
-    streams: int = 2
-    stream: int = 1
-
-    @property
-    def predicts(self) -> str:
-        return self.head.predicts
-
-    def spec(self, d: int) -> Tree:
-        return self.head.spec(d // (1 + self.streams))
-
-    def __call__(self, p: Tree, x: Array, ctx: Ctx) -> Any:
-        return self.head(p, jnp.split(x, 1 + self.streams, axis=-1)[self.stream], ctx)
-
-    def loss(self, p: Tree, x: Array, targets: Array, weights: Array, ctx: Ctx, terms: LossTerms) -> HeadLoss:
-        """All predictors learn, each what stands next at its place; reported are those of the next token."""
-        parts = jnp.split(x, 1 + self.streams, axis=-1)[1:]
-        targets, weights = (jnp.tile(row, (1, self.streams)) for row in (targets, weights))
-        joined = jnp.concatenate(parts, axis=1)  # [B, streams S, D]
-        return vocabulary_loss(self.head, p, joined, targets, weights, ctx, terms, counted=x.shape[1])
 
 
 @component

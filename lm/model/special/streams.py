@@ -18,6 +18,8 @@ from lm.core.rows import HIDDEN, Tokens
 from lm.kernels import attention as kernel
 from lm.model.attention_bias import BucketedBias
 from lm.model.embed import Embed
+from lm.model.heads import HeadLoss, LMHead, LossTerms, NoHead
+from lm.model.heads.protocol import vocabulary_loss
 from lm.model.kv_sources import CacheShape, SelfKV
 from lm.model.layers import linear, linear_spec
 from lm.model.masks import Causal
@@ -152,3 +154,29 @@ class StreamTransformer:
 
     def update(self, p: Tree, aux: Tree) -> Tree:
         return p | {"stack": self.stack.update(p["stack"], aux)}
+
+
+@component
+class StreamHead:
+    """A head on the states of one stream, x [..., (1 + streams) d]; 1 predicts the next token."""
+
+    head: LMHead | NoHead
+    streams: int = 2
+    stream: int = 1
+
+    @property
+    def predicts(self) -> str:
+        return self.head.predicts
+
+    def spec(self, d: int) -> Tree:
+        return self.head.spec(d // (1 + self.streams))
+
+    def __call__(self, p: Tree, x: Array, ctx: Ctx) -> Any:
+        return self.head(p, jnp.split(x, 1 + self.streams, axis=-1)[self.stream], ctx)
+
+    def loss(self, p: Tree, x: Array, targets: Array, weights: Array, ctx: Ctx, terms: LossTerms) -> HeadLoss:
+        """All predictors learn, each what stands next at its place; reported are those of the next token."""
+        parts = jnp.split(x, 1 + self.streams, axis=-1)[1:]
+        targets, weights = (jnp.tile(row, (1, self.streams)) for row in (targets, weights))
+        joined = jnp.concatenate(parts, axis=1)  # [B, streams S, D]
+        return vocabulary_loss(self.head, p, joined, targets, weights, ctx, terms, counted=x.shape[1])
