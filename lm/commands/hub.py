@@ -50,9 +50,9 @@ def inspect(path: str) -> None:
 
     from lm.core.param import count
     from lm.hub import open as hub
+    from lm.hub.model_types import MODEL_TYPES
     from lm.hub.text import size_note
     from lm.inspect import tables as show
-    from lm.zoo.registry import DIALECTS
 
     with contextlib.ExitStack() as stack:
         source = hub.inspect(path, stack, ARCHITECTURE.value)
@@ -61,7 +61,7 @@ def inspect(path: str) -> None:
         files = {tensor.path: tensor.path.stat().st_size for tensor in source.stored.values()}
         rows = {
             "model type": config["model_type"],
-            "class": (config.get("architectures") or list(DIALECTS[config["model_type"]].classes))[0],
+            "class": (config.get("architectures") or list(MODEL_TYPES[config["model_type"]].classes))[0],
             "family": source.knobs["family"],
             "parameters": f"{count(source.model.spec()):,}",
             "tensors": f"{len(source.stored):,} ({dtypes}), {sum(files.values()) / 1e6:,.1f} MB",

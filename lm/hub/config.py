@@ -9,14 +9,15 @@ from typing import Any, NamedTuple
 
 from lm.core.errors import UserError, nearest
 from lm.core.param import flatten
+from lm.hub.model_types import MODEL_TYPES
+from lm.hub.tables.format import Field, HFClass, HFFormat, Knob, Nested, naming
+from lm.hub.tables.tensor_names import TensorNames
 from lm.model.attention import Attention
 from lm.model.heads import Head
 from lm.model.mlp import MLP, GatedMLP
 from lm.model.transformer import EncoderDecoder
-from lm.zoo.dialect import Class, Dialect, Field, Knob, Nested, naming
 from lm.zoo.elsewhere import ELSEWHERE
-from lm.zoo.names import TensorNames
-from lm.zoo.registry import DIALECTS, FAMILIES, build, checked_knob
+from lm.zoo.registry import FAMILIES, build, checked_knob
 
 
 class Spelling(NamedTuple):
@@ -47,9 +48,9 @@ def read_config(config: Mapping[str, Any]) -> Described:
     dialect, chosen = _dialect(config.get("model_type")), _class(config)
     knobs: dict[str, Any] = {"family": dialect.family}
     for field in sorted(dialect.fields, key=lambda field: not isinstance(field, Knob)):  # which others may rely on
-        with naming(field.names, config):
+        with naming(field.keys, config):
             within = field.knobs if isinstance(field, Nested) else {}
-            told = _checked(field.read(config), dialect.family, field.names, config, within)
+            told = _checked(field.read(config), dialect.family, field.keys, config, within)
             for name in within.keys() & told.keys() & knobs.keys():
                 if told[name] != knobs[name]:
                     both = f"{within[name]} tells {told[name]!r}, the other tower {knobs[name]!r}"
@@ -90,7 +91,7 @@ def _checked(
 def _check_size(knobs: Mapping[str, Any], fields: tuple[Field, ...], config: Mapping[str, Any]) -> None:
     """Raise `UserError` for sizes that do not fit one another, by their names in config.json, or fit no machine."""
     told = [field for field in fields if isinstance(field, Knob)]
-    names = {field.ours: next((n for n in field.names if n in config), field.names[0]) for field in told}
+    names = {field.knob: next((n for n in field.keys if n in config), field.keys[0]) for field in told}
     for within in fields:
         names |= within.knobs if isinstance(within, Nested) else {}
     try:
@@ -119,7 +120,7 @@ WITHIN = ("language_model.model.", "model.language_model.", "language_model.")  
 
 def text_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config.json of the text model within one of more than text (Gemma 3's), or the same."""
-    for inner, dialect in DIALECTS.items():
+    for inner, dialect in MODEL_TYPES.items():
         kind = config.get("model_type")
         if isinstance(kind, str) and kind in dialect.within and isinstance(config.get("text_config"), Mapping):
             within = dialect.within[kind] | config["text_config"]
@@ -139,22 +140,22 @@ _OUTSIDE = ("tie_word_embeddings", "bos_token_id", "eos_token_id", "pad_token_id
 def _check_whole(config: Mapping[str, Any]) -> None:
     """Raise `UserError` for a model of text and more, whose text model is described within."""
     kind, inner = config.get("model_type"), config.get("text_config")
-    if str(kind) not in DIALECTS and isinstance(inner, Mapping):
+    if str(kind) not in MODEL_TYPES and isinstance(inner, Mapping):
         what = inner.get("model_type")
-        remedy = "neither is its text model" if str(what) not in DIALECTS else "save its text model"
+        remedy = "neither is its text model" if str(what) not in MODEL_TYPES else "save its text model"
         raise UserError(
             f"model_type={kind!r} is a model of more than text, which is not supported: {remedy} (text_config, "
-            f"model_type={what!r})" + (" in a folder of its own" if str(what) in DIALECTS else "")
+            f"model_type={what!r})" + (" in a folder of its own" if str(what) in MODEL_TYPES else "")
         )
 
 
-def _dialect(model_type: Any) -> Dialect:
-    if not isinstance(model_type, str) or model_type not in DIALECTS:
-        raise UserError(f"model_type={model_type!r} is not supported{nearest(str(model_type), DIALECTS, ELSEWHERE)}")
-    return DIALECTS[model_type]
+def _dialect(model_type: Any) -> HFFormat:
+    if not isinstance(model_type, str) or model_type not in MODEL_TYPES:
+        raise UserError(f"model_type={model_type!r} is not supported{nearest(str(model_type), MODEL_TYPES, ELSEWHERE)}")
+    return MODEL_TYPES[model_type]
 
 
-def _class(config: Mapping[str, Any]) -> Class:
+def _class(config: Mapping[str, Any]) -> HFClass:
     """The first of the model type's classes, if config.json names none."""
     classes = _dialect(config.get("model_type")).classes
     names = config.get("architectures")
@@ -216,7 +217,7 @@ def write_config(model_type: str, knobs: Mapping[str, Any], architecture: str | 
     return {"architectures": known, "model_type": model_type, **config}
 
 
-def _heads(chosen: Class, config: Mapping[str, Any]) -> list[Head | None]:
+def _heads(chosen: HFClass, config: Mapping[str, Any]) -> list[Head | None]:
     """Those that a class may have, None being the family's own."""
     return [chosen.head(config) if chosen.head else None, *([chosen.bare] if chosen.bare else [])]
 

@@ -12,8 +12,8 @@ from lm.core.optional import package
 from lm.core.param import Tree
 from lm.hub.config import spelling, text_config
 from lm.hub.names import Model, each_tensor
+from lm.hub.tables.tensor_names import TensorNames
 from lm.hub.tensors import INDEX, WHOLE, Progress, quiet, read_json, read_tensors, reason, renamed, stored_in
-from lm.zoo.names import TensorNames
 
 CONFIG = "config.json"
 SHARD = 5 * 10**9  # bytes

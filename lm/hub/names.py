@@ -1,4 +1,4 @@
-"""Parameters by other people's names: applies a family's name table (`lm.zoo.names`) in either direction.
+"""Parameters by other people's names: applies a family's name table (`lm.hub.tables.tensor_names`) in either direction.
 
 `to_params` turns a mapping of named tensors into our parameters, `to_tensors` our parameters into named tensors; one
 undoes the other to the bit. Both hold numpy arrays and keep their dtype.
@@ -13,9 +13,9 @@ import numpy as np
 
 from lm.core.errors import UserError
 from lm.core.param import Tree, flatten, get
+from lm.hub.tables.tensor_names import TensorNames
 from lm.model.stack import Stack
 from lm.model.transformer import EncoderDecoder, LanguageModel
-from lm.zoo.names import TensorNames
 
 Model = LanguageModel | EncoderDecoder
 LAYER = "/stack/{layer}/"

@@ -16,12 +16,13 @@ from lm.core.files import replaced
 from lm.core.param import Tree
 from lm.hub.config import spelling, write_config
 from lm.hub.folder import CONFIG, SHARD, write_folder
+from lm.hub.model_types import MODEL_TYPES
 from lm.hub.open import LENGTHS
 from lm.hub.save_text import special_ids, write_text
 from lm.hub.tensors import Progress, quiet, reason
 from lm.model.transformer import EncoderDecoder
 from lm.text.format import TextFormat
-from lm.zoo.registry import DIALECTS, FAMILIES, build
+from lm.zoo.registry import FAMILIES, build
 
 FILES = (  # those of a model, by whomever they were written, which are not to stay beside another one's
     *("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "*chat_template*"),
@@ -54,7 +55,7 @@ def save_folder(
     folder, model = Path(folder).expanduser(), build(_components(knobs))
     config = config_of(knobs, model_type, architecture)
     length = length or (text.context if text else None)
-    told = {name for field in DIALECTS[config["model_type"]].fields for name in field.names}
+    told = {name for field in MODEL_TYPES[config["model_type"]].fields for name in field.keys}
     for name in told & set(LENGTHS) if length else ():
         config.setdefault(name, length)
     config["torch_dtype"] = dtype
@@ -83,7 +84,7 @@ def config_of(
     if "family" not in knobs:
         raise UserError("a model given as a tree of components has no name elsewhere: train one by family to export it")
     plain = _common(_components(knobs))
-    fitting = [name for name, dialect in DIALECTS.items() if dialect.family == plain["family"]]
+    fitting = [name for name, dialect in MODEL_TYPES.items() if dialect.family == plain["family"]]
     if model_type is not None:
         return write_config(model_type, plain, architecture)
     failure = UserError(f"the family {knobs['family']!r} has no model type elsewhere: it cannot be exported")
@@ -103,7 +104,7 @@ def _components(knobs: Mapping[str, Any]) -> dict[str, Any]:
 def _common(knobs: dict[str, Any]) -> dict[str, Any]:
     """A family that is another with some knobs set (Megatron: GPT-2), by the name of that other."""
     family = FAMILIES[knobs["family"]]
-    if knobs["family"] in {dialect.family for dialect in DIALECTS.values()} or not isinstance(
+    if knobs["family"] in {dialect.family for dialect in MODEL_TYPES.values()} or not isinstance(
         family.make, functools.partial
     ):
         return knobs

@@ -14,7 +14,7 @@ from lm.core.optional import package
 from lm.core.param import Tree, flatten
 from lm.hub.config import Spelling
 from lm.hub.names import Link, Model, belonging, dead_names, links_by_name, missing_names, to_params
-from lm.zoo.names import TensorNames
+from lm.hub.tables.tensor_names import TensorNames
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")

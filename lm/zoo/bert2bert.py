@@ -11,10 +11,8 @@ from lm.model.masks import Causal
 from lm.model.special.resize import Resize
 from lm.model.stack import Stack
 from lm.model.transformer import EncoderDecoder
-from lm.zoo import bert, roberta
-from lm.zoo.dialect import Class, Config, Custom, Dialect, Fixed, Knob, Knobs, Nested, Unused
+from lm.zoo import bert
 from lm.zoo.family import Family, Sizes
-from lm.zoo.names import LINEAR, SAME, TensorNames, moved, rows
 from lm.zoo.parts import reading
 
 SIZES: Sizes = {"base": bert.BASE, "large": bert.LARGE}
@@ -89,68 +87,3 @@ def bert2bert(
 
 
 FAMILIES = {"bert2bert": Family(bert2bert, SIZES, "arXiv 1907.12461")}
-
-# The model types that either side may have, all of them BERTs here; what is not the same on both sides is told below.
-INNER = {"bert": bert.DIALECTS["bert"]}
-INNER |= {name: roberta.DIALECTS[name] for name in ("roberta", "xlm-roberta", "camembert")}
-APART = ("is_decoder", "add_cross_attention", "tie_word_embeddings")
-SHAPE = {name: tuple(f for f in inner.fields if f.names[0] not in APART) for name, inner in INNER.items()}
-READS = (Fixed("is_decoder", (False,)), Fixed("add_cross_attention", (False,)), Unused("tie_word_embeddings"))
-WRITES = (
-    Fixed("is_decoder", (True,)),
-    Fixed("add_cross_attention", (True,)),
-    Fixed("cross_attention_hidden_size", (None,)),  # none of theirs can read states of another width
-    Knob("tied", "tie_word_embeddings", True),
-)
-GELU = Custom((), lambda config: {"head_activation": "gelu"}, lambda knobs: {})  # whatever the layers have
-
-
-def _kind(knobs: Knobs) -> str:
-    return "roberta" if knobs["offset"] else "bert"
-
-
-def names(config: Config) -> TensorNames:
-    """Those of either tower alone, behind its own prefix, and of the attention that joins them."""
-    reader, writer = (INNER[config[side].get("model_type", "bert")] for side in ("encoder", "decoder"))
-    masked = next(c for name, c in writer.classes.items() if name.endswith("ForMaskedLM"))
-    return (
-        *moved(_names(reader, config["encoder"]), "encoder", reader.prefix, "encoder."),
-        ("encoder/stack/1/w", "enc_to_dec_proj.weight", LINEAR),
-        ("encoder/stack/1/b", "enc_to_dec_proj.bias", SAME),
-        *moved((*_names(writer, config["decoder"]), *masked.names), "decoder", "", "decoder."),
-        *rows(
-            "decoder/stack/{layer}/",
-            f"decoder.{writer.prefix}encoder.layer.{{layer}}.crossattention.",
-            ("cross/q", "self.query"),
-            ("cross/k", "self.key"),
-            ("cross/v", "self.value"),
-            ("cross/o", "output.dense"),
-            ("cross_norm", "output.LayerNorm"),
-        ),
-    )
-
-
-def _names(inner: Dialect, config: Config) -> TensorNames:
-    return inner.names(config) if callable(inner.names) else inner.names
-
-
-DIALECTS = {
-    "encoder-decoder": Dialect(
-        "bert2bert",
-        {"EncoderDecoderModel": Class()},
-        (
-            Nested("encoder", {name: (*fields, *READS) for name, fields in SHAPE.items()}, kind=_kind),
-            Nested(
-                "decoder",
-                {name: (*fields, *WRITES, *(() if name == "bert" else (GELU,))) for name, fields in SHAPE.items()},
-                prefix="decoder_",
-                whole=("tied", "head_activation"),
-                kind=_kind,
-            ),
-            # Both towers' tensors are in the file, shared or not.
-            Unused("tie_word_embeddings", "tie_encoder_decoder"),
-        ),
-        names,
-        "",
-    )
-}

@@ -7,7 +7,6 @@ from lm.core.param import Normal
 from lm.model.attention import Attention
 from lm.model.attention_bias import EdgeBlocks
 from lm.model.block import Block
-from lm.model.heads import SequenceClassifier
 from lm.model.layers import LayerNorm
 from lm.model.masks import Bidirectional
 from lm.model.mlp import MLP
@@ -16,24 +15,10 @@ from lm.model.residual import PostNorm
 from lm.model.stack import Stack
 from lm.model.transformer import LanguageModel
 from lm.zoo import bert
-from lm.zoo.dialect import (
-    ACTIVATIONS,
-    Class,
-    Config,
-    Dialect,
-    Fixed,
-    Knob,
-    Unused,
-    act,
-    labels,
-    layers_heads,
-)
 from lm.zoo.family import Family, Sizes
-from lm.zoo.names import TensorNames, rows
 from lm.zoo.parts import head_size
 
 SIZES: Sizes = {"roberta-base": bert.BASE, "roberta-large": bert.LARGE}
-FULL, SPARSE = "original_full", "block_sparse"  # as transformers has them
 
 
 def bigbird(
@@ -89,50 +74,3 @@ def bigbird(
 
 
 FAMILIES = {"bigbird": Family(bigbird, SIZES, "arXiv 2007.14062")}
-
-
-def _classifier(config: Config) -> SequenceClassifier:
-    return SequenceClassifier(labels(config), activation=ACTIVATIONS[config.get("hidden_act", "gelu_new")])
-
-
-def _classes() -> dict[str, Class]:
-    """BERT's, but for a classifier of its own; that of answers has a layer more and is left out."""
-    found = bert.classes("BigBird", "bert.", pooler="pooler")
-    found["BigBirdForSequenceClassification"] = Class(
-        head=_classifier, names=rows("head/", "classifier.", ("dense", "dense"), ("out", "out_proj"))
-    )
-    kinds = ("ForMaskedLM", "ForPreTraining", "Model", "ForSequenceClassification", "ForTokenClassification")
-    return {f"BigBird{kind}": found[f"BigBird{kind}"] for kind in kinds}
-
-
-def _names(config: Config) -> TensorNames:
-    return (*bert.pretrained_names("bert.")(config), *bert.spare("bert.pooler"))
-
-
-DIALECTS = {
-    "big_bird": Dialect(
-        "bigbird",
-        _classes(),
-        (
-            *layers_heads("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
-            Knob("context", "max_position_embeddings", 4096),
-            Knob("vocab", "vocab_size", 50358),
-            Knob("types", "type_vocab_size", 2),
-            Knob(
-                "sparse", "attention_type", SPARSE, {SPARSE: True, FULL: False}.__getitem__, [FULL, SPARSE].__getitem__
-            ),
-            Knob("block", "block_size", 64),
-            Knob("random_blocks", "num_random_blocks", 3),
-            Knob("bias", "use_bias", True),
-            Knob("scaled", "rescale_embeddings", False),
-            act("activation", "hidden_act", "gelu_new"),
-            Knob("eps", "layer_norm_eps", 1e-12),
-            Knob("tied", "tie_word_embeddings", True),
-            Fixed("is_decoder", (False,)),
-            Fixed("add_cross_attention", (False,)),
-            Unused("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"),
-        ),
-        _names,
-        "bert.",
-    )
-}

@@ -5,8 +5,7 @@ positions."""
 import functools
 
 from lm.model.positions import Learned
-from lm.zoo.bart import classes, fields, names, positions, variant
-from lm.zoo.dialect import Dialect, Unused
+from lm.zoo.bart import variant
 from lm.zoo.family import Family
 
 SIZES = {
@@ -25,17 +24,5 @@ FAMILIES = {
         functools.partial(variant, vocab=54944, position=Learned(512), embed_norm=True, token_norm=True, scaled=True),
         SMALL,
         "arXiv 2004.13637",
-    ),
-}
-
-DIALECTS = {
-    "blenderbot": Dialect(
-        "blenderbot",
-        classes("Blenderbot"),
-        (*fields(norm_first=True), positions(0), Unused("encoder_no_repeat_ngram_size")),
-        names,
-    ),
-    "blenderbot-small": Dialect(
-        "blenderbot_small", classes("BlenderbotSmall"), (*fields(embed_norm=True), positions(0)), names
     ),
 }

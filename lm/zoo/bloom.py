@@ -11,9 +11,7 @@ from lm.model.layers import LayerNorm
 from lm.model.mlp import MLP
 from lm.model.residual import PreNorm
 from lm.model.transformer import LanguageModel
-from lm.zoo.dialect import ANSWERS, Dialect, Knob, Unused, generators
 from lm.zoo.family import Family
-from lm.zoo.names import LAYER, QKV, SAME, Layout, TensorNames, rows
 from lm.zoo.parts import decoder, head_size
 
 SIZES = {
@@ -58,40 +56,4 @@ def bloom(
 FAMILIES = {
     "bloom": Family(bloom, SIZES, "arXiv 2211.05100"),
     "bloomberg": Family(functools.partial(bloom, vocab=131072), BLOOMBERG, "arXiv 2303.17564"),
-}
-
-# transformers' BloomForCausalLM.
-HF: TensorNames = (
-    ("body/embed/token", "transformer.word_embeddings.weight", SAME),
-    *rows("body/embed/", "transformer.", ("norm", "word_embeddings_layernorm")),
-    *rows(
-        LAYER,
-        "transformer.h.{layer}.",
-        ("attention_norm", "input_layernorm"),
-        (QKV, "self_attention.query_key_value", Layout(transpose=True, groups="heads")),
-        ("attention/o", "self_attention.dense"),
-        ("mlp_norm", "post_attention_layernorm"),
-        ("mlp/up", "mlp.dense_h_to_4h"),
-        ("mlp/down", "mlp.dense_4h_to_h"),
-    ),
-    *rows("body/stack/", "transformer.", ("norm", "ln_f")),
-    ("head/w", "lm_head.weight", SAME),
-)
-DIALECTS = {
-    "bloom": Dialect(
-        "bloom",
-        generators("Bloom", tokens="classifier", answers=ANSWERS),
-        (
-            Knob("d_model", ("n_embed", "hidden_size")),
-            Knob("layers", ("n_layer", "num_hidden_layers")),
-            Knob("heads", ("n_head", "num_attention_heads")),
-            Knob("vocab", "vocab_size", 250880),
-            Knob("eps", "layer_norm_epsilon", 1e-5),
-            Knob("residual_from_norm", "apply_residual_connection_post_layernorm", False),
-            Knob("tied", "tie_word_embeddings", True),
-            Unused("hidden_dropout", "attention_dropout", "pretraining_tp", "slow_but_exact"),
-        ),
-        HF,
-        "transformer.",
-    )
 }

@@ -15,12 +15,8 @@ from lm.model.masks import Causal, Window
 from lm.model.mlp import GatedMLP
 from lm.model.rotary import Rotary, Scaling
 from lm.model.transformer import LanguageModel
-from lm.zoo import llama
-from lm.zoo.dialect import Dialect, Field, Knob, Unused, act, flag, generators, layer_kinds
 from lm.zoo.family import Family, Sizes
-from lm.zoo.names import LAYER, SAME, TensorNames, rows, unused
 from lm.zoo.parts import LOCAL, decoder, head_size, layers_of, parallel
-from lm.zoo.rope import Rope
 
 _8B: dict[str, Any] = {"layers": 32, "d_model": 4096, "heads": 32, "kv_heads": 8, "d_ff": 14336}
 _35B: dict[str, Any] = {"layers": 40, "d_model": 8192, "heads": 64, "d_ff": 22528, "theta": 8000000.0}
@@ -106,54 +102,4 @@ cohere2 = functools.partial(cohere, pattern=4, everywhere=False, theta=50000.0, 
 FAMILIES = {
     "cohere": Family(cohere, SIZES, "Cohere 2024, arXiv 2405.15032, 2412.04261"),
     "cohere2": Family(cohere2, SIZES_2, "Cohere 2024, arXiv 2504.00698"),
-}
-
-# transformers' CohereForCausalLM and Cohere2ForCausalLM.
-HF: TensorNames = (
-    ("body/embed/token", "model.embed_tokens.weight", SAME),
-    *rows(
-        LAYER,
-        "model.layers.{layer}.",
-        ("both_norm", "input_layernorm"),
-        ("both/attention/q", "self_attn.q_proj"),
-        ("both/attention/k", "self_attn.k_proj"),
-        ("both/attention/v", "self_attn.v_proj"),
-        ("both/attention/o", "self_attn.o_proj"),
-        ("both/attention/q_norm", "self_attn.q_norm", SAME),  # [heads, head_dim]
-        ("both/attention/k_norm", "self_attn.k_norm", SAME),
-        ("both/mlp/gate", "mlp.gate_proj"),
-        ("both/mlp/up", "mlp.up_proj"),
-        ("both/mlp/down", "mlp.down_proj"),
-    ),
-    *rows("body/stack/", "model.", ("norm", "norm")),
-    ("head/w", "lm_head.weight", SAME),
-    *unused("model.layers.{layer}.self_attn.rotary_emb.inv_freq"),
-)
-_FIELDS: tuple[Field, ...] = (
-    *llama.SHARED,
-    act("activation", "hidden_act", "silu"),
-    Knob("logit_scale", "logit_scale", 0.0625),
-    Knob("attention_bias", "attention_bias", False),
-    Knob("eps", "layer_norm_eps", 1e-5),
-    Knob("tied", "tie_word_embeddings", True),
-)
-DIALECTS = {
-    "cohere": Dialect(
-        "cohere",
-        generators("Cohere", sequences=False, tokens=None),
-        (*_FIELDS, Rope(theta=500000.0, longest=8192), flag("qk_norm", "use_qk_norm", False)),
-        HF,
-    ),
-    "cohere2": Dialect(
-        "cohere2",
-        generators("Cohere2", sequences=False, tokens=None),
-        (
-            *(f for f in _FIELDS if f.names != ("head_dim",)),
-            Unused("head_dim"),  # always d / heads
-            Rope(longest=8192),
-            Knob("window", "sliding_window", 4096),
-            layer_kinds(4),
-        ),
-        HF,
-    ),
 }

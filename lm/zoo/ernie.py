@@ -4,8 +4,7 @@ table that tells the task. Shapes are those of PaddleNLP's configs."""
 
 import functools
 
-from lm.zoo.bert import BASE, CONTEXT, FIELDS, LARGE, bert, classes, pretrained_names
-from lm.zoo.dialect import Config, Custom, Dialect, Knobs
+from lm.zoo.bert import BASE, LARGE, bert
 from lm.zoo.family import Family, Sizes
 
 CHINESE = {"vocab": 18000, "context": 513, "activation": "relu"}
@@ -24,19 +23,3 @@ SIZES: Sizes = {
     "3.0-nano": {"layers": 4, "d_model": 312, "heads": 12, **_3, "tasks": 16},
 }
 FAMILIES = {"ernie": Family(functools.partial(bert), SIZES, "arXiv 1904.09223, 1907.12412")}
-
-
-def _read(config: Config) -> Knobs:
-    return {"tasks": config.get("task_type_vocab_size", 3) if config.get("use_task_id", False) else 0}
-
-
-def _write(knobs: Knobs) -> dict:
-    return {"use_task_id": knobs["tasks"] > 0, "task_type_vocab_size": knobs["tasks"] or 3}
-
-
-TASKS = Custom(("use_task_id", "task_type_vocab_size"), _read, _write)
-DIALECTS = {
-    "ernie": Dialect(
-        "ernie", classes("Ernie", "ernie."), (*FIELDS, CONTEXT, TASKS), pretrained_names("ernie."), "ernie."
-    )
-}

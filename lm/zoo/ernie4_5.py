@@ -7,11 +7,8 @@ from lm.model.layers import RMSNorm
 from lm.model.mlp import GatedMLP
 from lm.model.rotary import Rotary, Scaling
 from lm.model.transformer import LanguageModel
-from lm.zoo import llama
-from lm.zoo.dialect import Class, Dialect, Knob, act, flag, generators
 from lm.zoo.family import Family
 from lm.zoo.parts import decoder, head_size, pre_norm
-from lm.zoo.rope import Rope
 
 SIZES = {"0.3b": {"layers": 18, "d_model": 1024, "heads": 16, "kv_heads": 2, "head_dim": 128, "d_ff": 3072}}
 
@@ -49,21 +46,3 @@ def ernie4_5(
 
 
 FAMILIES = {"ernie4_5": Family(ernie4_5, SIZES, "Baidu 2025")}
-DIALECTS = {
-    "ernie4_5": Dialect(
-        "ernie4_5",
-        # Published files name the class of the code that they came with.
-        generators("Ernie4_5", sequences=False, tokens=None) | {"Ernie4_5_ForCausalLM": Class()},
-        (
-            *(f for f in llama.SHARED if f.names not in (("num_key_value_heads",), ("head_dim",))),
-            Knob("kv_heads", "num_key_value_heads", 2),
-            Knob("head_dim", "head_dim", 128),
-            Rope(theta=500000.0, longest=131072),
-            act("activation", "hidden_act", "silu"),
-            flag("bias", "use_bias", False),
-            Knob("eps", "rms_norm_eps", 1e-5),
-            Knob("tied", "tie_word_embeddings", True),
-        ),
-        llama.HF,
-    )
-}

@@ -12,12 +12,8 @@ from lm.model.mlp import GatedMLP
 from lm.model.residual import PreNorm, Sandwich
 from lm.model.rotary import Rotary, Scaling
 from lm.model.transformer import LanguageModel
-from lm.zoo import llama
-from lm.zoo.dialect import Dialect, Field, Knob, act, generators
 from lm.zoo.family import Family
-from lm.zoo.names import LAYER, SAME, TensorNames, rows
 from lm.zoo.parts import decoder, head_size
-from lm.zoo.rope import Rope
 
 SIZES = {"9b": {"layers": 40, "d_model": 4096, "heads": 32, "kv_heads": 2, "d_ff": 13696}}
 SIZES_CHAT = {"6b": {"layers": 28, "d_model": 4096, "heads": 32, "kv_heads": 2, "d_ff": 13696}}
@@ -77,41 +73,4 @@ FAMILIES = {
     "chatglm3": Family(chatglm2, SIZES_CHAT, "arXiv 2406.12793"),
     "glm4": Family(glm4, SIZES, "arXiv 2406.12793"),
     "glm4-0414": Family(functools.partial(glm4, sandwich=True), SIZES_0414, "arXiv 2406.12793"),
-}
-
-# transformers' GlmForCausalLM and Glm4ForCausalLM.
-HF: TensorNames = (
-    ("body/embed/token", "model.embed_tokens.weight", SAME),
-    *rows(
-        LAYER,
-        "model.layers.{layer}.",
-        ("attention_norm", "input_layernorm"),
-        ("attention_norm/before", "input_layernorm"),
-        ("attention_norm/after", "post_self_attn_layernorm"),
-        ("attention/q", "self_attn.q_proj"),
-        ("attention/k", "self_attn.k_proj"),
-        ("attention/v", "self_attn.v_proj"),
-        ("attention/o", "self_attn.o_proj"),
-        ("mlp_norm", "post_attention_layernorm"),
-        ("mlp_norm/before", "post_attention_layernorm"),
-        ("mlp_norm/after", "post_mlp_layernorm"),
-        (("mlp/gate", "mlp/up"), "mlp.gate_up_proj"),
-        ("mlp/down", "mlp.down_proj"),
-    ),
-    *rows("body/stack/", "model.", ("norm", "norm")),
-    ("head/w", "lm_head.weight", SAME),
-)
-_FIELDS: tuple[Field, ...] = (
-    *(f for f in llama.SHARED if f.names not in (("head_dim",), ("num_key_value_heads",))),
-    Knob("head_dim", "head_dim", 128),
-    Knob("kv_heads", "num_key_value_heads", 2),
-    Rope(fraction=0.5, longest=131072),
-    act("activation", "hidden_act", "silu"),
-    Knob("qkv_bias", "attention_bias", True),
-    Knob("eps", "rms_norm_eps", 1.5625e-07),
-    Knob("tied", "tie_word_embeddings", False),
-)
-DIALECTS = {
-    "glm": Dialect("glm4", generators("Glm"), _FIELDS, HF),
-    "glm4": Dialect("glm4-0414", generators("Glm4"), _FIELDS, HF),
 }

@@ -8,9 +8,7 @@ from lm.model.mlp import MLP
 from lm.model.positions import Learned
 from lm.model.residual import PostNorm
 from lm.model.transformer import LanguageModel
-from lm.zoo.dialect import SUMMARY, Dialect, Knob, Unused, act, generators, layers_heads
 from lm.zoo.family import Family
-from lm.zoo.names import LAYER, QKV, SAME, TensorNames, rows, unused
 from lm.zoo.parts import decoder, head_size
 
 SIZES = {"base": {"layers": 12, "d_model": 768, "heads": 12}}
@@ -54,40 +52,3 @@ def gpt1(
 
 
 FAMILIES = {"gpt1": Family(gpt1, SIZES, "Radford et al. 2018")}
-
-# transformers' OpenAIGPTLMHeadModel.
-HF: TensorNames = (
-    ("body/embed/token", "transformer.tokens_embed.weight", SAME),
-    ("body/embed/position/w", "transformer.positions_embed.weight", SAME),
-    *rows(
-        LAYER,
-        "transformer.h.{layer}.",
-        (QKV, "attn.c_attn", SAME),
-        ("attention/o", "attn.c_proj", SAME),
-        ("attention_norm", "ln_1"),
-        ("mlp/up", "mlp.c_fc", SAME),
-        ("mlp/down", "mlp.c_proj", SAME),
-        ("mlp_norm", "ln_2"),
-    ),
-    ("head/w", "lm_head.weight", SAME),
-    *unused("transformer.h.{layer}.attn.bias", "transformer.position_ids"),
-)
-ACTIVATIONS = {"gelu": "gelu_tanh", "relu": "relu", "silu": "silu", "swish": "silu"}  # its gelu is the tanh form
-
-DIALECTS = {
-    "openai-gpt": Dialect(
-        "gpt1",
-        generators("OpenAIGPT", lm="LMHeadModel", tokens=None),
-        (
-            *layers_heads("n_embd", "n_layer", "n_head"),
-            Knob("vocab", "vocab_size", 40478),
-            Knob("context", "n_positions", 512),
-            act("activation", "afn", "gelu", ACTIVATIONS),
-            Knob("eps", "layer_norm_epsilon", 1e-5),
-            Knob("tied", "tie_word_embeddings", True),
-            Unused("resid_pdrop", "embd_pdrop", "attn_pdrop", *SUMMARY),
-        ),
-        HF,
-        "transformer.",
-    )
-}

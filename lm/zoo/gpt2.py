@@ -11,9 +11,7 @@ from lm.model.layers import LayerNorm
 from lm.model.mlp import MLP
 from lm.model.positions import Learned
 from lm.model.transformer import LanguageModel
-from lm.zoo.dialect import ANSWERS, SUMMARY, Dialect, Fixed, Knob, Unused, act, generators, layers_heads
 from lm.zoo.family import Family
-from lm.zoo.names import LAYER, QKV, SAME, TensorNames, rows, unused
 from lm.zoo.parts import decoder, head_size, pre_norm
 
 SIZES = {
@@ -104,45 +102,4 @@ FAMILIES = {
     "hyperclova": Family(functools.partial(gpt2, context=2048), HYPERCLOVA, "arXiv 2109.04650"),
     "yuan": Family(functools.partial(gpt2, vocab=53228, context=2048), YUAN, "arXiv 2110.04725"),
     "codex": Family(functools.partial(gpt2, context=4096), CODEX, "arXiv 2107.03374"),
-}
-
-# transformers' GPT2LMHeadModel. Its `Conv1D` weights are [in, out], as ours.
-HF: TensorNames = (
-    ("body/embed/token", "transformer.wte.weight", SAME),
-    ("body/embed/position/w", "transformer.wpe.weight", SAME),
-    *rows(
-        LAYER,
-        "transformer.h.{layer}.",
-        ("attention_norm", "ln_1"),
-        (QKV, "attn.c_attn", SAME),
-        ("attention/o", "attn.c_proj", SAME),
-        ("mlp_norm", "ln_2"),
-        ("mlp/up", "mlp.c_fc", SAME),
-        ("mlp/down", "mlp.c_proj", SAME),
-    ),
-    *rows("body/stack/", "transformer.", ("norm", "ln_f")),
-    ("head/w", "lm_head.weight", SAME),
-    *unused("transformer.h.{layer}.attn.bias", "transformer.h.{layer}.attn.masked_bias"),
-)
-
-DIALECTS = {
-    "gpt2": Dialect(
-        "gpt2",
-        generators("GPT2", lm="LMHeadModel", tokens="classifier", answers=ANSWERS),
-        (
-            *layers_heads("n_embd", "n_layer", "n_head"),
-            Knob("vocab", "vocab_size", 50257),
-            Knob("context", "n_positions", 1024),
-            Knob("d_ff", "n_inner", None),
-            act("activation", "activation_function", "gelu_new"),
-            Knob("eps", "layer_norm_epsilon", 1e-5),
-            Knob("scaled", "scale_attn_weights", True),
-            Knob("by_layer", "scale_attn_by_inverse_layer_idx", False),
-            Knob("tied", "tie_word_embeddings", True),
-            Fixed("add_cross_attention", (False,)),
-            Unused("resid_pdrop", "embd_pdrop", "attn_pdrop", "reorder_and_upcast_attn", *SUMMARY),
-        ),
-        HF,
-        "transformer.",
-    )
 }

@@ -9,9 +9,7 @@ from lm.model.masks import Causal, Window
 from lm.model.mlp import MLP
 from lm.model.positions import Learned
 from lm.model.transformer import LanguageModel
-from lm.zoo.dialect import ANSWERS, Config, Custom, Dialect, Knob, Knobs, Unused, act, generators, layers_heads
 from lm.zoo.family import Family
-from lm.zoo.names import LAYER, SAME, TensorNames, rows, unused
 from lm.zoo.parts import GLOBAL, LOCAL, decoder, head_size, layers_of, pre_norm
 
 SIZES = {
@@ -64,59 +62,3 @@ def gpt_neo(
 
 
 FAMILIES = {"gpt_neo": Family(gpt_neo, SIZES, "Black et al. 2021")}
-
-# transformers' GPTNeoForCausalLM.
-HF: TensorNames = (
-    ("body/embed/token", "transformer.wte.weight", SAME),
-    ("body/embed/position/w", "transformer.wpe.weight", SAME),
-    *rows(
-        LAYER,
-        "transformer.h.{layer}.",
-        ("attention_norm", "ln_1"),
-        ("attention/q", "attn.attention.q_proj"),
-        ("attention/k", "attn.attention.k_proj"),
-        ("attention/v", "attn.attention.v_proj"),
-        ("attention/o", "attn.attention.out_proj"),
-        ("mlp_norm", "ln_2"),
-        ("mlp/up", "mlp.c_fc"),
-        ("mlp/down", "mlp.c_proj"),
-    ),
-    *rows("body/stack/", "transformer.", ("norm", "ln_f")),
-    ("head/w", "lm_head.weight", SAME),
-    *unused("transformer.h.{layer}.attn.attention.bias", "transformer.h.{layer}.attn.attention.masked_bias"),
-)
-THEIRS = {"global": GLOBAL, "local": LOCAL}
-
-
-def _read(config: Config) -> Knobs:
-    """attention_types [[["global", "local"], 12]]: patterns and how often each is repeated."""
-    types = config.get("attention_types", [[["global", "local"], 12]])
-    return {"layer_types": tuple(THEIRS[kind] for pattern, times in types for _ in range(times) for kind in pattern)}
-
-
-def _write(knobs: Knobs) -> dict:
-    layers = knobs["layers"]
-    kinds = knobs["layer_types"] or tuple((GLOBAL, LOCAL)[i % 2] for i in range(layers))
-    return {"attention_types": [[["global" if kind == GLOBAL else "local"], 1] for kind in kinds]}
-
-
-DIALECTS = {
-    "gpt_neo": Dialect(
-        "gpt_neo",
-        generators("GPTNeo", tokens="classifier", answers=ANSWERS),
-        (
-            *layers_heads("hidden_size", "num_layers", "num_heads"),
-            Knob("vocab", "vocab_size", 50257),
-            Knob("context", "max_position_embeddings", 2048),
-            Knob("d_ff", "intermediate_size", None),
-            Custom(("attention_types", "attention_layers"), _read, _write),
-            Knob("window", "window_size", 256),
-            act("activation", "activation_function", "gelu_new"),
-            Knob("eps", "layer_norm_epsilon", 1e-5),
-            Knob("tied", "tie_word_embeddings", True),
-            Unused("resid_dropout", "embed_dropout", "attention_dropout", "classifier_dropout"),
-        ),
-        HF,
-        "transformer.",
-    )
-}

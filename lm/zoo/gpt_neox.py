@@ -7,11 +7,8 @@ from lm.model.layers import LayerNorm
 from lm.model.mlp import MLP
 from lm.model.rotary import Rotary, Scaling
 from lm.model.transformer import LanguageModel
-from lm.zoo.dialect import ANSWERS, Dialect, Knob, Unused, act, generators, layers_heads
 from lm.zoo.family import Family
-from lm.zoo.names import LAYER, SAME, Layout, TensorNames, rows, unused
 from lm.zoo.parts import decoder, head_size, parallel, pre_norm
-from lm.zoo.rope import Rope
 
 SIZES = {"20b": {"layers": 44, "d_model": 6144, "heads": 64, "vocab": 50432}}
 PYTHIA = {
@@ -61,55 +58,4 @@ def gpt_neox(
 FAMILIES = {
     "gpt_neox": Family(gpt_neox, SIZES, "arXiv 2204.06745"),
     "pythia": Family(gpt_neox, PYTHIA, "arXiv 2304.01373"),
-}
-
-_FUSED = Layout(transpose=True, groups="heads")  # [heads, 3, head_dim]
-
-
-def _layer(where: str) -> TensorNames:
-    return rows(
-        LAYER + where,
-        "gpt_neox.layers.{layer}.",
-        ("attention_norm", "input_layernorm"),
-        (tuple(f"attention/{x}" for x in "qkv"), "attention.query_key_value", _FUSED),
-        ("attention/o", "attention.dense"),
-        ("mlp_norm", "post_attention_layernorm"),
-        ("mlp/up", "mlp.dense_h_to_4h"),
-        ("mlp/down", "mlp.dense_4h_to_h"),
-    )
-
-
-# transformers' GPTNeoXForCausalLM.
-HF: TensorNames = (
-    ("body/embed/token", "gpt_neox.embed_in.weight", SAME),
-    *_layer("both/"),
-    *_layer(""),
-    *rows("body/stack/", "gpt_neox.", ("norm", "final_layer_norm")),
-    ("head/w", "embed_out.weight", SAME),
-    ("head/w", "lm_head.weight", SAME),
-    *unused(
-        "gpt_neox.layers.{layer}.attention.bias",
-        "gpt_neox.layers.{layer}.attention.masked_bias",
-        "gpt_neox.layers.{layer}.attention.rotary_emb.inv_freq",
-    ),
-)
-
-DIALECTS = {
-    "gpt_neox": Dialect(
-        "gpt_neox",
-        generators("GPTNeoX", tokens="classifier", answers=ANSWERS),
-        (
-            *layers_heads("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
-            Knob("vocab", "vocab_size", 50432),
-            act("activation", "hidden_act", "gelu"),
-            Rope(fraction=0.25, theta_name="rotary_emb_base", fraction_name="rotary_pct"),
-            Knob("side_by_side", "use_parallel_residual", True),
-            Knob("attention_bias", "attention_bias", True),
-            Knob("eps", "layer_norm_eps", 1e-5),
-            Knob("tied", "tie_word_embeddings", False),
-            Unused("attention_dropout", "hidden_dropout", "classifier_dropout"),
-        ),
-        HF,
-        "gpt_neox.",
-    )
 }

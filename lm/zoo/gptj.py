@@ -10,9 +10,7 @@ from lm.model.layers import LayerNorm
 from lm.model.mlp import MLP
 from lm.model.rotary import Rotary
 from lm.model.transformer import LanguageModel
-from lm.zoo.dialect import ANSWERS, BASE, Class, Dialect, Field, Knob, Unused, act, generators, layers_heads
 from lm.zoo.family import Family
-from lm.zoo.names import LAYER, SAME, Layout, TensorNames, rows, unused
 from lm.zoo.parts import decoder, head_size, parallel, rotated
 
 SIZES = {"6b": {"layers": 28, "d_model": 4096, "heads": 16, "rotary_dim": 64}}
@@ -61,53 +59,4 @@ def gptj(
 FAMILIES = {
     "gptj": Family(gptj, SIZES, "Wang and Komatsuzaki 2021"),
     "codegen": Family(functools.partial(gptj, vocab=51200), CODEGEN, "arXiv 2203.13474"),
-}
-
-_OUTSIDE: TensorNames = (
-    ("body/embed/token", "transformer.wte.weight", SAME),
-    *rows("body/stack/", "transformer.", ("norm", "ln_f")),
-    ("head/w", "lm_head.weight", SAME),
-    ("head/b", "lm_head.bias", SAME),
-    *unused(
-        "transformer.h.{layer}.attn.bias",
-        "transformer.h.{layer}.attn.masked_bias",
-        "transformer.h.{layer}.attn.causal_mask",
-        "transformer.h.{layer}.attn.embed_positions",
-    ),
-)
-_AROUND = (("both_norm", "ln_1"), ("both/mlp/up", "mlp.fc_in"), ("both/mlp/down", "mlp.fc_out"))
-# transformers' GPTJForCausalLM.
-HF: TensorNames = _OUTSIDE + rows(
-    LAYER,
-    "transformer.h.{layer}.",
-    *_AROUND,
-    ("both/attention/q", "attn.q_proj"),
-    ("both/attention/k", "attn.k_proj"),
-    ("both/attention/v", "attn.v_proj"),
-    ("both/attention/o", "attn.out_proj"),
-)
-# transformers' CodeGenForCausalLM: four slices, as of four-way tensor parallelism, each of them [q|v|k].
-HF_CODEGEN: TensorNames = _OUTSIDE + rows(
-    LAYER,
-    "transformer.h.{layer}.",
-    *_AROUND,
-    (tuple(f"both/attention/{x}" for x in "qvk"), "attn.qkv_proj", Layout(transpose=True, groups=4)),
-    ("both/attention/o", "attn.out_proj"),
-)
-_FIELDS: tuple[Field, ...] = (
-    *layers_heads("n_embd", "n_layer", "n_head"),
-    Knob("vocab", "vocab_size", 50400),
-    Knob("d_ff", "n_inner", None),
-    Knob("rotary_dim", "rotary_dim", 64),
-    act("activation", "activation_function", "gelu_new"),
-    Knob("eps", "layer_norm_epsilon", 1e-5),
-    Knob("tied", "tie_word_embeddings", False),
-    Unused("n_positions", "n_ctx", "resid_pdrop", "embd_pdrop", "attn_pdrop"),
-)
-
-DIALECTS = {
-    "gptj": Dialect("gptj", generators("GPTJ", tokens=None, answers=ANSWERS), _FIELDS, HF, "transformer."),
-    "codegen": Dialect(
-        "codegen", {"CodeGenForCausalLM": Class(), "CodeGenModel": BASE}, _FIELDS, HF_CODEGEN, "transformer."
-    ),
 }

@@ -10,11 +10,8 @@ from lm.model.mlp import GatedMLP
 from lm.model.residual import PreNorm
 from lm.model.rotary import Rotary, Scaling
 from lm.model.transformer import LanguageModel
-from lm.zoo import llama
-from lm.zoo.dialect import Custom, Dialect, Knob, act, generators, number
 from lm.zoo.family import Family, Sizes
 from lm.zoo.parts import decoder, head_size
-from lm.zoo.rope import Rope
 
 _2B = {"layers": 40, "d_model": 2048, "heads": 32, "kv_heads": 8, "d_ff": 8192}
 _8B = {"layers": 40, "d_model": 4096, "heads": 32, "kv_heads": 8, "d_ff": 12800, "logit_divisor": 16.0}
@@ -74,29 +71,3 @@ def granite(
 
 
 FAMILIES = {"granite": Family(granite, SIZES, "IBM 2024")}
-
-_SCORES = "attention_multiplier"
-DIALECTS = {
-    "granite": Dialect(
-        "granite",
-        generators("Granite", sequences=False, tokens=None),
-        (
-            *llama.SHARED,
-            Rope(),
-            act("activation", "hidden_act", "silu"),
-            Knob("embed_scale", "embedding_multiplier", 1.0),
-            Custom(
-                (_SCORES,),
-                lambda config: {"score_scale": number(_SCORES, config.get(_SCORES, 1.0))},
-                lambda knobs: {_SCORES: knobs["score_scale"] or 1 / knobs["head_dim"]},
-            ),
-            Knob("residual_scale", "residual_multiplier", 1.0),
-            Knob("logit_divisor", "logits_scaling", 1.0, lambda value: number("logits_scaling", value, above=0)),
-            Knob("attention_bias", "attention_bias", False),
-            Knob("mlp_bias", "mlp_bias", False),
-            Knob("eps", "rms_norm_eps", 1e-6),
-            Knob("tied", "tie_word_embeddings", False),
-        ),
-        llama.HF,
-    )
-}

@@ -15,9 +15,7 @@ from lm.model.residual import PostNorm
 from lm.model.stack import Stack
 from lm.model.transformer import EncoderDecoder, Transformer
 from lm.zoo import bart, longformer
-from lm.zoo.dialect import ANSWERS, BASE, Class, Config, Dialect, Knob, act
 from lm.zoo.family import Family
-from lm.zoo.names import OPTIONAL, SAME, TensorNames, unused
 from lm.zoo.parts import head_size, layer_ties
 
 
@@ -79,40 +77,3 @@ def led(
 
 
 FAMILIES = {"led": Family(led, bart.SIZES, "arXiv 2004.05150")}
-
-_SELF = "self_attn.longformer_self_attn."
-_OWN = (("q", "query"), ("k", "key"), ("v", "value"))
-READS = (
-    *((f"attention/{x}", f"{_SELF}{name}") for x, name in _OWN),
-    *((f"attention/anchors/{x}", f"{_SELF}{name}_global") for x, name in _OWN),
-    ("attention/o", "self_attn.output"),
-)
-
-
-def names(config: Config) -> TensorNames:
-    """What transformers' LEDForConditionalGeneration calls tensors."""
-    table = "led.shared.weight"
-    return (
-        *((("decoder/embed/token", table, SAME),) if bart.shares(config) else unused(table)),
-        *bart.tower_names("encoder", "led.encoder.", READS),
-        *bart.tower_names("decoder", "led.decoder."),
-        ("head/w", "lm_head.weight", SAME),
-        ("head/offset", "final_logits_bias", OPTIONAL),
-    )
-
-
-DIALECTS = {
-    "led": Dialect(
-        "led",
-        {"LEDForConditionalGeneration": Class(), "LEDModel": BASE, "LEDForQuestionAnswering": ANSWERS},
-        (
-            *bart.SHAPE,
-            Knob("context", "max_encoder_position_embeddings", 16384),
-            Knob("decoder_context", "max_decoder_position_embeddings", 1024),
-            longformer.WINDOWS,
-            act("activation", "activation_function", "gelu"),
-        ),
-        names,
-        "led.",
-    )
-}

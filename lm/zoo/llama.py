@@ -12,11 +12,8 @@ from lm.model.layers import RMSNorm
 from lm.model.mlp import GatedMLP
 from lm.model.rotary import FrequencyScaling, Rotary, Scaling
 from lm.model.transformer import LanguageModel
-from lm.zoo.dialect import ANSWERS, Dialect, Field, Knob, Unused, act, generators, layers_heads
 from lm.zoo.family import Family, Sizes
-from lm.zoo.names import LAYER, SAME, TensorNames, rows, unused
 from lm.zoo.parts import decoder, eight_thirds, head_size, pre_norm
-from lm.zoo.rope import Rope
 
 _1 = {"vocab": 32000, "eps": 1e-6}
 _2 = {"vocab": 32000, "eps": 1e-5}
@@ -90,52 +87,4 @@ DEEPSEEK: Sizes = {
 FAMILIES = {
     "llama": Family(llama, SIZES, "arXiv 2302.13971, 2307.09288, 2407.21783"),
     "deepseek": Family(functools.partial(llama, vocab=102400, eps=1e-6), DEEPSEEK, "arXiv 2401.02954"),
-}
-
-# transformers' LlamaForCausalLM; that of other model types with the same parts too.
-HF: TensorNames = (
-    ("body/embed/token", "model.embed_tokens.weight", SAME),
-    *rows(
-        LAYER,
-        "model.layers.{layer}.",
-        ("attention_norm", "input_layernorm"),
-        ("attention/q", "self_attn.q_proj"),
-        ("attention/k", "self_attn.k_proj"),
-        ("attention/v", "self_attn.v_proj"),
-        ("attention/o", "self_attn.o_proj"),
-        ("attention/q_norm", "self_attn.q_norm"),
-        ("attention/k_norm", "self_attn.k_norm"),
-        ("mlp_norm", "post_attention_layernorm"),
-        ("mlp/gate", "mlp.gate_proj"),
-        ("mlp/up", "mlp.up_proj"),
-        ("mlp/down", "mlp.down_proj"),
-    ),
-    *rows("body/stack/", "model.", ("norm", "norm")),
-    ("head/w", "lm_head.weight", SAME),
-    *unused("model.layers.{layer}.self_attn.rotary_emb.inv_freq", "model.rotary_emb.inv_freq"),
-)
-
-# Fields that nearly all model types of this kind have.
-SHARED: tuple[Field, ...] = (
-    *layers_heads("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
-    Knob("kv_heads", "num_key_value_heads", None),
-    Knob("head_dim", "head_dim", None),
-    Knob("vocab", "vocab_size"),
-    Unused("attention_dropout", "pretraining_tp", "sep_token_id"),
-)
-DIALECTS = {
-    "llama": Dialect(
-        "llama",
-        generators("Llama", answers=ANSWERS._replace(prefix="transformer.")),
-        (
-            *SHARED,
-            Rope(),
-            act("activation", "hidden_act", "silu"),
-            Knob("eps", "rms_norm_eps", 1e-6),
-            Knob("attention_bias", "attention_bias", False),
-            Knob("mlp_bias", "mlp_bias", False),
-            Knob("tied", "tie_word_embeddings", False),
-        ),
-        HF,
-    )
 }

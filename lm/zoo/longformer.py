@@ -21,11 +21,8 @@ from lm.model.special.global_attention import GlobalAttention
 from lm.model.special.global_tokens import GlobalBefore, GlobalFirst, GlobalTokens
 from lm.model.stack import Stack
 from lm.model.transformer import LanguageModel
-from lm.zoo import roberta
 from lm.zoo.bert import BASE, CHINESE, LARGE, encoder
-from lm.zoo.dialect import Class, Config, Dialect, Knob, Unused, act, layers_heads
 from lm.zoo.family import Family, Sizes
-from lm.zoo.names import LAYER, TensorNames, rows
 from lm.zoo.parts import head_size, layer_ties
 
 SIZES: Sizes = {"base-4096": BASE, "large-4096": LARGE}
@@ -103,57 +100,4 @@ OUTPUTS = ("attention/anchors/o", "attention/o")  # paths in a layer that are ti
 FAMILIES = {
     "longformer": Family(longformer, SIZES, "arXiv 2004.05150"),
     "lawformer": Family(functools.partial(longformer, vocab=CHINESE, eps=1e-12), {"base": BASE}, "arXiv 2105.03887"),
-}
-
-
-def _names(config: Config) -> TensorNames:
-    """transformers' LongformerForMaskedLM: RoBERTa's names, and projections of marked tokens."""
-    own = (("q", "query_global"), ("k", "key_global"), ("v", "value_global"))
-    marked = rows(f"{LAYER}attention/anchors/", "longformer.encoder.layer.{layer}.attention.self.", *own)
-    return (*roberta.names("longformer.")(config), *marked)
-
-
-# transformers marks the first token for a classifier, and questions for answers, where a call does not say.
-MARKED: dict[str, dict[str, str]] = {
-    "MaskedLM": {},
-    "SequenceClassification": {"marked": "first"},
-    "QuestionAnswering": {"marked": "question"},  # before the other class with such a head, which marks nothing
-    "TokenClassification": {},
-}
-
-
-def _classes() -> dict[str, Class]:
-    known = roberta.classes("Longformer", "longformer.")
-    found = {f"LongformerFor{task}": known[f"LongformerFor{task}"]._replace(knobs=m) for task, m in MARKED.items()}
-    return found | {"LongformerModel": known["LongformerModel"]}
-
-
-def _read_windows(windows: int | list[int]) -> int | tuple[int, ...]:
-    return windows if isinstance(windows, int) else tuple(windows)
-
-
-def _write_windows(windows: int | tuple[int, ...]) -> int | list[int]:
-    return windows if isinstance(windows, int) else list(windows)
-
-
-WINDOWS = Knob("windows", "attention_window", 512, _read_windows, _write_windows)
-DIALECTS = {
-    "longformer": Dialect(
-        "longformer",
-        _classes(),
-        (
-            *layers_heads("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
-            roberta.CONTEXT,
-            Knob("vocab", "vocab_size", 30522),
-            Knob("types", "type_vocab_size", 2),
-            WINDOWS,
-            Knob("separator", "sep_token_id", 2),
-            act("activation", "hidden_act", "gelu"),
-            Knob("eps", "layer_norm_eps", 1e-12),
-            Knob("tied", "tie_word_embeddings", True),
-            Unused("hidden_dropout_prob", "attention_probs_dropout_prob", "onnx_export"),
-        ),
-        _names,
-        "longformer.",
-    )
 }

@@ -4,8 +4,7 @@ before each sub-layer, with the sinusoids of fairseq, whose first token stands b
 import functools
 
 from lm.model.positions import Sinusoidal
-from lm.zoo.bart import classes, fields, names, variant
-from lm.zoo.dialect import Dialect, Knob, Unused
+from lm.zoo.bart import variant
 from lm.zoo.family import Family
 
 SIZES = {
@@ -31,23 +30,4 @@ m2m = functools.partial(
 FAMILIES = {
     "m2m": Family(m2m, SIZES, "arXiv 2010.11125"),
     "nllb": Family(functools.partial(m2m, vocab=256206), NLLB, "arXiv 2207.04672"),
-}
-
-DIALECTS = {
-    "m2m_100": Dialect(
-        "m2m",
-        classes("M2M100", alone=False),
-        (
-            *fields("relu", scaled=True, norm_first=True),
-            Knob(
-                "position",
-                "pad_token_id",
-                1,
-                to=lambda padding: Sinusoidal(layout="fairseq", offset=padding + 1),
-                back=lambda position: position.offset - 1,
-            ),
-            Unused("max_position_embeddings"),
-        ),
-        names,
-    )
 }

@@ -4,8 +4,7 @@ The vocabulary of the two large ones is not published: BERT's stands in for it, 
 
 import functools
 
-from lm.zoo.bert import CONTEXT, FIELDS, LARGE, bert, classes, pretrained_names
-from lm.zoo.dialect import Dialect
+from lm.zoo.bert import LARGE, bert
 from lm.zoo.family import Family
 
 SIZES = {
@@ -16,14 +15,5 @@ SIZES = {
 FAMILIES = {
     "megatron_bert": Family(
         functools.partial(bert, vocab=30592, norm_first=True, embed_norm=False), SIZES, "arXiv 1909.08053"
-    )
-}
-DIALECTS = {
-    "megatron-bert": Dialect(
-        "megatron_bert",
-        classes("MegatronBert", "bert."),
-        (*FIELDS, CONTEXT),
-        pretrained_names("bert.", "attention.ln", "ln", "encoder.ln"),
-        "bert.",
     )
 }

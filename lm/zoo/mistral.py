@@ -7,11 +7,8 @@ from lm.model.masks import Causal, Window
 from lm.model.mlp import GatedMLP
 from lm.model.rotary import Rotary, Scaling
 from lm.model.transformer import LanguageModel
-from lm.zoo import llama
-from lm.zoo.dialect import ANSWERS, Dialect, Fixed, Knob, act, generators
 from lm.zoo.family import Family, Sizes
 from lm.zoo.parts import decoder, eight_thirds, head_size, pre_norm
-from lm.zoo.rope import Rope
 
 _7B = {"layers": 32, "d_model": 4096, "heads": 32, "kv_heads": 8, "d_ff": 14336}
 SIZES: Sizes = {
@@ -55,20 +52,3 @@ def mistral(
 
 
 FAMILIES = {"mistral": Family(mistral, SIZES, "arXiv 2310.06825")}
-DIALECTS = {
-    "mistral": Dialect(
-        "mistral",
-        generators("Mistral", answers=ANSWERS),
-        (
-            *(f for f in llama.SHARED if f.names != ("num_key_value_heads",)),
-            Knob("kv_heads", "num_key_value_heads", 8),
-            Rope(longest=131072),
-            Knob("window", "sliding_window", 4096, lambda w: w or 0, lambda w: w or None),
-            Fixed("layer_types", (None,)),
-            act("activation", "hidden_act", "silu"),
-            Knob("eps", "rms_norm_eps", 1e-6),
-            Knob("tied", "tie_word_embeddings", False),
-        ),
-        llama.HF,
-    )
-}

@@ -8,11 +8,8 @@ from lm.model.layers import LayerNorm
 from lm.model.positions import Learned
 from lm.model.stack import Stack
 from lm.model.transformer import LanguageModel
-from lm.zoo import roberta
 from lm.zoo.bert import BASE, encoder, layer
-from lm.zoo.dialect import Config, Dialect, Fixed, Knob, Unused, act, layers_heads
 from lm.zoo.family import Family
-from lm.zoo.names import LAYER, SAME, TensorNames, rows
 
 OFFSET = 2  # of the first position: the padding's row is 1
 
@@ -51,48 +48,3 @@ def mpnet(
 
 
 FAMILIES = {"mpnet": Family(mpnet, {"base": BASE}, "arXiv 2004.09297")}
-
-NAMES: TensorNames = (
-    ("body/embed/token", "mpnet.embeddings.word_embeddings.weight", SAME),
-    ("body/embed/position/w", "mpnet.embeddings.position_embeddings.weight", SAME),
-    *rows("body/embed/", "mpnet.embeddings.", ("norm", "LayerNorm")),
-    ("body/stack/tables/relative_bias/w", "mpnet.encoder.relative_attention_bias.weight", SAME),
-    *rows(
-        LAYER,
-        "mpnet.encoder.layer.{layer}.",
-        *((f"attention/{x}", f"attention.attn.{x}") for x in "qkvo"),
-        ("attention_norm", "attention.LayerNorm"),
-        ("mlp/up", "intermediate.dense"),
-        ("mlp/down", "output.dense"),
-        ("mlp_norm", "output.LayerNorm"),
-    ),
-)
-
-
-def names(config: Config) -> TensorNames:
-    return (*NAMES, *roberta.head_names(config, "mpnet."))
-
-
-CLASSES = {  # it does not write
-    name: known._replace(knobs={})
-    for name, known in roberta.classes("MPNet", "mpnet.").items()
-    if name != "MPNetForCausalLM"
-}
-DIALECTS = {
-    "mpnet": Dialect(
-        "mpnet",
-        CLASSES,
-        (
-            *layers_heads("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
-            Knob("vocab", "vocab_size"),
-            Knob("context", "max_position_embeddings", 512, lambda many: many - OFFSET, lambda many: many + OFFSET),
-            Fixed("relative_attention_num_buckets", (32,)),  # theirs counts 32 whatever the field says
-            act("activation", "hidden_act", "gelu"),
-            Knob("eps", "layer_norm_eps", 1e-12),
-            Knob("tied", "tie_word_embeddings", True),
-            Unused("hidden_dropout_prob", "attention_probs_dropout_prob"),
-        ),
-        names,
-        "mpnet.",
-    )
-}

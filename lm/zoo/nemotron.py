@@ -7,11 +7,8 @@ from lm.model.layers import LayerNorm
 from lm.model.mlp import MLP
 from lm.model.rotary import Rotary, Scaling
 from lm.model.transformer import LanguageModel
-from lm.zoo import llama
-from lm.zoo.dialect import ANSWERS, Dialect, Knob, act, generators
 from lm.zoo.family import Family
 from lm.zoo.parts import decoder, head_size, pre_norm
-from lm.zoo.rope import Rope
 
 SIZES = {
     "15b": {"layers": 32, "d_model": 6144, "heads": 48, "kv_heads": 8, "d_ff": 24576},
@@ -53,19 +50,3 @@ def nemotron(
 
 
 FAMILIES = {"nemotron": Family(nemotron, SIZES, "arXiv 2402.16819, 2406.11704")}
-DIALECTS = {
-    "nemotron": Dialect(
-        "nemotron",
-        generators("Nemotron", answers=ANSWERS._replace(prefix="transformer.")),
-        (
-            *llama.SHARED,
-            Rope(fraction=0.5, longest=4096),
-            act("activation", "hidden_act", "relu2"),
-            Knob("attention_bias", "attention_bias", False),
-            Knob("mlp_bias", "mlp_bias", False),
-            Knob("eps", "norm_eps", 1e-5),
-            Knob("tied", "tie_word_embeddings", False),
-        ),
-        llama.HF,
-    )
-}

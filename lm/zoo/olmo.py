@@ -15,12 +15,8 @@ from lm.model.mlp import GatedMLP
 from lm.model.residual import Sandwich
 from lm.model.rotary import Rotary, Scaling, YarnScaling
 from lm.model.transformer import LanguageModel
-from lm.zoo import llama
-from lm.zoo.dialect import Dialect, Field, Knob, act, generators, layer_kinds
 from lm.zoo.family import Family, Sizes
-from lm.zoo.names import LAYER, SAME, TensorNames, rows
-from lm.zoo.parts import GLOBAL, LOCAL, decoder, head_size, layers_of, pre_norm
-from lm.zoo.rope import Rope, RopeByLayer
+from lm.zoo.parts import LOCAL, decoder, head_size, layers_of, pre_norm
 
 SIZES = {
     "1b": {"layers": 16, "d_model": 2048, "heads": 16, "d_ff": 8192, "tied": True},
@@ -131,59 +127,4 @@ FAMILIES = {
     "olmo": Family(olmo, SIZES, "arXiv 2402.00838"),
     "olmo2": Family(olmo2, SIZES_2, "arXiv 2501.00656"),
     "olmo3": Family(olmo3, SIZES_3, "arXiv 2512.13961"),
-}
-
-# transformers' Olmo2ForCausalLM and Olmo3ForCausalLM.
-HF_2: TensorNames = (
-    ("body/embed/token", "model.embed_tokens.weight", SAME),
-    *rows(
-        LAYER,
-        "model.layers.{layer}.",
-        ("attention/q", "self_attn.q_proj"),
-        ("attention/k", "self_attn.k_proj"),
-        ("attention/v", "self_attn.v_proj"),
-        ("attention/o", "self_attn.o_proj"),
-        ("attention/q_norm", "self_attn.q_norm"),
-        ("attention/k_norm", "self_attn.k_norm"),
-        ("attention_norm/after", "post_attention_layernorm"),
-        ("mlp/gate", "mlp.gate_proj"),
-        ("mlp/up", "mlp.up_proj"),
-        ("mlp/down", "mlp.down_proj"),
-        ("mlp_norm/after", "post_feedforward_layernorm"),
-    ),
-    *rows("body/stack/", "model.", ("norm", "norm")),
-    ("head/w", "lm_head.weight", SAME),
-)
-_FIELDS: tuple[Field, ...] = (
-    *llama.SHARED,
-    act("activation", "hidden_act", "silu"),
-    Knob("attention_bias", "attention_bias", False),
-    Knob("tied", "tie_word_embeddings", False),
-)
-DIALECTS = {
-    "olmo": Dialect(
-        "olmo",
-        generators("Olmo", tokens=None),
-        (*_FIELDS, Rope(), Knob("clip", "clip_qkv", None)),
-        llama.HF,
-    ),
-    "olmo2": Dialect(
-        "olmo2",
-        generators("Olmo2", tokens=None),
-        (*_FIELDS, Rope(), Knob("eps", "rms_norm_eps", 1e-5)),
-        HF_2,
-    ),
-    "olmo3": Dialect(
-        "olmo3",
-        generators("Olmo3", tokens=None),
-        (
-            *_FIELDS,
-            Knob("eps", "rms_norm_eps", 1e-5),
-            Knob("window", "sliding_window", 4096),
-            layer_kinds(4),
-            # The base of local layers is told in rope_parameters alone: no file has this field.
-            RopeByLayer(Rope(theta=500000.0), Rope(theta=500000.0, theta_name="rope_local_base_freq"), (GLOBAL,)),
-        ),
-        HF_2,
-    ),
 }

@@ -15,9 +15,7 @@ from lm.model.positions import Learned
 from lm.model.residual import PostNorm, PreNorm
 from lm.model.stack import Stack
 from lm.model.transformer import LanguageModel, Transformer
-from lm.zoo.dialect import ANSWERS, Config, Custom, Dialect, Knob, Knobs, Unused, act, generators, layers_heads
 from lm.zoo.family import Family
-from lm.zoo.names import LAYER, SAME, TensorNames, rows
 from lm.zoo.parts import head_size
 
 SIZES = {
@@ -89,56 +87,4 @@ FAMILIES = {
     "galactica": Family(
         functools.partial(opt, vocab=50000, activation="gelu", bias=False, affine=False), GALACTICA, "arXiv 2211.09085"
     ),
-}
-
-# transformers' OPTForCausalLM.
-HF: TensorNames = (
-    ("body/embed/token", "model.decoder.embed_tokens.weight", SAME),
-    ("body/embed/position/w", "model.decoder.embed_positions.weight", SAME),
-    *rows("", "model.decoder.", ("body/embed/project", "project_in"), ("head/project", "project_out")),
-    *rows(
-        LAYER,
-        "model.decoder.layers.{layer}.",
-        ("attention/q", "self_attn.q_proj"),
-        ("attention/k", "self_attn.k_proj"),
-        ("attention/v", "self_attn.v_proj"),
-        ("attention/o", "self_attn.out_proj"),
-        ("attention_norm", "self_attn_layer_norm"),
-        ("mlp/up", "fc1"),
-        ("mlp/down", "fc2"),
-        ("mlp_norm", "final_layer_norm"),
-    ),
-    *rows("body/stack/", "model.decoder.", ("norm", "final_layer_norm")),
-    ("head/w", "lm_head.weight", SAME),
-)
-
-
-def _read(config: Config) -> Knobs:
-    return {"final_norm": not config.get("_remove_final_layer_norm", False)}
-
-
-def _write(knobs: Knobs) -> dict:
-    return {"_remove_final_layer_norm": not knobs["final_norm"]}
-
-
-DIALECTS = {
-    "opt": Dialect(
-        "opt",
-        generators("OPT", tokens=None, answers=ANSWERS),
-        (
-            *layers_heads("hidden_size", "num_hidden_layers", "num_attention_heads", "ffn_dim"),
-            Knob("vocab", "vocab_size", 50272),
-            Knob("context", "max_position_embeddings", 2048),
-            Knob("embed_width", "word_embed_proj_dim", None),
-            act("activation", "activation_function", "relu"),
-            Knob("norm_first", "do_layer_norm_before", True),
-            Custom(("_remove_final_layer_norm",), _read, _write),
-            Knob("bias", "enable_bias", True),
-            Knob("affine", "layer_norm_elementwise_affine", True),
-            Knob("tied", "tie_word_embeddings", True),
-            Unused("dropout", "attention_dropout", "activation_dropout", "layerdrop", "init_std", "prefix"),
-        ),
-        HF,
-        "model.",
-    )
 }

@@ -8,11 +8,8 @@ from lm.model.layers import LayerNorm
 from lm.model.mlp import MLP
 from lm.model.rotary import Rotary, Scaling
 from lm.model.transformer import LanguageModel
-from lm.zoo.dialect import Dialect, Knob, Unused, act, generators, layers_heads
 from lm.zoo.family import Family
-from lm.zoo.names import LAYER, SAME, TensorNames, rows, unused
 from lm.zoo.parts import decoder, head_size, parallel
-from lm.zoo.rope import Rope
 
 SIZES = {
     "1": {"layers": 24, "d_model": 2048, "heads": 32, "fraction": 0.5},
@@ -57,44 +54,3 @@ def phi(
 
 
 FAMILIES = {"phi": Family(phi, SIZES, "arXiv 2306.11644, 2309.05463")}
-
-# transformers' PhiForCausalLM.
-HF: TensorNames = (
-    ("body/embed/token", "model.embed_tokens.weight", SAME),
-    *rows(
-        LAYER,
-        "model.layers.{layer}.",
-        ("both_norm", "input_layernorm"),
-        ("both/attention/q", "self_attn.q_proj"),
-        ("both/attention/k", "self_attn.k_proj"),
-        ("both/attention/v", "self_attn.v_proj"),
-        ("both/attention/o", "self_attn.dense"),
-        ("both/attention/q_norm", "self_attn.q_layernorm"),
-        ("both/attention/k_norm", "self_attn.k_layernorm"),
-        ("both/mlp/up", "mlp.fc1"),
-        ("both/mlp/down", "mlp.fc2"),
-    ),
-    *rows("body/stack/", "model.", ("norm", "final_layernorm")),
-    ("head/w", "lm_head.weight", SAME),
-    ("head/b", "lm_head.bias", SAME),
-    *unused("model.layers.{layer}.self_attn.rotary_emb.inv_freq"),
-)
-DIALECTS = {
-    "phi": Dialect(
-        "phi",
-        generators("Phi"),
-        (
-            *layers_heads("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
-            Knob("kv_heads", "num_key_value_heads", None),
-            Knob("head_dim", "head_dim", None),
-            Knob("vocab", "vocab_size", 51200),
-            act("activation", "hidden_act", "gelu_new"),
-            Rope(fraction=0.5),
-            Knob("qk_norm", "qk_layernorm", False),
-            Knob("eps", "layer_norm_eps", 1e-5),
-            Knob("tied", "tie_word_embeddings", False),
-            Unused("resid_pdrop", "embd_pdrop", "attention_dropout"),
-        ),
-        HF,
-    )
-}

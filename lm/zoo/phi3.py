@@ -1,7 +1,6 @@
 """Phi-3 (Abdin et al. 2024, arXiv 2404.14219) and Phi-4 (2412.08905): LLaMA's layers, fused in their files, with
 LongRoPE in the long variants."""
 
-from lm.core.errors import UserError
 from lm.core.param import Normal
 from lm.model.attention import Attention
 from lm.model.layers import RMSNorm
@@ -9,12 +8,8 @@ from lm.model.masks import Causal, Window
 from lm.model.mlp import GatedMLP
 from lm.model.rotary import Rotary, Scaling
 from lm.model.transformer import LanguageModel
-from lm.zoo import llama
-from lm.zoo.dialect import Config, Custom, Dialect, Knob, Knobs, Unused, act, generators
 from lm.zoo.family import Family, Sizes
-from lm.zoo.names import LAYER, QKV, SAME, TensorNames, rows, unused
 from lm.zoo.parts import decoder, head_size, pre_norm
-from lm.zoo.rope import NEW, OLD, ORIGINAL, Rope
 
 SIZES: Sizes = {
     "mini": {"layers": 32, "d_model": 3072, "heads": 32, "d_ff": 8192, "window": 2047},
@@ -64,51 +59,3 @@ def phi3(
 
 
 FAMILIES = {"phi3": Family(phi3, SIZES, "arXiv 2404.14219, 2412.08905")}
-
-# transformers' Phi3ForCausalLM.
-HF: TensorNames = (
-    ("body/embed/token", "model.embed_tokens.weight", SAME),
-    *rows(
-        LAYER,
-        "model.layers.{layer}.",
-        ("attention_norm", "input_layernorm"),
-        (QKV, "self_attn.qkv_proj"),
-        ("attention/o", "self_attn.o_proj"),
-        ("mlp_norm", "post_attention_layernorm"),
-        (("mlp/gate", "mlp/up"), "mlp.gate_up_proj"),
-        ("mlp/down", "mlp.down_proj"),
-    ),
-    *rows("body/stack/", "model.", ("norm", "norm")),
-    ("head/w", "lm_head.weight", SAME),
-    *unused("model.layers.{layer}.self_attn.rotary_emb.inv_freq"),
-)
-ROPE = Rope(fraction=1.0, longest=4096, original_beside=True, reread=True)
-
-
-def _read(config: Config) -> Knobs:
-    """`su` and `yarn` are earlier names of longrope here; `original_max_position_embeddings` stands beside the dict."""
-    given = ROPE.given(config)
-    kind = given.get("rope_type", given.get("type", "default"))
-    if kind not in ("default", "longrope", "su", "yarn"):
-        raise UserError(f"rope_type={kind!r} is not supported for this model type: only 'longrope'")
-    given["rope_type"] = "default" if kind == "default" else "longrope"
-    rest = {name: value for name, value in config.items() if name != OLD}
-    return ROPE.read({ORIGINAL: ROPE.longest, **rest, NEW: given})
-
-
-DIALECTS = {
-    "phi3": Dialect(
-        "phi3",
-        generators("Phi3"),
-        (
-            *llama.SHARED,
-            Custom(ROPE.names, _read, ROPE.write),
-            Knob("window", "sliding_window", None),
-            act("activation", "hidden_act", "silu"),
-            Knob("eps", "rms_norm_eps", 1e-5),
-            Knob("tied", "tie_word_embeddings", False),
-            Unused("resid_pdrop", "embd_pdrop"),
-        ),
-        HF,
-    )
-}

@@ -11,11 +11,8 @@ from lm.model.masks import Causal, Window
 from lm.model.mlp import GatedMLP
 from lm.model.rotary import Rotary, Scaling
 from lm.model.transformer import LanguageModel
-from lm.zoo import llama
-from lm.zoo.dialect import ANSWERS, Config, Custom, Dialect, Field, Knob, Knobs, act, generators
 from lm.zoo.family import Family, Sizes
-from lm.zoo.parts import GLOBAL, LOCAL, decoder, head_size, layers_of, pre_norm
-from lm.zoo.rope import Rope
+from lm.zoo.parts import LOCAL, decoder, head_size, layers_of, pre_norm
 
 _A, _B = {"vocab": 151936}, {"vocab": 152064}
 _1 = {"theta": 10000.0}
@@ -98,40 +95,4 @@ FAMILIES = {
     "qwen": Family(qwen, SIZES_1, "arXiv 2309.16609"),
     "qwen2": Family(qwen, SIZES_2, "arXiv 2407.10671, 2412.15115"),
     "qwen3": Family(functools.partial(qwen, biases=(), qk_norm=True), SIZES_3, "arXiv 2505.09388"),
-}
-WINDOWS = ("use_sliding_window", "sliding_window", "max_window_layers", "layer_types")
-
-
-def read_windows(config: Config) -> Knobs:
-    window = config.get("sliding_window", 4096) if config.get("use_sliding_window", False) else None
-    kinds, first = config.get("layer_types"), config.get("max_window_layers", 28)
-    if kinds is None:
-        kinds = [LOCAL if window and i >= first else GLOBAL for i in range(config["num_hidden_layers"])]
-    return {"window": window, "layer_types": tuple(kinds)}
-
-
-def write_windows(knobs: Knobs) -> dict:
-    kinds = list(layers_of(knobs["layer_types"], knobs["layers"]))
-    window = knobs["window"]
-    return {"use_sliding_window": window is not None, "sliding_window": window, "layer_types": kinds}
-
-
-_FIELDS: tuple[Field, ...] = (
-    *llama.SHARED,
-    Rope(longest=32768),
-    Custom(WINDOWS, read_windows, write_windows),
-    act("activation", "hidden_act", "silu"),
-    Knob("eps", "rms_norm_eps", 1e-6),
-    Knob("tied", "tie_word_embeddings", False),
-)
-_BIASES = Knob("biases", "attention_bias", False, lambda b: ("q", "k", "v", "o") if b else (), bool)
-
-DIALECTS = {
-    "qwen2": Dialect("qwen2", generators("Qwen2", answers=ANSWERS._replace(prefix="transformer.")), _FIELDS, llama.HF),
-    "qwen3": Dialect(
-        "qwen3",
-        generators("Qwen3", answers=ANSWERS._replace(prefix="transformer.")),
-        (*(f for f in _FIELDS if f.names != ("head_dim",)), Knob("head_dim", "head_dim", 128), _BIASES),
-        llama.HF,
-    ),
 }

@@ -1,165 +1,30 @@
 """From a family's name and knobs to a model."""
 
+import importlib
 import inspect
 import math
+import pkgutil
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ml_collections.config_dict import ConfigDict, placeholder
 
+from lm import zoo
 from lm.core.component import checked, from_dict, to_dict
 from lm.core.errors import UserError, nearest
 from lm.model.heads import Head
 from lm.model.transformer import Model, with_head
-from lm.zoo import (
-    albert,
-    alexatm,
-    alphacode,
-    bart,
-    bert,
-    bert2bert,
-    bigbird,
-    blenderbot,
-    bloom,
-    codet5p,
-    cohere,
-    colt5,
-    cramming,
-    deberta,
-    deepseek,
-    distilbert,
-    electra,
-    ernie,
-    ernie3,
-    ernie4_5,
-    falcon,
-    gemma,
-    glm,
-    glm_blank,
-    gopher,
-    gpt1,
-    gpt2,
-    gpt3,
-    gpt_neo,
-    gpt_neox,
-    gptj,
-    granite,
-    lamda,
-    led,
-    llama,
-    longformer,
-    longt5,
-    m2m,
-    marian,
-    megatron_bert,
-    mistral,
-    modernbert,
-    mpnet,
-    mpt,
-    nemotron,
-    olmo,
-    opt,
-    palm,
-    pangu,
-    persimmon,
-    phi,
-    phi3,
-    phi3_small,
-    prophetnet,
-    qwen,
-    roberta,
-    roformer,
-    smollm3,
-    stablelm,
-    starcoder,
-    t5,
-    t5gemma,
-    transformer,
-    transformer_xl,
-    xglm,
-    xlnet,
-    yalm,
-)
-from lm.zoo.dialect import Dialect
 from lm.zoo.elsewhere import ELSEWHERE
 from lm.zoo.family import Family
 
-MODULES = (
-    gpt1,
-    gpt2,
-    gpt3,
-    gpt_neo,
-    gptj,
-    gpt_neox,
-    opt,
-    palm,
-    pangu,
-    bloom,
-    falcon,
-    mpt,
-    starcoder,
-    llama,
-    mistral,
-    qwen,
-    gemma,
-    phi,
-    phi3,
-    phi3_small,
-    yalm,
-    nemotron,
-    glm_blank,
-    glm,
-    deepseek,
-    stablelm,
-    olmo,
-    granite,
-    cohere,
-    smollm3,
-    ernie4_5,
-    persimmon,
-    xglm,
-    t5,
-    t5gemma,
-    longt5,
-    colt5,
-    transformer_xl,
-    xlnet,
-    gopher,
-    lamda,
-    transformer,
-    bart,
-    marian,
-    m2m,
-    blenderbot,
-    deberta,
-    longformer,
-    led,
-    bigbird,
-    bert,
-    bert2bert,
-    ernie,
-    megatron_bert,
-    roberta,
-    mpnet,
-    roformer,
-    modernbert,
-    distilbert,
-    albert,
-    electra,
-    cramming,
-    alphacode,
-    alexatm,
-    codet5p,
-    ernie3,
-    prophetnet,
-)
+# Every file of this folder that has FAMILIES.
+MODULES = [
+    module
+    for found in pkgutil.iter_modules(zoo.__path__)
+    if hasattr(module := importlib.import_module(f"{zoo.__name__}.{found.name}"), "FAMILIES")
+]
 FAMILIES: dict[str, Family] = {name: family for module in MODULES for name, family in module.FAMILIES.items()}
-
-# `model_type` in the config.json of a Hugging Face folder -> how to read it.
-DIALECTS: dict[str, Dialect] = {
-    name: dialect for module in MODULES for name, dialect in getattr(module, "DIALECTS", {}).items()
-}
 
 
 def knobs(family: str, **given: Any) -> ConfigDict:

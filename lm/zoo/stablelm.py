@@ -8,12 +8,8 @@ from lm.model.layers import LayerNorm
 from lm.model.mlp import GatedMLP
 from lm.model.rotary import Rotary, Scaling
 from lm.model.transformer import LanguageModel
-from lm.zoo import llama
-from lm.zoo.dialect import Dialect, Knob, Unused, act, generators
 from lm.zoo.family import Family
-from lm.zoo.names import LAYER, SAME, TensorNames, rows, unused
 from lm.zoo.parts import decoder, head_size, parallel, pre_norm
-from lm.zoo.rope import Rope
 
 SIZES = {
     "3b": {"layers": 32, "d_model": 2560, "heads": 32, "d_ff": 6912},
@@ -70,55 +66,3 @@ def stablelm(
 
 
 FAMILIES = {"stablelm": Family(stablelm, SIZES, "arXiv 2402.17834")}
-
-
-def _layer(where: str) -> TensorNames:
-    return rows(
-        LAYER + where,
-        "model.layers.{layer}.",
-        ("attention/q", "self_attn.q_proj"),
-        ("attention/k", "self_attn.k_proj"),
-        ("attention/v", "self_attn.v_proj"),
-        ("attention/o", "self_attn.o_proj"),
-        ("attention/q_norm", "self_attn.q_layernorm.norms.{heads}"),
-        ("attention/k_norm", "self_attn.k_layernorm.norms.{heads}"),
-        ("mlp/gate", "mlp.gate_proj"),
-        ("mlp/up", "mlp.up_proj"),
-        ("mlp/down", "mlp.down_proj"),
-    )
-
-
-# transformers' StableLmForCausalLM.
-HF: TensorNames = (
-    ("body/embed/token", "model.embed_tokens.weight", SAME),
-    *_layer(""),
-    *_layer("both/"),
-    *rows(
-        LAYER,
-        "model.layers.{layer}.",
-        ("attention_norm", "input_layernorm"),
-        ("mlp_norm", "post_attention_layernorm"),
-        ("both_norm", "input_layernorm"),
-    ),
-    *rows("body/stack/", "model.", ("norm", "norm")),
-    ("head/w", "lm_head.weight", SAME),
-    *unused("model.layers.{layer}.self_attn.rotary_emb.inv_freq"),
-)
-DIALECTS = {
-    "stablelm": Dialect(
-        "stablelm",
-        generators("StableLm"),
-        (
-            *llama.SHARED,
-            Rope(fraction=0.25, longest=4096),
-            act("activation", "hidden_act", "silu"),
-            Knob("qkv_bias", "use_qkv_bias", False),
-            Knob("qk_norm", "qk_layernorm", False),
-            Knob("side_by_side", "use_parallel_residual", False),
-            Knob("eps", "layer_norm_eps", 1e-5),
-            Knob("tied", "tie_word_embeddings", False),
-            Unused("hidden_dropout"),
-        ),
-        HF,
-    )
-}

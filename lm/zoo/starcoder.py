@@ -9,11 +9,8 @@ from lm.model.mlp import MLP
 from lm.model.positions import Learned
 from lm.model.rotary import Rotary, Scaling
 from lm.model.transformer import LanguageModel
-from lm.zoo.dialect import Dialect, Fixed, Knob, Unused, act, generators, layers_heads
 from lm.zoo.family import Family
-from lm.zoo.names import LAYER, QKV, SAME, Layout, TensorNames, rows, unused
 from lm.zoo.parts import decoder, head_size, pre_norm
-from lm.zoo.rope import Rope
 
 SIZES = {
     "santacoder": {"layers": 24, "d_model": 2048, "heads": 16, "vocab": 49280, "context": 2048},
@@ -95,81 +92,4 @@ def starcoder2(
 FAMILIES = {
     "starcoder": Family(starcoder, SIZES, "arXiv 2301.03988, 2305.06161"),
     "starcoder2": Family(starcoder2, SIZES_2, "arXiv 2402.19173"),
-}
-
-# transformers' GPTBigCodeForCausalLM: [q|k|v] with one key head, [heads, 3, head_dim] with as many as heads.
-HF: TensorNames = (
-    ("body/embed/token", "transformer.wte.weight", SAME),
-    ("body/embed/position/w", "transformer.wpe.weight", SAME),
-    *rows(
-        LAYER,
-        "transformer.h.{layer}.",
-        ("attention_norm", "ln_1"),
-        (QKV, "attn.c_attn", Layout(transpose=True, groups="kv")),
-        ("attention/o", "attn.c_proj"),
-        ("mlp_norm", "ln_2"),
-        ("mlp/up", "mlp.c_fc"),
-        ("mlp/down", "mlp.c_proj"),
-    ),
-    *rows("body/stack/", "transformer.", ("norm", "ln_f")),
-    ("head/w", "lm_head.weight", SAME),
-    *unused("transformer.h.{layer}.attn.bias", "transformer.h.{layer}.attn.masked_bias"),
-)
-# transformers' Starcoder2ForCausalLM.
-HF_2: TensorNames = (
-    ("body/embed/token", "model.embed_tokens.weight", SAME),
-    *rows(
-        LAYER,
-        "model.layers.{layer}.",
-        ("attention_norm", "input_layernorm"),
-        ("attention/q", "self_attn.q_proj"),
-        ("attention/k", "self_attn.k_proj"),
-        ("attention/v", "self_attn.v_proj"),
-        ("attention/o", "self_attn.o_proj"),
-        ("mlp_norm", "post_attention_layernorm"),
-        ("mlp/up", "mlp.c_fc"),
-        ("mlp/down", "mlp.c_proj"),
-    ),
-    *rows("body/stack/", "model.", ("norm", "norm")),
-    ("head/w", "lm_head.weight", SAME),
-)
-
-DIALECTS = {
-    "gpt_bigcode": Dialect(
-        "starcoder",
-        generators("GPTBigCode", tokens="classifier"),
-        (
-            *layers_heads("n_embd", "n_layer", "n_head"),
-            Knob("vocab", "vocab_size", 50257),
-            Knob("context", "n_positions", 1024),
-            Knob("d_ff", "n_inner", None),
-            Knob("multi_query", "multi_query", True),
-            Knob("scaled", "scale_attn_weights", True),
-            act("activation", "activation_function", "gelu_pytorch_tanh"),
-            Knob("eps", "layer_norm_epsilon", 1e-5),
-            Knob("tied", "tie_word_embeddings", True),
-            Fixed("add_cross_attention", (False,)),
-            Unused("resid_pdrop", "embd_pdrop", "attn_pdrop", "num_key_value_heads"),
-            Unused("attention_softmax_in_fp32", "scale_attention_softmax_in_fp32"),
-        ),
-        HF,
-        "transformer.",
-    ),
-    "starcoder2": Dialect(
-        "starcoder2",
-        generators("Starcoder2"),
-        (
-            *layers_heads("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
-            Knob("kv_heads", "num_key_value_heads", 2),
-            Knob("vocab", "vocab_size", 49152),
-            act("activation", "hidden_act", "gelu_pytorch_tanh"),
-            Rope(longest=4096),
-            Knob("window", "sliding_window", None, lambda w: w or 0, lambda w: w or None),
-            Knob("bias", "use_bias", True),
-            Knob("eps", "norm_epsilon", 1e-5),
-            Knob("tied", "tie_word_embeddings", True),
-            Unused("attention_dropout", "residual_dropout", "embedding_dropout"),
-        ),
-        HF_2,
-    ),
 }

@@ -6,15 +6,13 @@ import dataclasses
 from typing import Any
 
 from lm.core.errors import UserError
-from lm.model.heads import NoHead, SequenceClassifier, TokenClassifier
+from lm.model.heads import NoHead
 from lm.model.kv_sources import CrossKV
 from lm.model.rotary import Scaling
 from lm.model.stack import Stack
 from lm.model.transformer import EncoderDecoder, LanguageModel, Model
 from lm.zoo import gemma
-from lm.zoo.dialect import BASE, Class, Dialect, Fixed, Knob, Nested, Unused, labels
 from lm.zoo.family import Family, Sizes
-from lm.zoo.names import SAME, TensorNames, rows
 from lm.zoo.parts import reading
 
 _2B, _9B = gemma.SIZES_2["2b"], gemma.SIZES_2["9b"]
@@ -117,66 +115,3 @@ def t5gemma(
 
 
 FAMILIES = {"t5gemma": Family(t5gemma, SIZES, "arXiv 2504.06225")}
-
-
-def tower_names(ours: str, theirs: str) -> TensorNames:
-    """What transformers calls the tensors of an encoder or decoder."""
-    norms = (("attention", "self_attn"), ("cross", "cross_attn"), ("mlp", "feedforward"))
-    return (
-        (f"{ours}/embed/token", f"{theirs}embed_tokens.weight", SAME),
-        *rows(
-            f"{ours}/stack/{{layer}}/",
-            f"{theirs}layers.{{layer}}.",
-            *((f"{part}_norm/before", f"pre_{name}_layernorm") for part, name in norms),
-            *((f"{part}_norm/after", f"post_{name}_layernorm") for part, name in norms),
-            *((f"{part}/{x}", f"{name}.{x}_proj") for part, name in norms[:2] for x in "qkvo"),
-            *((f"mlp/{x}", f"mlp.{x}_proj") for x in ("gate", "up", "down")),
-        ),
-        *rows(f"{ours}/stack/", theirs, ("norm", "norm")),
-    )
-
-
-NAMES: TensorNames = (
-    *tower_names("encoder", "model.encoder."),
-    *tower_names("body", "model.encoder."),
-    *tower_names("decoder", "model.decoder."),
-    ("head/w", "lm_head.out_proj.weight", SAME),
-)
-PAIR, ENCODER = {"encoder_only": False}, {"encoder_only": True}
-SCORES = rows("head/", "", ("out", "score.out_proj"))
-CLASSES = {
-    "T5GemmaForConditionalGeneration": Class(PAIR),
-    "T5GemmaModel": BASE._replace(knobs=PAIR),
-    "T5GemmaEncoderModel": BASE._replace(knobs=ENCODER),
-    "T5GemmaForSequenceClassification": Class(
-        head=lambda config: SequenceClassifier(labels(config), at="last"), names=SCORES
-    ),
-    "T5GemmaForTokenClassification": Class(head=lambda config: TokenClassifier(labels(config)), names=SCORES),
-}
-# Gemma 2's fields, of which one is about both towers, and one about the decoder alone.
-INNER = tuple(f for f in gemma.DIALECTS["gemma2"].fields if f.names[0] != "tie_word_embeddings")
-DROPOUT = Unused("dropout_rate", "attention_dropout", "classifier_dropout_rate")
-READS = (*(f for f in INNER if f.names[0] != "final_logit_softcapping"), Unused("final_logit_softcapping"))
-SHARED = ("cap", "final_cap", "activation", "theta", "scaling", "attention_bias", "eps")
-KIND = "t5_gemma_module"
-
-DIALECTS = {
-    "t5gemma": Dialect(
-        "t5gemma",
-        CLASSES,
-        (
-            Nested("encoder", {KIND: (*READS, DROPOUT, Fixed("is_decoder", (False,)), Unused("tie_word_embeddings"))}),
-            Nested(
-                "decoder",
-                {KIND: (*INNER, DROPOUT, Fixed("is_decoder", (True,)), Unused("tie_word_embeddings"))},
-                prefix="decoder_",
-                whole=SHARED,
-            ),
-            Knob("tied", "tie_word_embeddings", True),
-            Knob("encoder_only", "is_encoder_decoder", True, lambda pair: not pair, lambda alone: not alone),
-            DROPOUT,
-            Unused("vocab_size"),  # each tower has its own
-        ),
-        NAMES,
-    )
-}

@@ -11,9 +11,7 @@ from lm.model.layers import LayerNorm
 from lm.model.mlp import MLP
 from lm.model.positions import Sinusoidal
 from lm.model.transformer import LanguageModel
-from lm.zoo.dialect import Dialect, Fixed, Knob, Unused, act, generators, layers_heads
 from lm.zoo.family import Family
-from lm.zoo.names import LAYER, SAME, TensorNames, rows, unused
 from lm.zoo.parts import decoder, head_size, pre_norm
 
 SIZES = {
@@ -65,41 +63,4 @@ def xglm(
 FAMILIES = {
     "xglm": Family(xglm, SIZES, "arXiv 2112.10668"),
     "incoder": Family(functools.partial(xglm, vocab=50518), INCODER, "arXiv 2204.05999"),
-}
-
-# transformers' XGLMForCausalLM.
-HF: TensorNames = (
-    ("body/embed/token", "model.embed_tokens.weight", SAME),
-    *rows(
-        LAYER,
-        "model.layers.{layer}.",
-        ("attention/q", "self_attn.q_proj"),
-        ("attention/k", "self_attn.k_proj"),
-        ("attention/v", "self_attn.v_proj"),
-        ("attention/o", "self_attn.out_proj"),
-        ("attention_norm", "self_attn_layer_norm"),
-        ("mlp/up", "fc1"),
-        ("mlp/down", "fc2"),
-        ("mlp_norm", "final_layer_norm"),
-    ),
-    *rows("body/stack/", "model.", ("norm", "layer_norm")),
-    ("head/w", "lm_head.weight", SAME),
-    *unused("model.embed_positions.weights"),  # computed
-)
-DIALECTS = {
-    "xglm": Dialect(
-        "xglm",
-        generators("XGLM", sequences=False, tokens=None),
-        (
-            *layers_heads("d_model", "num_layers", "attention_heads", "ffn_dim"),
-            Knob("vocab", "vocab_size", 256008),
-            act("activation", "activation_function", "gelu"),
-            Knob("scaled", "scale_embedding", True),
-            Knob("tied", "tie_word_embeddings", True),
-            Fixed("add_cross_attention", (False,)),
-            Unused("max_position_embeddings"),  # a table's first length, which grows
-            Unused("dropout", "attention_dropout", "activation_dropout", "layerdrop", "init_std"),
-        ),
-        HF,
-    )
 }

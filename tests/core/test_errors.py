@@ -3,8 +3,9 @@
 import pytest
 
 from lm.core.errors import nearest
+from lm.hub.model_types import MODEL_TYPES
 from lm.zoo.elsewhere import ELSEWHERE
-from lm.zoo.registry import DIALECTS, FAMILIES
+from lm.zoo.registry import FAMILIES
 
 
 @pytest.mark.parametrize(
@@ -12,12 +13,12 @@ from lm.zoo.registry import DIALECTS, FAMILIES
     [("lama", "llama"), ("gtp2", "gpt2"), ("mistrall", "mistral"), ("bertt", "bert"), ("deberta-v3", "deberta-v2")],
 )
 def test_slips(name, meant):
-    assert nearest(name, DIALECTS, ELSEWHERE) == f"; did you mean {meant!r}?"
+    assert nearest(name, MODEL_TYPES, ELSEWHERE) == f"; did you mean {meant!r}?"
 
 
 @pytest.mark.parametrize("name", ["jamba", "whisper", "blip", "mixtral", "mamba", "clip", "qwen2_moe", "xlm", ""])
 def test_names_of_other_models(name):
-    for known in (DIALECTS, FAMILIES):
+    for known in (MODEL_TYPES, FAMILIES):
         assert nearest(name, known, ELSEWHERE) == f"; known: {', '.join(sorted(known))}"
 
 

@@ -7,12 +7,14 @@ from hypothesis import strategies as st
 
 from lm.core.errors import UserError
 from lm.core.param import flatten
+from lm.hub.model_types import MODEL_TYPES
 from lm.hub.names import to_params, to_tensors
+from lm.hub.tables.tensor_names import LINEAR, SAME, Layout
 from lm.model.attention import Attention
 from lm.zoo import gpt2, llama
-from lm.zoo.names import LINEAR, SAME, Layout
 from tests import toys
 
+LLAMA = MODEL_TYPES["llama"].names
 NAMES = {  # one name for each tensor that toys' attention-and-MLP models have
     "body/embed/token": "embed.weight",
     "body/embed/position/w": "position.weight",
@@ -59,12 +61,12 @@ sizes = st.integers(1, 3)
 
 
 @settings(max_examples=20)
-@given(*(sizes,) * 5, st.booleans(), st.sampled_from((gpt2, llama)))
+@given(*(sizes,) * 5, st.booleans(), st.sampled_from(("gpt2", "llama")))
 def test_export_undoes_import(layers, heads, groups, size, d_ff, tied, family):
     shape = dict(layers=layers, d_model=6, heads=heads * groups, head_dim=2 * size, d_ff=d_ff, vocab=11, tied=tied)
-    model = gpt2.gpt2(context=5, **shape) if family is gpt2 else llama.llama(kv_heads=heads, **shape)
+    model = gpt2.gpt2(context=5, **shape) if family == "gpt2" else llama.llama(kv_heads=heads, **shape)
     params = toys.values(model.spec())
-    tensors = there_and_back(model, family.HF, params)
+    tensors = there_and_back(model, MODEL_TYPES[family].names, params)
     assert ("lm_head.weight" in tensors) != tied
     assert all(t.flags.c_contiguous for t in tensors.values())
 
@@ -124,25 +126,25 @@ def test_names_that_are_read_but_not_written():
 def test_tied_tables_may_come_twice_but_must_agree():
     model = llama.llama(layers=1, d_model=4, heads=2, d_ff=3, vocab=7, tied=True)
     params = toys.values(model.spec())
-    tensors = to_tensors(model, llama.HF, params)
+    tensors = to_tensors(model, LLAMA, params)
     embed = tensors["model.embed_tokens.weight"]
-    same(to_params(model, llama.HF, tensors | {"lm_head.weight": embed}), params)
+    same(to_params(model, LLAMA, tensors | {"lm_head.weight": embed}), params)
     with pytest.raises(UserError, match=r"'model.embed_tokens.weight' and 'lm_head.weight' differ.*untied"):
-        to_params(model, llama.HF, tensors | {"lm_head.weight": embed + 1})
+        to_params(model, LLAMA, tensors | {"lm_head.weight": embed + 1})
     del tensors["model.embed_tokens.weight"]
-    same(to_params(model, llama.HF, tensors | {"lm_head.weight": embed}), params)
+    same(to_params(model, LLAMA, tensors | {"lm_head.weight": embed}), params)
 
 
 def test_mistakes_are_named():
     model = llama.llama(layers=2, d_model=4, heads=2, d_ff=3, vocab=7)
     params = toys.values(model.spec())
-    good = to_tensors(model, llama.HF, params)
+    good = to_tensors(model, LLAMA, params)
     down = "model.layers.1.mlp.down_proj.weight"
 
     def refused(match, **changes):
         changed = {k: v for k, v in (good | changes).items() if v is not None}
         with pytest.raises(UserError, match=match) as info:
-            to_params(model, llama.HF, changed)
+            to_params(model, LLAMA, changed)
         assert "\n" not in str(info.value)
 
     refused(f"{down}' is missing", **{down: None})
@@ -151,17 +153,17 @@ def test_mistakes_are_named():
     refused(f"{down}' is float16, but .* float32", **{down: good[down].astype(np.float16)})
 
     with pytest.raises(UserError, match="'head/w' is missing"):
-        to_tensors(model, llama.HF, {"body": params["body"]})
+        to_tensors(model, LLAMA, {"body": params["body"]})
     with pytest.raises(UserError, match="'extra' is unknown"):
-        to_tensors(model, llama.HF, params | {"extra": params["head"]["w"]})
+        to_tensors(model, LLAMA, params | {"extra": params["head"]["w"]})
     with pytest.raises(UserError, match=r"'head/w' is \[4, 7\]"):
-        to_tensors(model, llama.HF, params | {"head": {"w": params["head"]["w"].T}})
+        to_tensors(model, LLAMA, params | {"head": {"w": params["head"]["w"].T}})
     with pytest.raises(UserError, match="'body/embed/position/w' has no name"):
-        to_params(gpt2.gpt2(layers=1, d_model=4, heads=2, vocab=7), llama.HF, good)
+        to_params(gpt2.gpt2(layers=1, d_model=4, heads=2, vocab=7), LLAMA, good)
 
 
 def test_dtype_is_kept():
     model = llama.llama(layers=2, d_model=4, heads=2, d_ff=3, vocab=7)
-    tensors = to_tensors(model, llama.HF, toys.values(model.spec()))
+    tensors = to_tensors(model, LLAMA, toys.values(model.spec()))
     halves = {name: t.astype(np.float16) for name, t in tensors.items()}
-    same(to_tensors(model, llama.HF, to_params(model, llama.HF, halves)), halves)
+    same(to_tensors(model, LLAMA, to_params(model, LLAMA, halves)), halves)

@@ -8,7 +8,7 @@ import pytest
 
 from lm.core.errors import UserError
 from lm.hub.config import read_config
-from lm.zoo.registry import DIALECTS
+from lm.hub.model_types import MODEL_TYPES
 from tests.hub.tiny import configs
 
 ODD: tuple[Any, ...] = (None, "x", -1, 0, 1.5, [], {})
@@ -17,7 +17,7 @@ HEADS = ("architectures", "model_type", "id2label", "num_labels", "eos_token_id"
 
 
 def odd_configs(model_type: str, values: tuple[Any, ...]) -> list[tuple[str, Any]]:
-    fields = {name for field in DIALECTS[model_type].fields for name in field.names}
+    fields = {name for field in MODEL_TYPES[model_type].fields for name in field.keys}
     return [*itertools.product(sorted(fields | configs()[model_type].keys() | {*HEADS}), values)]
 
 
@@ -32,13 +32,13 @@ def check(model_type: str, name: str, value: Any) -> None:
 
 
 def test_a_sample_of_odd_configs():
-    every = [(kind, *pair) for kind in DIALECTS for pair in odd_configs(kind, ODD + LARGE[1:])]
+    every = [(kind, *pair) for kind in MODEL_TYPES for pair in odd_configs(kind, ODD + LARGE[1:])]
     for kind, name, value in random.Random(0).sample(every, 300):
         check(kind, name, value)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model_type", DIALECTS)
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
 @pytest.mark.parametrize("values", [ODD, LARGE], ids=["odd", "large"])
 def test_all_odd_configs(model_type, values):
     for name, value in odd_configs(model_type, values):

@@ -9,9 +9,10 @@ import pytest
 
 from lm.core.errors import UserError
 from lm.core.param import flatten
+from lm.hub.model_types import MODEL_TYPES
 from lm.hub.names import to_tensors
 from lm.hub.open import open_folder
-from lm.zoo.registry import DIALECTS, build
+from lm.zoo.registry import build
 from tests import toys
 
 save_file = pytest.importorskip("safetensors.numpy").save_file
@@ -31,7 +32,7 @@ UP = "model.layers.1.mlp.up_proj.weight"
 def weights(tied: bool = False, **knobs: Any) -> dict[str, np.ndarray]:
     shape = {"layers": 2, "d_model": 8, "heads": 2, "d_ff": 6, "vocab": 7}
     model = build({"family": "llama", "tied": tied, **shape, **knobs})
-    return to_tensors(model, DIALECTS["llama"].names, toys.values(model.spec()))
+    return to_tensors(model, MODEL_TYPES["llama"].names, toys.values(model.spec()))
 
 
 def folder_with(folder: Path, config: dict[str, Any] | str, tensors: dict[str, np.ndarray]) -> Path:

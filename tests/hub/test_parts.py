@@ -7,11 +7,11 @@ import pytest
 from lm.core.errors import UserError
 from lm.core.param import flatten
 from lm.hub.config import spelling
+from lm.hub.model_types import MODEL_TYPES
 from lm.hub.names import to_tensors
 from lm.hub.open import open_folder
 from lm.hub.save import config_of
 from lm.model.heads import Heads
-from lm.zoo.registry import DIALECTS
 from tests.hub.tiny import configs, tensors_of, write
 
 pytest.importorskip("safetensors")
@@ -20,18 +20,18 @@ QUICK = ("bert", "llama", "t5", "marian")
 
 def parts(model_type: str) -> list[str]:
     """The classes whose tensors are in the files of others: base models, an encoder alone, a decoder alone."""
-    classes = DIALECTS[model_type].classes
+    classes = MODEL_TYPES[model_type].classes
     pairs = any(c.knobs.get("decoder_only") is False for c in classes.values())
     ends = ("Model", "ForCausalLM") if pairs else ("Model",)
     return [name for name in classes if name.endswith(ends) and not name.endswith(("LMHeadModel", "MTModel"))]
 
 
 @pytest.mark.parametrize(
-    "model_type", [kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.slow) for kind in DIALECTS]
+    "model_type", [kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.slow) for kind in MODEL_TYPES]
 )
 def test_the_parts_of_every_class(tmp_path, model_type):
     """With the values of the file; and the whole of a part's file is enough, its prefix there or not."""
-    for kind in DIALECTS[model_type].classes:
+    for kind in MODEL_TYPES[model_type].classes:
         config = configs()[model_type] | {"architectures": [kind]}
         tensors = tensors_of(config)
         folder = write(tmp_path / kind, config, tensors)
@@ -64,7 +64,7 @@ def test_a_part_of_a_part_with_and_without_prefix(tmp_path):
 @pytest.mark.parametrize("model_type", ["bert", "roberta", "albert", "big_bird", "longformer", "ernie"])
 def test_an_embedder_without_pooler(tmp_path, model_type):
     """Hidden states need none; a pooler of which half is there is still told; what was opened can be exported."""
-    kind = next(name for name in DIALECTS[model_type].classes if name.endswith("Model"))
+    kind = next(name for name in MODEL_TYPES[model_type].classes if name.endswith("Model"))
     config = configs()[model_type] | {"architectures": [kind]}
     tensors = tensors_of(config)
     whole = open_folder(write(tmp_path / "whole", config, tensors))

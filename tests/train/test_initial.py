@@ -14,13 +14,13 @@ from lm.core.errors import UserError
 from lm.core.mesh import Sharding, make_mesh
 from lm.core.param import flatten
 from lm.hub.folder import write_folder
+from lm.hub.model_types import MODEL_TYPES
 from lm.model.transformer import LanguageModel
 from lm.runs.checkpoint import Checkpoints, meta_of
 from lm.text.tokenizers import ByteTokenizer
 from lm.train.initial import initial_params
 from lm.train.state import State, save_state
 from lm.zoo.gpt2 import gpt2
-from lm.zoo.registry import DIALECTS
 from tests import toys
 from tests.train import tiny
 
@@ -49,7 +49,7 @@ def folders(tmp_path_factory) -> dict[str, Path]:
     pytest.importorskip("safetensors")
     run, hf = tmp_path_factory.mktemp("run"), tmp_path_factory.mktemp("hf")
     save_run(run, 3, 5)
-    write_folder(hf, MODEL, params_at(5), DIALECTS["gpt2"].names)
+    write_folder(hf, MODEL, params_at(5), MODEL_TYPES["gpt2"].names)
     (hf / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
     return {"run": run, "hf": hf}
 

@@ -15,15 +15,16 @@ from lm.core.ctx import Ctx
 from lm.core.errors import UserError
 from lm.core.param import abstract
 from lm.hub.config import read_config, write_config
+from lm.hub.model_types import MODEL_TYPES
 from lm.hub.names import links_by_name, to_params, to_tensors
+from lm.hub.tables.tensor_names import TensorNames
 from lm.infer.generate import Generator
 from lm.infer.sampling import Sampler
 from lm.model.heads import Heads
 from lm.model.kv_sources import CacheShape
 from lm.model.transformer import Model
 from lm.objectives.causal import NextToken
-from lm.zoo.names import TensorNames
-from lm.zoo.registry import DIALECTS, build
+from lm.zoo.registry import build
 from tests.golden import FILES
 from tests.golden.weights import tensors
 
@@ -267,7 +268,7 @@ def test_config_is_written_and_read_again(name):
 def test_every_field_is_read(name):
     """A dialect accounts for each field that the model type has."""
     g = golden(name)
-    known = {field for part in DIALECTS[g.config["model_type"]].fields for field in part.names}
+    known = {field for part in MODEL_TYPES[g.config["model_type"]].fields for field in part.keys}
     own = {field for field in g.fields if field.rpartition(".")[2] not in COMMON}  # of towers within, too
     assert not own - known
 

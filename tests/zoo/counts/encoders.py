@@ -1,7 +1,7 @@
 """Encoders: exact counts are those of the transformers class with these sizes."""
 
+from lm.hub.tables.encoders import POOLED
 from lm.model.heads import NoHead
-from lm.zoo.bert import POOLED
 
 # (family, size) -> parameters
 COUNTS = {

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lm.core.errors import UserError, nearest
+from lm.hub.tables.format import Config, Knobs, number
 from lm.model.rotary import (
     DynamicScaling,
     FrequencyScaling,
@@ -16,7 +17,6 @@ from lm.model.rotary import (
     YarnScaling,
     yarn_magnitude,
 )
-from lm.zoo.dialect import Config, Knobs, number
 from lm.zoo.parts import GLOBAL, LOCAL
 
 NEW, OLD = "rope_parameters", "rope_scaling"
@@ -36,26 +36,26 @@ class Rope:
     theta: float = 10000.0
     fraction: float | None = None
     longest: int = 2048
-    theta_name: str = THETA
-    fraction_name: str = FRACTION
+    theta_key: str = THETA
+    fraction_key: str = FRACTION
     original_beside: bool = False
     reread: bool = False
 
     @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys((NEW, OLD, self.theta_name, self.fraction_name, ORIGINAL, LONGEST)))
+    def keys(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((NEW, OLD, self.theta_key, self.fraction_key, ORIGINAL, LONGEST)))
 
     def read(self, config: Config) -> Knobs:
         given = self.given(config)
         knobs: Knobs = {
-            "theta": number(self.theta_name, given[THETA], above=0),
+            "theta": number(self.theta_key, given[THETA], above=0),
             "scaling": self._scaling(given, config),
         }
         fraction = given.get(FRACTION)
         if self.fraction is not None:
-            knobs["fraction"] = number(self.fraction_name, fraction, above=0, most=1)
+            knobs["fraction"] = number(self.fraction_key, fraction, above=0, most=1)
         elif fraction not in (None, 1, 1.0):
-            raise UserError(f"{self.fraction_name}={fraction!r} is not supported: this model type rotates whole heads")
+            raise UserError(f"{self.fraction_key}={fraction!r} is not supported: this model type rotates whole heads")
         return knobs
 
     def given(self, config: Config) -> dict[str, Any]:
@@ -67,8 +67,8 @@ class Rope:
         new, old = (mapping(config, name) for name in (NEW, OLD))
         given = dict(old or new)
         for name, beside, default in (
-            (THETA, self.theta_name, self.theta),
-            (FRACTION, self.fraction_name, self.fraction),
+            (THETA, self.theta_key, self.theta),
+            (FRACTION, self.fraction_key, self.fraction),
         ):
             if name not in given and beside not in config and new.get(name, default) != default:
                 raise UserError(
@@ -121,9 +121,9 @@ class Rope:
         return int(number(ORIGINAL, longest if told is None else told, above=0, whole=True))
 
     def write(self, knobs: Knobs) -> dict[str, Any]:
-        config: dict[str, Any] = {self.theta_name: knobs["theta"], OLD: _scaling_dict(knobs["scaling"])}
+        config: dict[str, Any] = {self.theta_key: knobs["theta"], OLD: _scaling_dict(knobs["scaling"])}
         if self.fraction is not None:
-            config[self.fraction_name] = knobs["fraction"]
+            config[self.fraction_key] = knobs["fraction"]
         if isinstance(knobs["scaling"], DynamicScaling):
             config[LONGEST] = knobs["scaling"].original
         if isinstance(knobs["scaling"], LongScaling):
@@ -142,8 +142,8 @@ class RopeByLayer:
     scaled: tuple[str, ...] = (GLOBAL, LOCAL)
 
     @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys((*self.everywhere.names, *self.local.names)))
+    def keys(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*self.everywhere.keys, *self.local.keys)))
 
     def read(self, config: Config) -> Knobs:
         given, old = mapping(config, NEW), mapping(config, OLD)
@@ -156,7 +156,7 @@ class RopeByLayer:
             own = mapping(given, kind)
             if kind in self.scaled and "type" in old and "rope_type" not in old | own:
                 raise UserError(f"{OLD} has 'type', which this model type does not read: call it rope_type")
-            other = () if rope.theta_name == THETA else (THETA,)
+            other = () if rope.theta_key == THETA else (THETA,)
             told = {name: value for name, value in plain.items() if name not in other}
             return rope.read({**told, NEW: own | (old if kind in self.scaled else {})})
 
@@ -166,7 +166,7 @@ class RopeByLayer:
     def write(self, knobs: Knobs) -> dict[str, Any]:
         local = {name: knobs[f"local_{name}"] for name in ("theta", "scaling")}
         told = ((LOCAL, self.local, local), (GLOBAL, self.everywhere, knobs))
-        written = {kind: (rope.theta_name, rope.write(own)) for kind, rope, own in told}
+        written = {kind: (rope.theta_key, rope.write(own)) for kind, rope, own in told}
         return {
             NEW: {k: {THETA: w[theta], **(w[OLD] or {"rope_type": "default"})} for k, (theta, w) in written.items()}
         }
