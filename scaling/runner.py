@@ -27,6 +27,7 @@ from lm.core.formats import KEY, RECORD, SWEEP, format_of
 from lm.core.metrics import values
 from lm.data.open import Data
 from lm.inspect.cost import CONVENTION
+from lm.objectives.objective import Objective
 from lm.runs.config_json import difference, plain
 from lm.train.config_file import part
 from lm.train.data import lengths_of
@@ -89,7 +90,7 @@ def run_trunk(
     trunk: Trunk,
     cells: list[Cell],
     data: Data,
-    objective: Any,
+    objective: Objective,
     evaluation_tokens: int = 0,
     tick: Callable[[int], None] = lambda flops: None,
 ) -> Iterator[Record]:

@@ -28,6 +28,7 @@ from lm.model.stack import Stack
 from lm.model.transformer import EncoderDecoder, LanguageModel, Transformer, tied
 from lm.objectives.denoising import MixtureOfDenoisers, PrefixMixtureOfDenoisers
 from lm.objectives.examples.denoising import MODES, SEVEN, SPANS, PrefixLM, SpanCorruption, SpecialIds, largest
+from lm.objectives.objective import check_needs
 from lm.text.tokenizers import ByteTokenizer
 
 BYTES = ByteTokenizer(extra_ids=1000)
@@ -250,6 +251,15 @@ def test_errors_name_the_knob_and_the_remedy():
     for bad in (lambda: SpanCorruption(0.5), lambda: SpanCorruption(3, 1.0), lambda: PrefixLM(0.6)):
         with pytest.raises(UserError, match="give"):
             bad()
+
+
+def test_models_that_would_not_read_the_inputs_are_refused():
+    check_needs(MixtureOfDenoisers.of(LENGTH), toy_encoder_decoder())
+    check_needs(PrefixMixtureOfDenoisers.of(LENGTH), toy_prefix_decoder())
+    with pytest.raises(UserError, match=r"rows 'encoder/tokens' .* a model with EncoderDecoder, or another objective"):
+        check_needs(MixtureOfDenoisers.of(LENGTH), toy_prefix_decoder())
+    with pytest.raises(UserError, match=r"rows 'prefix' of objective PrefixMixture.* a model with Prefix, or"):
+        check_needs(PrefixMixtureOfDenoisers.of(LENGTH), toy_encoder_decoder())
 
 
 def test_prefix_lm_alone_needs_no_sentinels():
