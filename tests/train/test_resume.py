@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from rich.console import Console
@@ -17,6 +18,7 @@ from lm.core.param import flatten
 from lm.runs.checkpoint import Checkpoints, open_model
 from lm.runs.metrics import read_metrics
 from lm.train import loop
+from lm.train.config_file import read_config
 from lm.train.state import State
 from lm.train.step import Trainer
 from tests.train import tiny
@@ -24,11 +26,15 @@ from tests.train import tiny
 STEPS = 60
 EXPERIMENT = """
 from pathlib import Path
+from lm.adapt.lora import LoRA
+from lm.compress.int8 import Int8
+from lm.core.component import to_dict
 from tests.train import tiny
 
 
 def get_config():
-    config = tiny.config(Path(__file__).parent)
+    config = tiny.config(Path(__file__).parent, learning_rate=1e-2)
+    config.transforms = (to_dict(Int8("mlp")), to_dict(LoRA(4, target="attention|mlp|token")))
     config.train.steps = %d
     config.log.update(checkpoint_every=4, eval_every=30)
     return config
@@ -73,7 +79,8 @@ def records(workdir: Path) -> tuple[list[dict], list[dict]]:
 
 
 def test_a_run_killed_and_stopped_ends_with_the_same_bits(tmp_path, monkeypatch):
-    """`rough` is ended by SIGKILL, then by SIGTERM, then by Ctrl-C; `calm` runs undisturbed.
+    """`rough` is ended by SIGKILL, then by SIGTERM, then by Ctrl-C; `calm` runs undisturbed. Both train adapters over a
+    model that is int8 in part; `test_resume_proofs` has runs without transforms.
 
     One test, because the processes take their time."""
     rough, calm = tmp_path / "rough", tmp_path / "calm"
@@ -108,6 +115,11 @@ def test_a_run_killed_and_stopped_ends_with_the_same_bits(tmp_path, monkeypatch)
     ends = [open_model(w) for w in (rough, calm)]
     assert [e.step for e in ends] == [STEPS, STEPS]
     assert tiny.bits(ends[0].params) == tiny.bits(ends[1].params)
+    program = ends[0].program
+    first = jax.jit(program.initialize)(jax.random.key(0))
+    moved, stayed = (tiny.bits(part) for part in program.split(ends[0].params))
+    assert stayed == tiny.bits(program.split(first)[1]) and len(program.transforms) == 2
+    assert all(bits != tiny.bits(first)[path] for path, bits in moved.items())
 
     # Each step is told once.
     (steps, evaluations), (their_steps, their_evaluations) = records(rough), records(calm)
@@ -122,8 +134,7 @@ def test_a_run_killed_and_stopped_ends_with_the_same_bits(tmp_path, monkeypatch)
     # The same command once more changes nothing.
     before = (calm / "metrics.jsonl").read_bytes()
     tiny.use_one_device(monkeypatch)
-    config = tiny.config(tmp_path)
-    config.train.steps = STEPS
+    config = read_config(tmp_path / "experiment.py")
     console = Console(file=io.StringIO(), width=1000)
     result = loop.train(config, calm, console)
     assert f"nothing to do: {calm} is at step {STEPS} of {STEPS}" in console.file.getvalue()
