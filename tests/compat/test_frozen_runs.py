@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 FORMATS = sorted(HERE.glob("format-*"))
 RUNS = [
     # Of formats that this very code writes (1, and 2 for transforms) one is enough: other tests resume such runs.
-    pytest.param(run, marks=pytest.mark.slow if folder != FORMATS[0] and run.name not in ("dense", "adapted") else ())
+    pytest.param(run, marks=pytest.mark.slow if folder != FORMATS[0] and run.name != "adapted" else ())
     for folder in FORMATS
     for run in sorted(folder.iterdir())
     if run.is_dir()
