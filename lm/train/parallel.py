@@ -34,14 +34,26 @@ def sharding_of(config: ConfigDict, devices: Sequence[jax.Device] | None = None)
 
 def rules_of(config: ConfigDict) -> Rules:
     """The rules of `config.parallel`: own ones, then those of the preset."""
+    return with_own(_own(config), PRESETS[config.parallel.rules])
+
+
+def _own(config: ConfigDict) -> Rules:
     own = tuple((name, tuple(over) if isinstance(over, list) else over) for name, over in config.parallel.own_rules)
-    return with_own(own, PRESETS[config.parallel.rules])
+    for name, over in own:
+        several = isinstance(over, tuple) and all(isinstance(axis, str) for axis in over)
+        if not (over is None or isinstance(over, str) or several):
+            raise UserError(
+                f"config.parallel.own_rules: {name!r} goes to {over!r}; "
+                "give the name of a mesh axis, several of them, or None"
+            )
+    return own
 
 
 def mesh_axes(config: ConfigDict) -> dict[str, int]:
     """Mesh axes and sizes, outermost first: a config's own in the order in which its rules name them, then the known
     ones. (The axes of a ConfigDict have no order.)"""
-    own = [axis for name, _ in config.parallel.own_rules for axis in axes_of(rules_of(config), name)]
+    rules = rules_of(config)
+    own = [axis for name, _ in config.parallel.own_rules for axis in axes_of(rules, name)]
     order = dict.fromkeys([axis for axis in own if axis not in MESH_AXES] + list(MESH_AXES))
     sizes = dict(config.mesh.items())
     for axis in sizes:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from lm.core.component import canonical, from_dict, to_dict
 from lm.core.ctx import Ctx
 from lm.core.errors import UserError
+from lm.core.mesh import Sharding, make_mesh
 from lm.core.metrics import aux_losses, aux_metrics, values
 from lm.model.mlp import MLP
 from lm.model.moe.dispatch import Capacity, Dropless
@@ -188,6 +189,13 @@ def test_all_choices_are_served_by_gradients_too():
 
     toys.close(loss(free)(p, x), loss(roomy)(p, x))
     assert call(free, p, x, segments)[1].dropped.sum() == 0
+
+
+def test_experts_that_are_spread_need_a_capacity():
+    moe, x = toys.experts(SoftmaxRouter(), Dropless()), jnp.ones((8, LENGTH, D))
+    ctx = Ctx(sharding=Sharding(make_mesh({"data": 2, "expert": 4})))
+    with pytest.raises(UserError, match=r"Dropless needs all experts .* over 4: set config\.mesh\.expert=1, or let"):
+        moe(toys.values(moe.spec(D)), x, ctx, None, {})
 
 
 def test_layers_stored_with_a_capacity_of_their_own_are_read():

@@ -135,6 +135,9 @@ def test_an_axis_of_ones_own():
     assert sharding.mesh.size == 8 and sharding.ways("batch") == 4
     assert sharding.spec(("batch", "seq", "embed")) == PartitionSpec(("replica", "data"), "tensor", None)
     assert sharding.spec(("embed", "mlp")) == PartitionSpec("data", "tensor")
+    c.parallel.own_rules = (("batch", 3),)
+    with pytest.raises(UserError, match=r"^config.parallel.own_rules: 'batch' goes to 3; give the name of a mesh axis"):
+        sharding_of(c)
     c.parallel.own_rules = (("batch", ("replicas", "data")),)
     with pytest.raises(UserError, match=r"^config.mesh.replica: no rule uses an axis of that name; did you mean 'repl"):
         sharding_of(c)

@@ -147,9 +147,11 @@ def agree(folder: Path, name: str) -> None:
 
 
 def test_eight_devices_then_four_then_one(folder):
-    for devices, mesh, last in ((8, (2, 2, 2), 16), (4, (1, 2, 2), 32), (1, (1, 1, 1), STEPS)):
-        flags = (f"--config.mesh.{axis}={n}" for axis, n in zip(("data", "fsdp", "tensor"), mesh, strict=True))
-        finish(start(folder, "moved", devices, "", f"--config.train.steps={last}", *flags))
+    """The four are two stages of a pipeline."""
+    knobs = ("mesh.data", "mesh.fsdp", "mesh.tensor", "parallel.pipeline", "train.steps")
+    for devices, values in ((8, (2, 2, 2, 1, 16)), (4, (1, 1, 2, 2, 32)), (1, (1, 1, 1, 1, STEPS))):
+        flags = (f"--config.{knob}={value}" for knob, value in zip(knobs, values, strict=True))
+        finish(start(folder, "moved", devices, "", *flags))
     agree(folder, "moved")
 
 

@@ -139,10 +139,16 @@ class Capacity(Dispatch):
 @component
 class Dropless(Dispatch):
     """Every choice is served: those of the batch are sorted by expert, and each expert's run of rows is multiplied by
-    its matrices (MegaBlocks, Gale et al. 2022, arXiv 2211.15841; `jax.lax.ragged_dot`). Every device needs all experts,
-    so that the mesh axis `expert` stays 1."""
+    its matrices (MegaBlocks, Gale et al. 2022, arXiv 2211.15841; `jax.lax.ragged_dot`).
+
+    Raises `UserError` on a mesh that spreads experts: every device needs all of them."""
 
     def __call__(self, experts: Experts, x: Array, routing: Routing, ctx: Ctx) -> tuple[Array, Array]:
+        if ctx.sharding is not None and (ways := ctx.sharding.ways("expert")) > 1:
+            raise UserError(
+                f"Dropless needs all experts on every device, but the mesh spreads them over {ways}: "
+                "set config.mesh.expert=1, or let dispatch be Capacity"
+            )
         (b, s, d), k = x.shape, routing.experts.shape[-1]
         expert = routing.experts.reshape(-1)  # [B S k]
         order = jnp.argsort(expert, stable=True)
