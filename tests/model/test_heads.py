@@ -71,11 +71,20 @@ def test_without_segments_all_tokens_are_real():
 def test_padding_is_passed_over():
     """Whatever stands where there is no text, the row's score is the same."""
     noisy = np.where(SEGMENTS[..., None] > 0, states(), 1e3).astype(np.float32)
-    for at in ("first", "last"):
+    for at in ("first", "last", "mean"):
         head = SequenceClassifier(3, at=at, activation="tanh")
         np.testing.assert_array_equal(
             called(head, {"segments": SEGMENTS}, noisy)[0], called(head, {"segments": SEGMENTS})[0]
         )
+
+
+def test_the_mean_stands_for_a_row():
+    head = SequenceClassifier(3, at="mean", activation="tanh", norm=LayerNorm(), dense_bias=False)
+    y, p = called(head, {"segments": SEGMENTS})
+    for b in range(B):
+        hidden = np.tanh(states()[b, SEGMENTS[b] > 0].mean(axis=0) @ p["dense"]["w"])
+        normed = (hidden - hidden.mean()) / np.sqrt(hidden.var() + 1e-5) * p["norm"]["w"] + p["norm"]["b"]
+        np.testing.assert_allclose(y[b], normed @ p["out"]["w"] + p["out"]["b"], rtol=1e-4, atol=1e-5)
 
 
 def test_pooler_and_classifier():
@@ -94,6 +103,9 @@ def test_wrong_places_are_refused():
     for knobs in ({"at": "end"}, {"end": 2}):
         with pytest.raises(UserError, match="give `end`, a token's id, with at='end' only"):
             SequenceClassifier(**knobs)
+    for kind in (SequenceClassifier, TokenClassifier):
+        with pytest.raises(UserError, match="without `activation` has no dense layer"):
+            kind(3, dense_bias=False)
     with pytest.raises(UserError, match="looks for its end in the rows 'encoder/tokens'"):
         called(SequenceClassifier(at="end", end=2, row="encoder/tokens"), {"tokens": TOKENS})
 
