@@ -69,10 +69,11 @@ def bert(
 ) -> LanguageModel:
     """A BERT of any shape; `SIZES` has the published ones. d_ff defaults to 4 d_model, head_activation to activation.
 
-    `pretraining` are the heads, on one token table: "mlm" (masked tokens), "nsp" (whether a text follows another),
-    "sop" (whether they are in order), "sbo" (tokens of a span from those beside it), "rtd" (replaced tokens); several
-    give a dict of scores by these names. There are `types` of tokens and `tasks`; positions begin at row `offset` of
-    their table. With `norm_first` sub-layers are pre-normed, and the last states normed."""
+    `pretraining` are the heads, on one token table: "mlm" (masked tokens), "lm" (tokens, by the table alone), "nsp"
+    (whether a text follows another), "sop" (whether they are in order), "sbo" (tokens of a span from those beside it),
+    "rtd" (replaced tokens); several give a dict of scores by these names. There are `types` of tokens and `tasks`;
+    positions begin at row `offset` of their table. With `norm_first` sub-layers are pre-normed, and the last states
+    normed."""
     norm = LayerNorm(eps)
     block = layer(d_model, heads, d_ff, activation, norm, norm_first=norm_first, mask=mask, dropout=dropout)
     return encoder(
@@ -153,6 +154,7 @@ def encoder(
     pair = SequenceClassifier(2, activation="tanh", init=init)
     known: dict[str, Head] = {
         "mlm": TransformHead(lm, norm, activation, embed_width, init=init),
+        "lm": lm,
         "nsp": pair,
         "sop": pair,
         "sbo": SpanBoundary(lm, norm, activation, width=embed_width, init=init),
@@ -165,8 +167,8 @@ def encoder(
         raise UserError(f"model.pretraining={list(pretraining)} must name each head once, and at least one")
     parts = tuple((name, known[name]) for name in pretraining)
     paths = ("head",) if len(parts) == 1 else tuple(f"head/{name}" for name in pretraining)
-    shares = (TransformHead, SpanBoundary)
-    tables = [f"{at}/lm/w" for at, (_, head) in zip(paths, parts, strict=True) if isinstance(head, shares)]
+    shares = {LMHead: "w", TransformHead: "lm/w", SpanBoundary: "lm/w"}
+    tables = [f"{at}/{shares[type(h)]}" for at, (_, h) in zip(paths, parts, strict=True) if type(h) in shares]
     return LanguageModel(
         Transformer(d_model, embed, stack),
         parts[0][1] if len(parts) == 1 else Heads(parts),
@@ -179,5 +181,8 @@ FAMILIES = {
     "bert_wwm": Family(functools.partial(bert, vocab=CHINESE), {"base": BASE, "ext-base": BASE}, "arXiv 1906.08101"),
     "spanbert": Family(functools.partial(bert, vocab=CASED), {"base": BASE, "large": LARGE}, "arXiv 1907.10529"),
     "macbert": Family(functools.partial(bert, vocab=CHINESE), {"base": BASE, "large": LARGE}, "arXiv 2004.13922"),
+    "bert_generation": Family(
+        functools.partial(bert, vocab=50358, types=0, pretraining=("lm",)), {"large": LARGE}, "arXiv 1907.12461"
+    ),
     "tinybert": Family(bert, TINYBERT, "arXiv 1909.10351"),
 }

@@ -11,11 +11,16 @@ from lm.model.masks import Causal
 from lm.model.special.resize import Resize
 from lm.model.stack import Stack
 from lm.model.transformer import EncoderDecoder
+from lm.model.transformer import tied as ties
 from lm.zoo import bert
 from lm.zoo.family import Family, Sizes
 from lm.zoo.parts import reading
 
-SIZES: Sizes = {"base": bert.BASE, "large": bert.LARGE}
+SIZES: Sizes = {
+    "base": bert.BASE,
+    "large": bert.LARGE,
+    "l-24": {**bert.LARGE, "vocab": 50358, "types": 0, "plain_head": True},  # as published
+}
 
 
 def bert2bert(
@@ -41,11 +46,13 @@ def bert2bert(
     decoder_activation: str | None = None,
     decoder_eps: float | None = None,
     head_activation: str | None = None,
+    plain_head: bool = False,
     dropout: float = 0.0,
     tied: bool = True,
 ) -> EncoderDecoder:
     """Two BERTs of any shape; see `lm.zoo.bert.bert` for what the knobs mean. Those of the decoder default to the
-    encoder's, d_ff to 4 times the width. `tied`: the head's table to the decoder's; the encoder has one of its own."""
+    encoder's, d_ff to 4 times the width. `tied`: the head's table to the decoder's; the encoder has one of its own.
+    With `plain_head` scores come from the table alone."""
 
     shape: dict[str, Any] = {
         "layers": layers,
@@ -74,7 +81,14 @@ def bert2bert(
     below: dict[str, Any] = shape | {name: value for name, value in own.items() if value is not None}
     reader = bert.bert(**shape, dropout=dropout)
     try:
-        writer = bert.bert(**below, mask=Causal(), head_activation=head_activation, dropout=dropout)
+        writer = bert.bert(
+            **below,
+            mask=Causal(),
+            pretraining=("lm",) if plain_head else ("mlm",),
+            head_activation=head_activation,
+            dropout=dropout,
+            tied=tied,
+        )
     except UserError as e:  # which tells of the knobs by their names there
         raise UserError(str(e).replace("model.", "model.decoder_")) from e
     encoder, decoder = reader.body, writer.body
@@ -83,7 +97,9 @@ def bert2bert(
         encoder = dataclasses.replace(encoder, stack=Stack((*encoder.stack.segments, between)))
     stack = Stack.of([reading(block, CrossKV()) for block in decoder.stack.blocks()])
     decoder = dataclasses.replace(decoder, stack=stack)
-    return EncoderDecoder(encoder, decoder, writer.head, (("head/lm/w", "decoder/embed/token"),) if tied else ())
+    return EncoderDecoder(
+        encoder, decoder, writer.head, ties((alias for alias, _ in writer.ties), "decoder/embed/token")
+    )
 
 
 FAMILIES = {"bert2bert": Family(bert2bert, SIZES, "arXiv 1907.12461")}

@@ -1,12 +1,14 @@
-"""transformers' EncoderDecoder of two towers, either of which may be a Bert, Roberta, XLMRoberta or Camembert."""
+"""transformers' EncoderDecoder of two towers, either of which may be a Bert, BertGeneration, Roberta, XLMRoberta or
+Camembert."""
 
-from lm.hub.dialects import bert, roberta
+from lm.hub.dialects import bert, bert_generation, roberta
 from lm.hub.tables.encoders import ATTENTION
 from lm.hub.tables.format import Config, Custom, Fixed, HFClass, HFFormat, Knob, Knobs, Nested, Unused
 from lm.hub.tables.tensor_names import LINEAR, SAME, TensorNames, entries, moved
 
 # What is not the same on both sides is told below.
-KINDS = bert.MODEL_TYPES | {name: roberta.MODEL_TYPES[name] for name in ("roberta", "xlm-roberta", "camembert")}
+KINDS = bert.MODEL_TYPES | bert_generation.MODEL_TYPES
+KINDS |= {name: roberta.MODEL_TYPES[name] for name in ("roberta", "xlm-roberta", "camembert")}
 APART = ("is_decoder", "add_cross_attention", "tie_word_embeddings")
 SHAPE = {name: tuple(f for f in kind.fields if f.keys[0] not in APART) for name, kind in KINDS.items()}
 READS = (Fixed("is_decoder", (False,)), Fixed("add_cross_attention", (False,)), Unused("tie_word_embeddings"))
@@ -16,23 +18,38 @@ WRITES = (
     Fixed("cross_attention_hidden_size", (None,)),  # none of theirs can read states of another width
     Knob("tied", "tie_word_embeddings", True),
 )
-GELU = Custom((), lambda config: {"head_activation": "gelu"}, lambda knobs: {})  # whatever the layers have
+
+
+# What a model type does not say, as it is always so: of either tower, and of the decoder besides.
+ALWAYS: dict[str, Knobs] = {"bert": {"offset": 0}, "bert-generation": {"offset": 0, "types": 0}}
+HEAD: dict[str, Knobs] = {"bert": {}, "bert-generation": {"plain_head": True}}
+GELU = {"head_activation": "gelu"}
+
+
+def _implied(knobs: Knobs) -> Custom:
+    return Custom((), lambda config: knobs, lambda knobs: {})
+
+
+READ_BY = {name: (*fields, *READS, _implied(ALWAYS.get(name, {}))) for name, fields in SHAPE.items()}
+WRITTEN_BY = {
+    name: (*fields, *WRITES, _implied(ALWAYS.get(name, {}) | HEAD.get(name, GELU))) for name, fields in SHAPE.items()
+}
 
 
 def _kind(knobs: Knobs) -> str:
-    return "roberta" if knobs["offset"] else "bert"
+    return "roberta" if knobs["offset"] else "bert" if knobs["types"] else "bert-generation"
 
 
 def _names(config: Config) -> TensorNames:
     """Those of either tower alone, behind its own prefix, and of the attention that joins them."""
     reader, writer = (KINDS[config[side].get("model_type", "bert")] for side in ("encoder", "decoder"))
-    masked = next(c for name, c in writer.classes.items() if name.endswith("ForMaskedLM"))
+    head = next(c for name, c in writer.classes.items() if name.endswith(("ForMaskedLM", "Decoder")))
     cross = tuple((ours.replace("attention", "cross"), theirs.removeprefix("attention.")) for ours, theirs in ATTENTION)
     return (
         *moved(_of(reader, config["encoder"]), "encoder", reader.prefix, "encoder."),
         ("encoder/stack/1/w", "enc_to_dec_proj.weight", LINEAR),
         ("encoder/stack/1/b", "enc_to_dec_proj.bias", SAME),
-        *moved((*_of(writer, config["decoder"]), *masked.names), "decoder", "", "decoder."),
+        *moved((*_of(writer, config["decoder"]), *head.names), "decoder", "", "decoder."),
         *entries(
             "decoder/stack/{layer}/",
             f"decoder.{writer.prefix}encoder.layer.{{layer}}.crossattention.",
@@ -51,12 +68,12 @@ MODEL_TYPES = {
         "bert2bert",
         {"EncoderDecoderModel": HFClass()},
         (
-            Nested("encoder", {name: (*fields, *READS) for name, fields in SHAPE.items()}, kind=_kind),
+            Nested("encoder", READ_BY, kind=_kind),
             Nested(
                 "decoder",
-                {name: (*fields, *WRITES, *(() if name == "bert" else (GELU,))) for name, fields in SHAPE.items()},
+                WRITTEN_BY,
                 prefix="decoder_",
-                whole=("tied", "head_activation"),
+                whole=("tied", "head_activation", "plain_head"),
                 kind=_kind,
             ),
             # Both towers' tensors are in the file, shared or not.

@@ -88,12 +88,12 @@ def encoder_names(prefix: str, norms: Parts = NORMS, *, norm: str | None = None)
 
 
 def lm_names(config: Config, decoder: str, bias: str | None = None) -> TensorNames:
-    """The table and bias of the masked-LM head. The bias may have a second name, unless the head is untied: then it is
-    an unused tensor."""
+    """The table and bias of the head that names tokens. The bias may have a second name, unless the head is untied:
+    then it is an unused tensor."""
     tied = config.get("tie_word_embeddings", True)
     biases = (bias, f"{decoder}.bias") if bias and tied else (f"{decoder}.bias",)
     found = ignored_modules(decoder) + (ignored(bias) if bias else ())
-    for path in ("head/lm/", "head/mlm/lm/"):
+    for path in ("head/", "head/lm/", "head/mlm/lm/"):
         found += ((f"{path}w", f"{decoder}.weight", SAME), *((f"{path}b", name, SAME) for name in biases))
     return found
 

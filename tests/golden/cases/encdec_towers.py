@@ -4,7 +4,7 @@ from typing import Any
 
 from tests.golden.case import Case
 from tests.golden.cases.encdec_bart import SHAPE
-from tests.golden.cases.encoders import BERT, ROBERTA
+from tests.golden.cases.encoders import BERT, ROBERTA, UNTYPED
 
 LED = {
     **{name: value for name, value in SHAPE.items() if name != "max_position_embeddings"},
@@ -95,6 +95,19 @@ CASES: dict[str, Case] = {
         ROBERTA | {"model_type": "roberta"},
         {**WRITER, **ROBERTA, "model_type": "roberta", "num_hidden_layers": 2},
         pad_token_id=1,
+    ),
+    "bert2bert_mixed": _two(ROBERTA | {"model_type": "roberta"}, WRITER),
+    "bert2bert_generation": _two(
+        {**UNTYPED, "model_type": "bert-generation"},
+        {
+            **UNTYPED,
+            "vocab_size": 97,
+            "num_hidden_layers": 2,
+            "model_type": "bert-generation",
+            "is_decoder": True,
+            "add_cross_attention": True,
+        },
+        ("decoder.lm_head.bias", _CROSS),
     ),
     "t5gemma": Case("T5GemmaForConditionalGeneration", PAIR, _GEMMA),
     "t5gemma_uncapped": Case(

@@ -27,10 +27,10 @@ DISTIL = {
 # Five layers in two groups, the first of three.
 ALBERT = {**BERT, "num_hidden_layers": 5, "num_hidden_groups": 2, "inner_group_num": 2, "embedding_size": 10}
 ELECTRA = {**BERT, "embedding_size": 10}
-MPNET = {**{k: v for k, v in BERT.items() if k != "type_vocab_size"}}
+UNTYPED = {k: v for k, v in BERT.items() if k != "type_vocab_size"}
 ROFORMER = {**BERT, "hidden_size": 24, "embedding_size": 10}
 MODERN = {
-    **{k: v for k, v in MPNET.items() if k != "layer_norm_eps"},
+    **{k: v for k, v in UNTYPED.items() if k != "layer_norm_eps"},
     "hidden_size": 24,
     "norm_eps": 1e-2,
     "num_hidden_layers": 5,
@@ -129,15 +129,24 @@ CASES = {
     "electra_relu": Case("ElectraForPreTraining", {**ELECTRA, "embedding_size": 28, "hidden_act": "relu"}),
     "electra_relu_masked": Case("ElectraForMaskedLM", {**ELECTRA, "hidden_act": "relu"}),
     "electra_decoder": Case("ElectraForCausalLM", {**ELECTRA, **DECODER}),
+    "bert_generation_base": Case("BertGenerationEncoder", UNTYPED),
+    "bert_generation": Case(
+        "BertGenerationDecoder",
+        {**UNTYPED, "is_decoder": True, "hidden_act": "relu"},
+        ("bert.embeddings.word_embeddings.weight", "lm_head.bias"),
+    ),
+    "bert_generation_untied": Case(
+        "BertGenerationDecoder", {**UNTYPED, "is_decoder": True, "tie_word_embeddings": False}
+    ),
     **group(
         "mpnet",
         "MPNet",
-        MPNET,
+        UNTYPED,
         "mask",
         parts("mpnet", "encoder.relative_attention_bias.weight", "encoder.layer.1.attention.attn.q.bias"),
     ),
     "mpnet_relu": Case(
-        "MPNetForMaskedLM", {**MPNET, "hidden_act": "relu", "tie_word_embeddings": False}, positions="mask"
+        "MPNetForMaskedLM", {**UNTYPED, "hidden_act": "relu", "tie_word_embeddings": False}, positions="mask"
     ),
     **group("roformer", "RoFormer", ROFORMER, gradients=parts("roformer", SELF, "embeddings_project.weight")),
     "roformer_choice": Case(

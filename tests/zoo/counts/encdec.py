@@ -43,6 +43,7 @@ COUNTS = {
     # arXiv 1907.12461; without the pooler of the encoder, which nothing reads
     ("bert2bert", "base"): 246_772_794,
     ("bert2bert", "large"): 770_077_498,
+    ("bert2bert", "l-24"): 809_665_718,
     # arXiv 2504.06225
     ("t5gemma", "2b-2b"): 5_596_853_760,
     ("t5gemma", "9b-2b"): 12_292_375_296,

@@ -24,6 +24,7 @@ COUNTS = {
     ("macbert", "large"): 325_545_608,
     ("tinybert", "4"): 14_381_394,
     ("tinybert", "6"): 66_987_066,
+    ("bert_generation", "large"): 354_452_662,
     # arXiv 1904.09223, 1907.12412
     ("ernie", "1.0-base"): 99_885_648,
     ("ernie", "2.0-base"): 109_515_834,
