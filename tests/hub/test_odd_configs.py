@@ -101,7 +101,7 @@ def test_a_field_of_another_unit_is_named_by_its_name_here():
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("model_type", "gpt2", "decoder: model_type='gpt2' is not supported; known: bert, camembert"),
+        ("model_type", "gpt2", "decoder: model_type='gpt2' is not supported; known: bert, bert-generation"),
         ("max_position_embeddings", "x", "decoder.max_position_embeddings='x' is a str"),
         ("num_attention_heads", 3, "decoder.hidden_size=28 is no multiple of decoder.num_attention_heads=3"),
         ("hidden_act", "mish", "decoder: hidden_act='mish' is an unknown activation"),
