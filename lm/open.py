@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from lm.core.errors import UserError
 from lm.hub.folder import is_hf_folder
-from lm.hub.open import Opened, context_of, is_gguf, open_folder, open_text
+from lm.hub.open import Opened, Place, context_of, is_gguf
 from lm.hub.save_text import write_text
 from lm.hub.tensors import Progress, quiet, reason
 from lm.hub.text import size_note
@@ -31,7 +31,8 @@ def open_any(path: str | Path, step: int | None = None) -> OpenedModel:
         raise UserError(f"{path} {what}: give the --workdir of a training run, a Hugging Face folder, or a .gguf file")
     if step is not None:
         raise UserError(f"{path} has no steps: leave out --step={step}")
-    text, opened = open_text(path), open_folder(path)
+    with Place(path) as place:
+        text, opened = place.text(), place.read(place.find())
     text = _fitted(text, opened, path)
     params = jax.tree.map(jnp.asarray, opened.params)
     return OpenedModel(opened.model, params, text, config_of(opened, path), None)
@@ -45,7 +46,8 @@ def import_run(
     out = Path(out).expanduser()
     if (out / "checkpoints").exists():
         raise UserError(f"{out} holds a run already: choose another folder")
-    text, opened = open_text(source), open_folder(source, architecture, progress)
+    with Place(source) as place:
+        text, opened = place.text(), place.read(place.find(architecture), progress)
     text = _fitted(text, opened, source)
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -43,8 +43,6 @@ def main(argv: list[str]) -> None:
 
 
 def inspect(path: str) -> None:
-    import contextlib
-
     from rich.console import Console
     from rich.table import Table
 
@@ -54,8 +52,8 @@ def inspect(path: str) -> None:
     from lm.hub.text import size_note
     from lm.inspect import tables as show
 
-    with contextlib.ExitStack() as stack:
-        source = hub.inspect(path, stack, ARCHITECTURE.value)
+    with hub.Place(path) as place:
+        source = place.find(ARCHITECTURE.value)
         comparison, config = source.comparison, source.config
         dtypes = ", ".join(sorted({tensor.dtype for tensor in source.stored.values()}))
         files = {tensor.path: tensor.path.stat().st_size for tensor in source.stored.values()}
@@ -70,7 +68,7 @@ def inspect(path: str) -> None:
         }
         note = None
         try:
-            tokenizer = hub.open_text(path).tokenizer
+            tokenizer = place.text().tokenizer
             rows["tokenizer"] = f"{tokenizer.vocab_size:,} tokens"
             note = size_note(tokenizer, source.model.vocab)
         except UserError as e:

@@ -10,10 +10,10 @@ import numpy as np
 from lm.core.errors import UserError
 from lm.core.optional import package
 from lm.core.param import Tree
+from lm.hub.binding import Binding
 from lm.hub.config import spelling, text_config
-from lm.hub.names import Model, each_tensor
-from lm.hub.tables.tensor_names import TensorNames
 from lm.hub.tensors import INDEX, WHOLE, Progress, quiet, read_json, read_tensors, reason, renamed, stored_in
+from lm.model.transformer import Model
 
 CONFIG = "config.json"
 SHARD = 5 * 10**9  # bytes
@@ -42,21 +42,21 @@ def read_folder(folder: str | Path, model: Model) -> Tree:
     with contextlib.ExitStack() as stack:
         stored = stored_in(folder, stack)
         try:
-            return read_tensors(renamed(stored, model, known), model, known.names)
+            binding = Binding(model, known.names)
+            return read_tensors(renamed(stored, binding, known.prefixes), binding)
         except UserError as e:
             raise UserError(f"{folder}: {e}") from e
 
 
 def write_folder(
     folder: str | Path,
-    model: Model,
+    binding: Binding,
     params: Tree,
-    table: TensorNames,
     dtype: Any = np.float32,
     shard: int = SHARD,
     progress: Progress = quiet,
 ) -> None:
-    """Write the parameters of `model` under the names of `table`: as `folder`/model.safetensors or, above `shard`
+    """Write the parameters of the binding's model under their names: as `folder`/model.safetensors or, above `shard`
     bytes, as several files with model.safetensors.index.json; old files give way when all new ones are whole.
     config.json is the caller's to write. No more than a shard is held besides `params`.
 
@@ -82,7 +82,7 @@ def write_folder(
         held.clear()
 
     try:
-        for name, tensor in each_tensor(model, table, params):
+        for name, tensor in binding.each_tensor(params):
             if held and size + tensor.size * dtype.itemsize > shard:
                 flush()
                 size = 0

@@ -14,6 +14,7 @@ from lm.core.component import from_dict
 from lm.core.errors import UserError, nearest
 from lm.core.files import replaced
 from lm.core.param import Tree
+from lm.hub.binding import Binding
 from lm.hub.config import spelling, write_config
 from lm.hub.folder import CONFIG, SHARD, write_folder
 from lm.hub.model_types import MODEL_TYPES
@@ -66,7 +67,7 @@ def save_folder(
             if text is not None:
                 write_text(new, text._replace(context=length), config)
             (new / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
-            write_folder(new, model, params, spelling(config).names, DTYPES[dtype], shard, progress)
+            write_folder(new, Binding(model, spelling(config).names), params, DTYPES[dtype], shard, progress)
     except OSError as e:
         raise UserError(f"cannot write {folder} ({reason(e)}): choose a folder with room to write to") from e
     return config

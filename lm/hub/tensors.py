@@ -3,7 +3,7 @@
 import contextlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -11,10 +11,8 @@ import numpy as np
 
 from lm.core.errors import UserError
 from lm.core.optional import package
-from lm.core.param import Tree, flatten
-from lm.hub.config import Spelling
-from lm.hub.names import Link, Model, belonging, dead_names, links_by_name, missing_names, to_params
-from lm.hub.tables.tensor_names import TensorNames
+from lm.core.param import Tree
+from lm.hub.binding import Binding, Link
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -90,8 +88,8 @@ class Lazy(Mapping[str, np.ndarray]):
 
 class Comparison(NamedTuple):
     """How the tensors of a folder suit a model: those that are missing, that the model should have had but does not
-    (`lm.hub.names.belonging`), that are of another shape, that no output depends on, and that of these which no model
-    type is known to leave in its files."""
+    (`Binding.belongs`), that are of another shape, that no output depends on, and that of these which no model type is
+    known to leave in its files."""
 
     missing: list[str]
     unknown: list[Stored]
@@ -100,27 +98,28 @@ class Comparison(NamedTuple):
     unexpected: list[Stored]
 
 
-def compare(stored: Mapping[str, Stored], model: Model, table: TensorNames) -> Comparison:
+def compare(stored: Mapping[str, Stored], binding: Binding) -> Comparison:
     """`stored` by the names of the table, see `renamed`."""
-    known, dead, belongs = links_by_name(model, table), dead_names(table), belonging(model, table)
+    known = binding.links
     extra = {name: tensor for name, tensor in stored.items() if name not in known}
-    unused = {name: tensor for name, tensor in extra.items() if not belongs(name)}
+    unused = {name: tensor for name, tensor in extra.items() if not binding.belongs(name)}
     return Comparison(
-        missing_names(model, table, stored),
+        binding.missing(stored),
         [tensor for name, tensor in extra.items() if name not in unused],
         [(stored[name], link) for name, link in known.items() if name in stored and stored[name].shape != link.shape],
         list(unused.values()),
-        [tensor for name, tensor in unused.items() if not dead(name)],
+        [tensor for name, tensor in unused.items() if not binding.dead(name)],
     )
 
 
-def read_tensors(stored: Mapping[str, Stored], model: Model, table: TensorNames, progress: Progress = quiet) -> Tree:
-    """The parameters of `model` from tensors by the names of the table: numpy float32. What is left over is logged.
+def read_tensors(stored: Mapping[str, Stored], binding: Binding, progress: Progress = quiet) -> Tree:
+    """The parameters of the binding's model from tensors by the names of the table: numpy float32. What is left over is
+    logged.
 
     Raises `UserError` naming tensor and file where one is missing, of another shape, no floats, or one that the model
-    should have had (`lm.hub.names.belonging`)."""
-    missing, unknown, misshapen, _, unexpected = compare(stored, model, table)
-    _check_vocabulary(misshapen, model)
+    should have had (`Binding.belongs`)."""
+    missing, unknown, misshapen, _, unexpected = compare(stored, binding)
+    _check_vocabulary(misshapen, binding)
     for tensor, link in misshapen:
         raise UserError(
             f"tensor {tensor.name!r} is {list(tensor.shape)} in {tensor.path.name}, the model's {list(link.shape)}: "
@@ -129,7 +128,7 @@ def read_tensors(stored: Mapping[str, Stored], model: Model, table: TensorNames,
     for tensor in unknown:
         raise UserError(
             f"tensor {tensor.name!r} of {tensor.path.name} is unknown to this model, whose tensors are called "
-            f"{min(links_by_name(model, table))!r} and so on: check family and size"
+            f"{min(binding.links)!r} and so on: check family and size"
         )
     if missing:
         files = ", ".join(sorted({tensor.path.name for tensor in stored.values()})[:2])
@@ -140,8 +139,7 @@ def read_tensors(stored: Mapping[str, Stored], model: Model, table: TensorNames,
         )
     if unexpected:
         log.warning(left_out(unexpected))
-    own = links_by_name(model, table)
-    return to_params(model, table, Lazy({name: t for name, t in stored.items() if name in own}, progress))
+    return binding.to_params(Lazy({name: t for name, t in stored.items() if name in binding.links}, progress))
 
 
 def left_out(tensors: list[Stored]) -> str:
@@ -151,31 +149,29 @@ def left_out(tensors: list[Stored]) -> str:
     return f"{tensors[0].path.parent}: not part of this model and not read: {names}{more}"
 
 
-def _check_vocabulary(misshapen: list[tuple[Stored, Link]], model: Model) -> None:
+def _check_vocabulary(misshapen: list[tuple[Stored, Link]], binding: Binding) -> None:
     """Raise `UserError` where only the vocabulary's size differs, as after padding: there are no values for the rest,
     and tokens past the file's would be garbage that nothing tells of."""
-    spec = dict(flatten(model.spec()))
+    vocab = binding.model.vocab
     for tensor, link in misshapen:
-        if "vocab" in spec[link.pieces[0].path].axes and len(tensor.shape) == len(link.shape):
+        if "vocab" in binding.spec[link.pieces[0].path].axes and len(tensor.shape) == len(link.shape):
             differing = [pair for pair in zip(tensor.shape, link.shape, strict=True) if pair[0] != pair[1]]
-            if len(differing) == 1 and differing[0][1] == model.vocab:
+            if len(differing) == 1 and differing[0][1] == vocab:
                 raise UserError(
                     f"tensor {tensor.name!r} has a vocabulary of {differing[0][0]} in {tensor.path.name}, the model "
-                    f"one of {model.vocab}: set model.vocab={differing[0][0]}, without padding"
+                    f"one of {vocab}: set model.vocab={differing[0][0]}, without padding"
                 )
 
 
-def renamed(stored: Mapping[str, Stored], model: Model, spelling: Spelling) -> dict[str, Stored]:
-    """The same tensors by the names of the table, prefix missing, doubled or that of another class, norms as they were
-    called before; those it does not know keep theirs."""
-    known, dead = links_by_name(model, spelling.names), dead_names(spelling.names)
-    belongs = belonging(model, spelling.names)
-    prefixes = ("", *spelling.prefixes)
+def renamed(stored: Mapping[str, Stored], binding: Binding, prefixes: Sequence[str]) -> dict[str, Stored]:
+    """The same tensors by the names of the table, any of the `prefixes` missing, doubled or in another's place, norms
+    as they were called before; those it does not know keep theirs."""
+    prefixes = ("", *prefixes)
     found: dict[str, Stored] = {}
     for name, tensor in stored.items():
         bare = [n.removeprefix(p) for n in dict.fromkeys((name, _modern(name))) for p in prefixes]
         spellings = dict.fromkeys((name, *(p + n for n in bare for p in prefixes)))
-        kinds = (known.__contains__, dead, belongs)
+        kinds = (binding.links.__contains__, binding.dead, binding.belongs)
         wanted = next((s for suits in kinds for s in spellings if suits(s)), name)
         if wanted in found:
             raise UserError(f"{found[wanted].name!r} and {name!r} are both {wanted!r}: keep one of them")

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from lm.core.errors import UserError
+from lm.hub.binding import Binding
 from lm.hub.config import read_config, spelling
 from lm.hub.folder import read_folder
-from lm.hub.names import to_tensors
 from lm.zoo.registry import build
 from tests import toys
 
@@ -57,7 +57,7 @@ def published(config: dict[str, Any], kind: str) -> tuple[dict[str, Any], Any, A
     config = {**config, "architectures": [kind]}
     model = build(read_config(config).knobs)
     params = toys.values(model.spec())
-    return config, model, params, to_tensors(model, spelling(config).names, params)
+    return config, model, params, Binding(model, spelling(config).names).to_tensors(params)
 
 
 def loads(folder: Path, config: dict[str, Any], model: Any, params: Any, tensors: dict[str, np.ndarray]) -> None:

@@ -12,9 +12,9 @@ import pytest
 
 from lm.core.errors import UserError
 from lm.core.param import flatten
+from lm.hub.binding import Binding
 from lm.hub.folder import read_folder, write_folder
 from lm.hub.model_types import MODEL_TYPES
-from lm.hub.names import to_tensors
 from lm.zoo.gpt2 import gpt2
 from lm.zoo.llama import llama
 from tests import toys
@@ -32,7 +32,7 @@ def params_of(family: str) -> Any:
 
 
 def tensors_of(family: str) -> dict[str, np.ndarray]:
-    return to_tensors(MODELS[family], MODEL_TYPES[family].names, params_of(family))
+    return Binding(MODELS[family], MODEL_TYPES[family].names).to_tensors(params_of(family))
 
 
 def folder_with(folder: Path, family: str, tensors: dict[str, np.ndarray]) -> Path:
@@ -75,7 +75,7 @@ def refused(folder: Path, match: str, family: str = "gpt2", model: Any = None) -
 def test_what_is_written_is_read(tmp_path, family, dtype):
     """Halves come back as float32 of the same value."""
     params = params_of(family)
-    write_folder(tmp_path, MODELS[family], params, MODEL_TYPES[family].names, dtype)
+    write_folder(tmp_path, Binding(MODELS[family], MODEL_TYPES[family].names), params, dtype)
     assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
     (tmp_path / "config.json").write_text(json.dumps({"model_type": family}))
     got = read_folder(str(tmp_path), MODELS[family])
@@ -213,7 +213,9 @@ def test_without_the_package(tmp_path, monkeypatch):
 def test_what_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot write .*model.safetensors \(.+\): choose a folder"):
-        write_folder(tmp_path / "file", MODELS["gpt2"], params_of("gpt2"), MODEL_TYPES["gpt2"].names)
+        write_folder(tmp_path / "file", Binding(MODELS["gpt2"], MODEL_TYPES["gpt2"].names), params_of("gpt2"))
     with pytest.raises(UserError, match="'head/w' is missing"):
-        write_folder(tmp_path, MODELS["llama"], {"body": params_of("llama")["body"]}, MODEL_TYPES["llama"].names)
+        write_folder(
+            tmp_path, Binding(MODELS["llama"], MODEL_TYPES["llama"].names), {"body": params_of("llama")["body"]}
+        )
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

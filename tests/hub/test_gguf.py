@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from lm.core.errors import UserError
+from lm.hub.binding import Binding
 from lm.hub.model_types import MODEL_TYPES
-from lm.hub.names import to_tensors
 from lm.hub.open import open_folder, open_text
 from lm.train.initial import initial_params
 from lm.zoo.registry import build
@@ -44,7 +44,7 @@ def test_logits_are_those_of_transformers(tmp_path, kind):
 
 def test_gains_that_count_from_zero(tmp_path):
     o = opened(tmp_path, "gemma")
-    tensors = to_tensors(o.model, MODEL_TYPES["gemma"].names, o.params)
+    tensors = Binding(o.model, MODEL_TYPES["gemma"].names).to_tensors(o.params)
     np.testing.assert_array_equal(
         tensors["model.norm.weight"], gguf_files.tensors("gemma")["output_norm.weight"] - np.float32(1)
     )
@@ -186,7 +186,7 @@ def test_biases_of_a_llama(tmp_path):
     sizes = {"attn_q": 64, "attn_k": 32, "attn_v": 32, "attn_output": 64}
     biases = {f"blk.{i}.{n}.bias": rng.normal(size=s).astype(np.float32) for i in range(3) for n, s in sizes.items()}
     o = opened(tmp_path, **biases)
-    found = to_tensors(o.model, MODEL_TYPES["llama"].names, o.params)["model.layers.1.self_attn.q_proj.bias"]
+    found = Binding(o.model, MODEL_TYPES["llama"].names).to_tensors(o.params)["model.layers.1.self_attn.q_proj.bias"]
     q = biases["blk.1.attn_q.bias"].reshape(4, 8, 2)  # rows of pairs, as those of the matrix
     np.testing.assert_array_equal(found, np.swapaxes(q, 1, 2).reshape(64))
 
@@ -226,7 +226,7 @@ def test_types_of_weights(tmp_path, dtype):
     o = open_folder(
         gguf_files.write(tmp_path / "model.gguf", "qwen2", dtype=gguf_files.gguf.GGMLQuantizationType[dtype])
     )
-    found = to_tensors(o.model, MODEL_TYPES["qwen2"].names, o.params)["model.layers.2.mlp.up_proj.weight"]
+    found = Binding(o.model, MODEL_TYPES["qwen2"].names).to_tensors(o.params)["model.layers.2.mlp.up_proj.weight"]
     true = gguf_files.tensors("qwen2")["blk.2.ffn_up.weight"]
     bits = {"F32": 24, "F16": 11, "BF16": 8}.get(dtype) or int(dtype[1])
     assert np.abs(found - true).max() <= np.abs(true).max() * 2.0 ** (1 - bits)

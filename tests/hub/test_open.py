@@ -9,11 +9,15 @@ import pytest
 
 from lm.core.errors import UserError
 from lm.core.param import flatten
+from lm.hub import gguf
+from lm.hub import open as open_module
+from lm.hub.binding import Binding
 from lm.hub.model_types import MODEL_TYPES
-from lm.hub.names import to_tensors
 from lm.hub.open import open_folder
+from lm.open import open_any
 from lm.zoo.registry import build
 from tests import toys
+from tests.hub import gguf_files
 
 save_file = pytest.importorskip("safetensors.numpy").save_file
 
@@ -32,7 +36,7 @@ UP = "model.layers.1.mlp.up_proj.weight"
 def weights(tied: bool = False, **knobs: Any) -> dict[str, np.ndarray]:
     shape = {"layers": 2, "d_model": 8, "heads": 2, "d_ff": 6, "vocab": 7}
     model = build({"family": "llama", "tied": tied, **shape, **knobs})
-    return to_tensors(model, MODEL_TYPES["llama"].names, toys.values(model.spec()))
+    return Binding(model, MODEL_TYPES["llama"].names).to_tensors(toys.values(model.spec()))
 
 
 def folder_with(folder: Path, config: dict[str, Any] | str, tensors: dict[str, np.ndarray]) -> Path:
@@ -59,6 +63,30 @@ def test_infinities(tmp_path):
     text = json.dumps(LLAMA)[:-1] + ', "pretraining_tp": Infinity, "attention_dropout": {"__float__": "-Infinity"}}'
     opened = open_folder(folder_with(tmp_path, text, weights()))
     assert opened.config["pretraining_tp"] == float("inf") == -opened.config["attention_dropout"]
+
+
+def counted(monkeypatch, where: Any, name: str) -> list[Any]:
+    """One entry for each call of a function of a module."""
+    calls, real = [], getattr(where, name)
+    monkeypatch.setattr(where, name, lambda *given: calls.append(given) or real(*given))
+    return calls
+
+
+@pytest.mark.parametrize(("tied", "models"), [(False, 1), (True, 2)])
+def test_a_model_is_built_and_bound_once(tmp_path, monkeypatch, tied, models):
+    """And once more where the file's tables differ, though its config ties them."""
+    folder = folder_with(tmp_path, LLAMA | {"tie_word_embeddings": tied}, weights())
+    built, bound = (counted(monkeypatch, open_module, name) for name in ("build", "Binding"))
+    open_folder(folder)
+    assert (len(built), len(bound)) == (models, models)
+
+
+def test_a_gguf_file_is_parsed_once(tmp_path, monkeypatch):
+    pytest.importorskip("gguf")
+    path = gguf_files.write(tmp_path / "model.gguf", "llama")
+    parsed = counted(monkeypatch, gguf, "open_gguf")
+    opened = open_any(path)
+    assert len(parsed) == 1 and opened.text.tokenizer.vocab_size
 
 
 def test_two_tables_that_differ_are_not_tied(tmp_path):

@@ -6,9 +6,9 @@ import pytest
 
 from lm.core.errors import UserError
 from lm.core.param import flatten
+from lm.hub.binding import Binding
 from lm.hub.config import spelling
 from lm.hub.model_types import MODEL_TYPES
-from lm.hub.names import to_tensors
 from lm.hub.open import open_folder
 from lm.hub.save import config_of
 from lm.model.heads import Heads
@@ -43,7 +43,7 @@ def test_the_parts_of_every_class(tmp_path, model_type):
                 assert kind.endswith(alone) and not part.endswith(alone), f"{kind} as {part}"
                 continue
             told = config | {"architectures": [part]}
-            again = to_tensors(opened.model, spelling(told).names, opened.params)
+            again = Binding(opened.model, spelling(told).names).to_tensors(opened.params)
             for name, tensor in again.items():
                 if name in tensors:
                     np.testing.assert_array_equal(tensor, tensors[name], err_msg=f"{kind} as {part}: {name}")

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from lm.hub.binding import Binding
 from lm.hub.config import read_config, spelling
-from lm.hub.names import to_tensors
 from lm.zoo.registry import build
 from tests import toys
 from tests.golden import FILES
@@ -27,7 +27,7 @@ def configs() -> dict[str, dict[str, Any]]:
 def tensors_of(config: dict[str, Any]) -> dict[str, np.ndarray]:
     """What a file of the class that a config names holds, with made-up values."""
     model = build(read_config(config).knobs)
-    tensors = to_tensors(model, spelling(config).names, toys.values(model.spec()))
+    tensors = Binding(model, spelling(config).names).to_tensors(toys.values(model.spec()))
     return {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
 
 

@@ -13,6 +13,7 @@ import pytest
 from lm.core.errors import UserError
 from lm.core.mesh import Sharding, make_mesh
 from lm.core.param import flatten
+from lm.hub.binding import Binding
 from lm.hub.folder import write_folder
 from lm.hub.model_types import MODEL_TYPES
 from lm.model.transformer import LanguageModel
@@ -49,7 +50,7 @@ def folders(tmp_path_factory) -> dict[str, Path]:
     pytest.importorskip("safetensors")
     run, hf = tmp_path_factory.mktemp("run"), tmp_path_factory.mktemp("hf")
     save_run(run, 3, 5)
-    write_folder(hf, MODEL, params_at(5), MODEL_TYPES["gpt2"].names)
+    write_folder(hf, Binding(MODEL, MODEL_TYPES["gpt2"].names), params_at(5))
     (hf / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
     return {"run": run, "hf": hf}
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from lm.core.errors import UserError
+from lm.hub.binding import Binding
 from lm.hub.config import spelling, write_config
-from lm.hub.names import to_params, to_tensors
 from lm.model.heads import NoHead
 from lm.model.layers import LayerNorm
 from lm.zoo.registry import build
@@ -31,12 +31,12 @@ TABLE = "deberta.embeddings.position_embeddings.weight"
 
 def tensors(knobs: dict) -> dict[str, np.ndarray]:
     model = build(knobs)
-    return to_tensors(model, NAMES, toys.values(model.spec()))
+    return Binding(model, NAMES).to_tensors(toys.values(model.spec()))
 
 
 def scores(knobs: dict, found: dict[str, np.ndarray]) -> np.ndarray:
     model = build(knobs)
-    return np.asarray(model(to_params(model, NAMES, found), BATCH))[BATCH["segments"] == 1]
+    return np.asarray(model(Binding(model, NAMES).to_params(found), BATCH))[BATCH["segments"] == 1]
 
 
 def test_a_mask_decoder_is_dropped_after_pretraining():
@@ -54,7 +54,7 @@ def test_replaced_tokens_are_told_by_the_first_state_too():
     found = tensors(knobs)
     head = {name.removeprefix("mask_predictions."): x for name, x in found.items() if name.startswith("mask_")}
     model = build(KNOBS | {"head": NoHead()})
-    states = np.asarray(model(to_params(model, NAMES, found), BATCH))
+    states = np.asarray(model(Binding(model, NAMES).to_params(found), BATCH))
     norm = {"w": head["LayerNorm.weight"], "b": head["LayerNorm.bias"]}
     read = np.asarray(LayerNorm(1e-7)(norm, states + states[:, :1]))
     erf = np.vectorize(math.erf)

@@ -14,9 +14,9 @@ from lm.core.component import from_dict, to_dict
 from lm.core.ctx import Ctx
 from lm.core.errors import UserError
 from lm.core.param import abstract
+from lm.hub.binding import Binding
 from lm.hub.config import read_config, write_config
 from lm.hub.model_types import MODEL_TYPES
-from lm.hub.names import links_by_name, to_params, to_tensors
 from lm.hub.tables.tensor_names import TensorNames
 from lm.infer.generate import Generator
 from lm.infer.sampling import Sampler
@@ -79,9 +79,9 @@ def golden(name: str) -> Golden:
     meta = json.loads(str(arrays["meta"]))
     described = read_config(meta["config"])
     model, (names, prefix, _) = build(described.knobs), described.spelling
-    known, given = links_by_name(model, names), tensors(meta["shapes"])
+    known, given = Binding(model, names).links, tensors(meta["shapes"])
     given = {f"{prefix}{n}" if f"{prefix}{n}" in known else n: t for n, t in given.items()}  # a base model's
-    params = jax.tree.map(jnp.asarray, to_params(model, names, given))
+    params = jax.tree.map(jnp.asarray, Binding(model, names).to_params(given))
     return Golden(model, names, params, meta["config"], set(meta["fields"]), meta["noise"], meta["class"], arrays)
 
 
@@ -178,7 +178,7 @@ def test_loss(name):
 def check_gradients(name: str, gradient: Any) -> None:
     """Against those that the golden keeps."""
     g = golden(name)
-    ours = to_tensors(g.model, g.names, gradient)
+    ours = Binding(g.model, g.names).to_tensors(gradient)
     for key in filter(lambda key: key.startswith("grad/"), g.arrays):
         assert_close(name, key, ours[key.removeprefix("grad/")])
 
@@ -224,7 +224,7 @@ def test_limits_are_not_blind(name):
     found = np.asarray(scores(wrong, g.params)[""])[g.arrays["mask"] == 1]
     assert relative_error(found, g.arrays["out/"]) > limit(g, "out/")
     _, gradient = value_and_grad(name, wrong.model)
-    stored = to_tensors(g.model, g.names, gradient)
+    stored = Binding(g.model, g.names).to_tensors(gradient)
     for key in filter(lambda key: key.startswith("grad/"), g.arrays):
         assert relative_error(stored[key.removeprefix("grad/")], g.arrays[key]) > limit(g, key), key
 
@@ -260,7 +260,7 @@ def test_config_is_written_and_read_again(name):
     assert written["architectures"] == g.config["architectures"]
     model = build(read_config(json.loads(json.dumps(written))).knobs)
     assert program(model, g) == program(g.model, g)
-    again = to_params(g.model, g.names, to_tensors(g.model, g.names, g.params))
+    again = Binding(g.model, g.names).to_params(Binding(g.model, g.names).to_tensors(g.params))
     jax.tree.map(np.testing.assert_array_equal, again, g.params)
 
 

@@ -1,6 +1,6 @@
 """The vocabulary of tensor names: what a model's parameters are called in the files of others.
 
-A table is a tuple of entries (ours, theirs, layout), read by `lm.hub.names` in both directions. With GPT-2's
+A table is a tuple of entries (ours, theirs, layout), read by `lm.hub.binding` in both directions. With GPT-2's
 
     ("body/stack/{layer}/mlp/up/{leaf}", "transformer.h.{layer}.mlp.c_fc.{leaf}", SAME)
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from lm.core.errors import UserError
 from lm.core.param import flatten
+from lm.hub.binding import Binding
 from lm.hub.model_types import MODEL_TYPES
-from lm.hub.names import to_params, to_tensors
 from lm.hub.tables.tensor_names import LINEAR, SAME, Layout
 from lm.model.attention import Attention
 from lm.zoo import gpt2, llama
@@ -52,8 +52,8 @@ def same(a, b) -> None:
 
 
 def there_and_back(model, table, params) -> dict:
-    tensors = to_tensors(model, table, params)
-    same(to_params(model, table, tensors), params)
+    tensors = Binding(model, table).to_tensors(params)
+    same(Binding(model, table).to_params(tensors), params)
     return tensors
 
 
@@ -89,7 +89,7 @@ def test_every_tensor_comes_back(name):
     if name == "shared_layers":  # a name per layer for one tensor: the first is written, any is read
         assert "0.o.weight" in tensors and "1.o.weight" not in tensors
         tensors["1.o.weight"] = tensors.pop("0.o.weight")
-        same(to_params(model, (*fused(), *rest), tensors), params)
+        same(Binding(model, (*fused(), *rest)).to_params(tensors), params)
 
 
 def test_fused_layouts():
@@ -119,32 +119,32 @@ def test_fused_layouts():
 def test_names_that_are_read_but_not_written():
     model, table = attention_model(), (*fused(), ((), "{layer}.mask", SAME))
     params = toys.values(model.spec())
-    tensors = to_tensors(model, table, params)
-    same(to_params(model, table, tensors | {"2.mask": np.zeros(1)}), params)
+    tensors = Binding(model, table).to_tensors(params)
+    same(Binding(model, table).to_params(tensors | {"2.mask": np.zeros(1)}), params)
 
 
 def test_tied_tables_may_come_twice_but_must_agree():
     model = llama.llama(layers=1, d_model=4, heads=2, d_ff=3, vocab=7, tied=True)
     params = toys.values(model.spec())
-    tensors = to_tensors(model, LLAMA, params)
+    tensors = Binding(model, LLAMA).to_tensors(params)
     embed = tensors["model.embed_tokens.weight"]
-    same(to_params(model, LLAMA, tensors | {"lm_head.weight": embed}), params)
+    same(Binding(model, LLAMA).to_params(tensors | {"lm_head.weight": embed}), params)
     with pytest.raises(UserError, match=r"'model.embed_tokens.weight' and 'lm_head.weight' differ.*untied"):
-        to_params(model, LLAMA, tensors | {"lm_head.weight": embed + 1})
+        Binding(model, LLAMA).to_params(tensors | {"lm_head.weight": embed + 1})
     del tensors["model.embed_tokens.weight"]
-    same(to_params(model, LLAMA, tensors | {"lm_head.weight": embed}), params)
+    same(Binding(model, LLAMA).to_params(tensors | {"lm_head.weight": embed}), params)
 
 
 def test_mistakes_are_named():
     model = llama.llama(layers=2, d_model=4, heads=2, d_ff=3, vocab=7)
     params = toys.values(model.spec())
-    good = to_tensors(model, LLAMA, params)
+    good = Binding(model, LLAMA).to_tensors(params)
     down = "model.layers.1.mlp.down_proj.weight"
 
     def refused(match, **changes):
         changed = {k: v for k, v in (good | changes).items() if v is not None}
         with pytest.raises(UserError, match=match) as info:
-            to_params(model, LLAMA, changed)
+            Binding(model, LLAMA).to_params(changed)
         assert "\n" not in str(info.value)
 
     refused(f"{down}' is missing", **{down: None})
@@ -153,17 +153,17 @@ def test_mistakes_are_named():
     refused(f"{down}' is float16, but .* float32", **{down: good[down].astype(np.float16)})
 
     with pytest.raises(UserError, match="'head/w' is missing"):
-        to_tensors(model, LLAMA, {"body": params["body"]})
+        Binding(model, LLAMA).to_tensors({"body": params["body"]})
     with pytest.raises(UserError, match="'extra' is unknown"):
-        to_tensors(model, LLAMA, params | {"extra": params["head"]["w"]})
+        Binding(model, LLAMA).to_tensors(params | {"extra": params["head"]["w"]})
     with pytest.raises(UserError, match=r"'head/w' is \[4, 7\]"):
-        to_tensors(model, LLAMA, params | {"head": {"w": params["head"]["w"].T}})
+        Binding(model, LLAMA).to_tensors(params | {"head": {"w": params["head"]["w"].T}})
     with pytest.raises(UserError, match="'body/embed/position/w' has no name"):
-        to_params(gpt2.gpt2(layers=1, d_model=4, heads=2, vocab=7), LLAMA, good)
+        Binding(gpt2.gpt2(layers=1, d_model=4, heads=2, vocab=7), LLAMA).to_params(good)
 
 
 def test_dtype_is_kept():
     model = llama.llama(layers=2, d_model=4, heads=2, d_ff=3, vocab=7)
-    tensors = to_tensors(model, LLAMA, toys.values(model.spec()))
+    tensors = Binding(model, LLAMA).to_tensors(toys.values(model.spec()))
     halves = {name: t.astype(np.float16) for name, t in tensors.items()}
-    same(to_tensors(model, LLAMA, to_params(model, LLAMA, halves)), halves)
+    same(Binding(model, LLAMA).to_tensors(Binding(model, LLAMA).to_params(halves)), halves)
