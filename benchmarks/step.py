@@ -32,7 +32,7 @@ VARIANTS = {  # name -> (dtype, execution, positions per chunk of the cross-entr
     "unrolled": ("float32", Execution(walk=Unrolled()), 128),
     "scan, remat full": ("float32", Execution(remat="full"), 128),
     "scan, remat dots": ("float32", Execution(remat="dots"), 128),
-    "plain attention": ("float32", Execution(blocked_attention=False), 128),
+    "plain attention": ("float32", Execution(attention="reference"), 128),
     "whole logits": ("float32", Execution(), 1 << 20),
     "scan, bfloat16": ("bfloat16", Execution(), 128),
     "unrolled, bfloat16": ("bfloat16", Execution(walk=Unrolled()), 128),

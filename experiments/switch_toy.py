@@ -6,7 +6,7 @@ from ml_collections.config_dict import ConfigDict
 
 from lm.core.component import to_dict
 from lm.core.param import Normal
-from lm.model.attention import Attention
+from lm.model.attention import Attention, Projections
 from lm.model.block import Block
 from lm.model.embed import Embed
 from lm.model.heads import LMHead
@@ -24,7 +24,7 @@ from lm.train.config import default
 def switch_decoder(*, layers: int, d_model: int, heads: int, d_ff: int, experts: int, vocab: int) -> LanguageModel:
     """Dense and routed layers in turn, as in the paper."""
     small = Normal(0.02, depth=2 * layers)
-    attention = Attention(heads, d_model // heads, rotary=Rotary(), out_init=small)
+    attention = Attention(heads, d_model // heads, rotary=Rotary(), projections=Projections(out_init=small))
     expert = MLP(d_ff, activation="relu", bias=False, out_init=small)
     dense = Block((("attention", attention), ("mlp", expert)), PreNorm(RMSNorm()))
     routed = Block((("attention", attention), ("moe", MoE(experts, expert, SoftmaxRouter(k=1)))), PreNorm(RMSNorm()))

@@ -7,7 +7,7 @@ from ml_collections.config_dict import ConfigDict
 
 from lm.core.component import to_dict
 from lm.core.param import FanIn, Normal
-from lm.model.attention import Attention
+from lm.model.attention import Attention, Projections, Softmax
 from lm.model.attention_bias import BiasTable, BucketedBias
 from lm.model.block import Block
 from lm.model.embed import Embed
@@ -29,12 +29,19 @@ def encoder_decoder(*, layers: int, d_model: int, heads: int, d_ff: int, vocab: 
 
     def attention(mask: Causal | Bidirectional, **knobs: Any) -> Attention:
         init = FanIn(1 / head_dim)  # in place of 1 / sqrt(head_dim) in the scores
-        return Attention(heads, head_dim, mask=mask, scale=1.0, init=init, out_init=FanIn(), **knobs)
+        return Attention(
+            heads,
+            head_dim,
+            mask=mask,
+            softmax=Softmax(1.0),
+            projections=Projections(init=init, out_init=FanIn()),
+            **knobs,
+        )
 
     def tower(mask: Causal | Bidirectional, *cross: tuple[str, Attention]) -> Transformer:
         bias = BucketedBias(bidirectional=isinstance(mask, Bidirectional))
         mlp = GatedMLP(d_ff, init=FanIn(), out_init=FanIn())
-        parts = (("attention", attention(mask, terms=(bias,))), *cross, ("mlp", mlp))
+        parts = (("attention", attention(mask, bias=(bias,))), *cross, ("mlp", mlp))
         tables = ((bias.name, BiasTable(bias.buckets, heads)),)
         stack = Stack.of([Block(parts, PreNorm(RMSNorm()))] * layers, norm=RMSNorm(), tables=tables)
         return Transformer(d_model, Embed(vocab, init=Normal(1.0)), stack)

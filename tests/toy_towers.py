@@ -3,12 +3,12 @@
 import functools
 
 from lm.core.param import Constant, FanIn, Normal
+from lm.model.attention import Softmax
 from lm.model.attention_bias import (
     BiasTable,
     BucketedBias,
-    EdgeBlocks,
 )
-from lm.model.block import Block, EnhancedDecoderLayer, ParallelConvolution
+from lm.model.block import Block
 from lm.model.embed import Embed, RowTable
 from lm.model.heads import FirstTokenFeature, Heads, LMHead, NoHead, SequenceClassifier, TokenClassifier, TransformHead
 from lm.model.kv_sources import CrossKV
@@ -23,24 +23,32 @@ from lm.model.masks import (
 from lm.model.mlp import GatedMLP
 from lm.model.positions import Learned
 from lm.model.residual import PostNorm, PreNorm
+from lm.model.special.block_sparse import EdgeBlocks
 from lm.model.special.conditional import ConditionalAttention, ConditionalMLP, SoftTopK
-from lm.model.special.convolution import Convolution
+from lm.model.special.convolution import Convolution, ParallelConvolution
+from lm.model.special.enhanced_decoder import EnhancedDecoderLayer
 from lm.model.special.global_attention import GlobalAttention
 from lm.model.special.global_tokens import GlobalBefore, GlobalFirst
 from lm.model.special.spans import SpanBoundary
 from lm.model.special.streams import StreamAttention, StreamHead, StreamTransformer
-from lm.model.special.summaries import Gathered, Summaries
+from lm.model.special.summaries import BlockSummaries, GlobalKV
 from lm.model.stack import Stack
 from lm.model.transformer import EncoderDecoder, Group, LanguageModel, Transformer
-from tests.toys import HEADS, LENGTH, SIZE, VOCAB, WIDE, D, attention, block, gated, mlp, pre, tower
+from tests.toys import HEADS, LENGTH, SIZE, VOCAB, WIDE, D, attention, block, gated, maps, mlp, pre, tower
 
 
 def encoder_decoder() -> EncoderDecoder:
     """T5's: a shared bias in the encoder, UMT5's own ones in the decoder, cross-attention, one table for both
     embeddings and the head."""
-    above = attention(mask=Bidirectional(), terms=(BucketedBias(buckets=8, farthest=7, bidirectional=True),), scale=1.0)
-    below = attention(terms=(BucketedBias(None, buckets=6, farthest=7, init=WIDE),), scale=1.0, q_init=Normal(0.3))
-    cross = attention(mask=Bidirectional(), source=CrossKV(), scale=1.0)
+    above = attention(
+        mask=Bidirectional(), bias=(BucketedBias(buckets=8, max_distance=7, bidirectional=True),), softmax=Softmax(1.0)
+    )
+    below = attention(
+        bias=(BucketedBias(None, buckets=6, max_distance=7, init=WIDE),),
+        softmax=Softmax(1.0),
+        projections=maps(q_init=Normal(0.3)),
+    )
+    cross = attention(mask=Bidirectional(), source=CrossKV(), softmax=Softmax(1.0))
     norm = PreNorm(RMSNorm(), dropout=0.25)
     encoder = tower([block(above, mlp, norm)] * 2, tables=(("relative_bias", BiasTable(8, HEADS, init=Constant(0.5))),))
     decoder = tower([block(below, mlp, norm, cross=cross)] * 2)
@@ -52,13 +60,15 @@ def encoder_decoder() -> EncoderDecoder:
 def long_reader() -> EncoderDecoder:
     """An encoder for long texts: LongT5's summaries, keys of anchors, CoLT5's branches, a layer each."""
     here = functools.partial(attention, mask=Window(3, 3))
-    summaries = Summaries(3, RMSNorm(), BucketedBias(None, buckets=8, farthest=7, bidirectional=True, init=WIDE))
+    summaries = BlockSummaries(
+        3, RMSNorm(), BucketedBias(None, buckets=8, max_distance=7, bidirectional=True, init=WIDE)
+    )
     routed = attention(mask=Bidirectional(), source=CrossKV("routed"))
     both = ConditionalAttention(here(), routed, SoftTopK(4, init=WIDE), SoftTopK(2, 0.5, 20, 1.5, init=WIDE))
     wide = GatedMLP(16, init=WIDE, out_init=WIDE)
-    anchors = attention(mask=Except(Window(3, 3), GlobalMask()), summaries=Gathered(2))
+    anchors = attention(mask=Except(Window(3, 3), GlobalMask()), source=GlobalKV(2))
     last = block(both, ConditionalMLP(gated, wide, SoftTopK(3, init=WIDE)))
-    blocks = [block(here(summaries=summaries)), block(anchors), last]
+    blocks = [block(here(source=summaries)), block(anchors), last]
     cross = attention(mask=Bidirectional(), source=CrossKV(), kv_heads=1)
     return EncoderDecoder(tower(blocks), tower([block(attention(), gated, pre, cross=cross)]), LMHead(VOCAB, init=WIDE))
 
@@ -66,7 +76,7 @@ def long_reader() -> EncoderDecoder:
 def predictors() -> EncoderDecoder:
     """ProphetNet's, of three tokens at once."""
     knobs = {"dropout": 0.25, "init": WIDE, "out_init": WIDE}
-    streams = StreamAttention(HEADS, SIZE, 3, buckets=6, farthest=7, **knobs)
+    streams = StreamAttention(HEADS, SIZE, 3, buckets=6, max_distance=7, **knobs)
     cross = attention(mask=Bidirectional(), source=CrossKV())
     embed = Embed(VOCAB, Learned(20, init=WIDE), norm=LayerNorm(), dropout=0.25, init=WIDE)
     below = Stack.of([block(streams, mlp, PostNorm(LayerNorm()), cross=cross)] * 2)
@@ -101,7 +111,7 @@ def windowed_encoder() -> LanguageModel:
     )
     last = Block((("attention", attention(mask=Bidirectional(), source=CrossKV("context"))),), PostNorm(LayerNorm()))
     convolution = Convolution(3, groups=2, dropout=0.25, init=WIDE)
-    edges = block(attention(mask=Bidirectional(), terms=(EdgeBlocks(2, 3, LENGTH // 2),)), mlp, PostNorm(LayerNorm()))
+    edges = block(attention(mask=Bidirectional(), bias=(EdgeBlocks(2, 3, LENGTH // 2),)), mlp, PostNorm(LayerNorm()))
     blocks = [ParallelConvolution(one, convolution, LayerNorm()), one, edges, EnhancedDecoderLayer(last)]
     embed = Embed(VOCAB, width=6, project="sum", norm=LayerNorm(), init=WIDE)
     body = Transformer(D, embed, Stack.of(blocks, tables=(("absolute", BiasTable(16, init=WIDE)),)))

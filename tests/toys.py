@@ -10,22 +10,13 @@ import numpy as np
 
 from lm.core.ctx import Ctx, Execution
 from lm.core.param import Constant, Normal, Param, flatten
-from lm.model.attention import Attention
-from lm.model.attention_bias import (
-    Alibi,
-    BiasTable,
-    BlockSparse,
-    BucketedBias,
-    ContentToPosition,
-    Distances,
-    PositionToContent,
-    RelativeBias,
-    SameType,
-)
+from lm.model.attention import Attention, Projections, QKNorm, Softmax
+from lm.model.attention_bias import Alibi, BiasTable, BucketedBias, RelativeBias
 from lm.model.block import Block, Parallel
+from lm.model.cache import CacheShape
 from lm.model.embed import Embed
 from lm.model.heads import LMHead
-from lm.model.kv_sources import CacheShape, SegmentMemory
+from lm.model.kv_sources import SegmentMemory
 from lm.model.layers import LayerNorm, RMSNorm
 from lm.model.masks import (
     Causal,
@@ -54,16 +45,22 @@ from lm.model.rotary import (
     YarnScaling,
 )
 from lm.model.special.adaptive import AdaptiveEmbed, AdaptiveHead
+from lm.model.special.block_sparse import BlockSparse
+from lm.model.special.disentangled import ContentToPosition, Distances, PositionToContent
 from lm.model.special.latent import LatentAttention
 from lm.model.special.multi_token import MultiTokenHead
+from lm.model.special.query_attention import QueryAttention
 from lm.model.special.resize import Resize
+from lm.model.special.same_type import SameType
+from lm.model.special.sub_norm import SubNormAttention
 from lm.model.stack import Stack
 from lm.model.transformer import LanguageModel, Transformer
 
 D, HEADS, SIZE, VOCAB, LENGTH = 8, 2, 4, 13, 8
 WIDE = Normal(0.4)  # wide enough that a mistake shows
 
-attention = functools.partial(Attention, HEADS, SIZE, init=WIDE, out_init=WIDE)
+maps = functools.partial(Projections, init=WIDE, out_init=WIDE)
+attention = functools.partial(Attention, HEADS, SIZE, projections=maps())
 gated = GatedMLP(12, init=WIDE, out_init=WIDE)
 mlp = MLP(12, init=WIDE, out_init=WIDE)
 pre = PreNorm(RMSNorm())
@@ -96,7 +93,7 @@ def experts(router: Router, dispatch: Dispatch = Capacity()) -> MoE:
 def learned_positions() -> LanguageModel:
     """GPT-2's choices, with a tied head and dropout inside the sub-layers."""
     one = block(
-        attention(biases=("q", "k", "v", "o"), dropout=0.25),
+        attention(projections=maps(("q", "k", "v", "o")), dropout=0.25),
         dataclasses.replace(mlp, dropout=0.25),
         PreNorm(LayerNorm()),
     )
@@ -111,10 +108,9 @@ def grouped_queries() -> LanguageModel:
     one = attention(
         kv_heads=1,
         rotary=Rotary(scaling=FrequencyScaling(low=0.05, high=20.0, original=64)),
-        q_norm=RMSNorm(),
-        k_norm=LayerNorm(),
+        qk_norm=QKNorm(RMSNorm(), LayerNorm()),
     )
-    two = attention(kv_heads=1, rotary=Rotary(scaling=LinearScaling(2.0)), scale=0.3)
+    two = attention(kv_heads=1, rotary=Rotary(scaling=LinearScaling(2.0)), softmax=Softmax(0.3))
     return language_model([block(one), block(two)])
 
 
@@ -155,16 +151,17 @@ def sparse() -> LanguageModel:
     """Masks with holes, and biases of distance."""
     masks = (Strided(3), Dilated(2, 2), Chunked(4), Causal())
     terms = (Alibi(), Alibi(scaled=True), Alibi(scaled=True, rounded=True), BlockSparse(2, 1, 4))
-    layers = [attention(mask=m, terms=(t,)) for m, t in zip(masks, terms, strict=True)]
+    layers = [attention(mask=m, bias=(t,)) for m, t in zip(masks, terms, strict=True)]
     return language_model([block(dataclasses.replace(layer, heads=3)) for layer in layers])  # slopes of no power of two
 
 
 def bounded() -> LanguageModel:
     """Caps, clips, sinks, norms of everything, and narrow embeddings."""
-    norms = {"q_norm": RMSNorm(), "k_norm": RMSNorm(gain="1+w")}
-    one = attention(rotary=rotary, cap=2.0, sinks=True, norm_rotated=True, **norms)
-    two = attention(rotary=rotary, clip=1.0, norm_over="each", by_layer=True, **norms)
-    three = attention(norm_over="whole", inner_norm=LayerNorm(gain="none", bias=False), **norms)
+    norms = {"q": RMSNorm(), "k": RMSNorm(gain="1+w")}
+    one = attention(rotary=rotary, softmax=Softmax(cap=2.0, sinks=True), qk_norm=QKNorm(**norms, after_rotation=True))
+    each = QKNorm(**norms, over="each")
+    two = attention(rotary=rotary, projections=maps(clip=1.0), qk_norm=each, softmax=Softmax(by_layer=True))
+    three = SubNormAttention(attention(qk_norm=QKNorm(**norms, over="whole")), LayerNorm(gain="none", bias=False))
     sub_norm = dataclasses.replace(mlp, inner_norm=LayerNorm())
     narrow = {"width": 4, "project": "tokens", "project_bias": True}
     embed = Embed(VOCAB, Learned(18, 2, WIDE), token_norm=LayerNorm(), init=WIDE, **narrow)
@@ -201,27 +198,27 @@ def routed() -> LanguageModel:
 
 def relative_embeddings(mask: Any = Causal()) -> LanguageModel:
     """DeBERTa's: the table is one per stack, the projections one per layer."""
-    distances = Distances(4, farthest=6)
+    distances = Distances(4, max_distance=6)
     terms = (ContentToPosition(distances, bias=True, init=WIDE), PositionToContent(distances, init=WIDE))
-    one = attention(terms=terms, scale=(3 * SIZE) ** -0.5, mask=mask)
+    one = attention(bias=terms, softmax=Softmax((3 * SIZE) ** -0.5), mask=mask)
     return language_model([block(one, mlp)] * 2, tables=(("relative", BiasTable(8, norm=LayerNorm(), init=WIDE)),))
 
 
 def bucketed() -> LanguageModel:
     """T5's bias in a decoder-only tower."""
-    one = attention(terms=(BucketedBias(buckets=6, farthest=7),), scale=1.0)
+    one = attention(bias=(BucketedBias(buckets=6, max_distance=7),), softmax=Softmax(1.0))
     return language_model([block(one)] * 2, tables=(("relative_bias", BiasTable(6, HEADS, init=WIDE)),))
 
 
 def recurrent(memory: int = LENGTH) -> LanguageModel:
-    one = attention(terms=(RelativeBias(init=WIDE),), source=SegmentMemory(memory))
+    one = attention(bias=(RelativeBias(init=WIDE),), source=SegmentMemory(memory))
     return language_model([block(one, mlp, PostNorm(LayerNorm()))] * 2, norm=None)
 
 
 def banded() -> LanguageModel:
     """Transformer-XL's choices: a vocabulary in bands, tied but for the first projection, and biases for all layers."""
     term = RelativeBias("biases", clamp=4, init=WIDE)
-    one = block(attention(mask=Window(LENGTH), terms=(term,), source=SegmentMemory(LENGTH)), mlp, PostNorm(LayerNorm()))
+    one = block(attention(mask=Window(LENGTH), bias=(term,), source=SegmentMemory(LENGTH)), mlp, PostNorm(LayerNorm()))
     bands = {"vocab": VOCAB, "cutoffs": (4, 9), "shrink": 2, "init": WIDE}
     tables = (("biases", BiasTable(2, HEADS * SIZE, init=WIDE)),)
     return LanguageModel(
@@ -234,7 +231,7 @@ def banded() -> LanguageModel:
 def in_any_order() -> LanguageModel:
     """XLNet's, reading ahead no more than the row `order` allows, and without it nothing."""
     terms = (RelativeBias(init=WIDE), SameType(init=WIDE))
-    one = attention(mask=Permuted(causal=True), terms=terms, source=SegmentMemory(LENGTH))
+    one = attention(mask=Permuted(causal=True), bias=terms, source=SegmentMemory(LENGTH))
     body = Transformer(D, Embed(VOCAB, blank=True, init=WIDE), Stack.of([block(one, mlp, PostNorm(LayerNorm()))] * 2))
     return LanguageModel(body, LMHead(VOCAB, init=WIDE))
 
@@ -247,7 +244,7 @@ def prefixed() -> LanguageModel:
 
 def query_layer() -> LanguageModel:
     """PanGu-alpha's: in the last layer, the next position's embedding asks."""
-    last = dataclasses.replace(block(attention(query=Learned(16, init=WIDE)), mlp), norm=LayerNorm())
+    last = dataclasses.replace(block(QueryAttention(attention(), Learned(16, init=WIDE)), mlp), norm=LayerNorm())
     return language_model([block(attention(), mlp)] * 2 + [last], Learned(16, init=WIDE))
 
 

@@ -19,13 +19,13 @@ class Execution:
 
     remat: what the backward pass recomputes within a layer: "none", "dots" (keep matmul results) or "full";
     walk: how repeated layers are gone through: by `lax.scan`, unrolled, or in a pipeline (`lm.core.walk.Walk`);
-    blocked_attention: skip blocks of keys that the mask hides altogether; positions must be consecutive within a
-    segment; embed_gradient: share of its gradient that the token table gets from the tokens that go in (GLM-130B's
+    attention: a kernel by its name in `lm.kernels.attention.select.KERNELS`; None: for each layer the best one for it;
+    embed_gradient: share of its gradient that the token table gets from the tokens that go in (GLM-130B's
     embedding-gradient shrink, Zeng et al. 2022, arXiv 2210.02414: 0.1)."""
 
     remat: str = "none"
     walk: Walk = Scan()
-    blocked_attention: bool = True
+    attention: str | None = None
     embed_gradient: float = 1.0
 
 

@@ -76,7 +76,7 @@ class Tokens:
     prefix: Array | None = None
     order: Array | None = None
     globals: Array | None = None  # the rows "global"
-    place: Array | None = None
+    text_position: Array | None = None  # the rows "place"
     span: Array | None = None
     length: Array | None = None
 
@@ -87,15 +87,18 @@ class Tokens:
         return cls(rows[f"{prefix}positions"], **known)
 
     @property
-    def places(self) -> Array:
+    def text_positions(self) -> Array:
         """What embeddings and rotations count as positions."""
-        return self.positions if self.place is None else self.place
+        return self.positions if self.text_position is None else self.text_position
 
     def __getitem__(self, index: slice) -> "Tokens":
         return jax.tree.map(lambda x: x[:, index], self)
 
 
-_OPTIONAL = {field.name: field.name for field in dataclasses.fields(Tokens)[1:]} | {"globals": "global"}
+_OPTIONAL = {field.name: field.name for field in dataclasses.fields(Tokens)[1:]} | {
+    "globals": "global",
+    "text_position": "place",
+}
 
 
 @runtime_checkable
@@ -113,12 +116,12 @@ class Mask(Protocol):
         """Bounds of (key index - query index) outside which nothing is visible; None where unbounded."""
 
 
-def visible(mask: Mask, q: Tokens, k: Tokens, free: int = 0) -> Array:
+def visible(mask: Mask, q: Tokens, k: Tokens, extra: int = 0) -> Array:
     """bool [B, S, T]: allowed by the mask, and in the same segment (1 where only one side has segments). Of the last
-    `free` keys the mask is not asked."""
+    `extra` keys the mask is not asked."""
     ok = mask.allowed(q, k)
-    if free:
-        ok |= jnp.arange(k.positions.shape[1]) >= k.positions.shape[1] - free
+    if extra:
+        ok |= jnp.arange(k.positions.shape[1]) >= k.positions.shape[1] - extra
     if q.segments is None and k.segments is None:
         return ok
     q_segments = jnp.ones_like(q.positions) if q.segments is None else q.segments

@@ -13,7 +13,7 @@ from lm.core.mesh import Sharding
 from lm.core.metrics import Metrics, added
 from lm.core.param import Tree
 from lm.core.rows import Batch
-from lm.model.kv_sources import CacheShape
+from lm.model.cache import CacheShape
 from lm.model.transformer import Model
 from lm.objectives.objective import Objective, check_needs
 

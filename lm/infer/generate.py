@@ -22,7 +22,8 @@ from lm.core.mesh import Sharding
 from lm.core.param import Tree, with_aliases
 from lm.core.walk import Unrolled
 from lm.infer.sampling import Sampler
-from lm.model.kv_sources import CacheShape, SegmentMemory, for_rows, rewound
+from lm.model.cache import CacheShape, for_rows, rewind
+from lm.model.kv_sources import SegmentMemory
 from lm.model.rotary import LongScaling
 from lm.model.special.resize import Resize
 from lm.model.stack import LayerGroup
@@ -72,8 +73,9 @@ class Generator:
             return advance(params, {k: v[:, None] for k, v in batch.items()}, cache, keys, sampler)
 
         def reread(params: Tree, cache: Tree, batch: dict, rows: Array) -> Tree:
-            """Slots in which these rows [B] have read batch [B, S], as long as its "length" says."""
-            _, new, _ = unrolled_model.hidden(params, batch, ctx, rewound(cache), dtype)
+            """The cache after these rows [B] have read batch [B, S] anew, which is part of texts of its "length"."""
+            emptied = rewind(cache, jnp.zeros(rows.shape, jnp.int32))
+            _, new, _ = unrolled_model.hidden(params, batch, ctx, emptied, dtype)
             return for_rows(rows, new, cache)
 
         self._turns = turns(model)

@@ -85,7 +85,7 @@ def forward_flops(model: Model, length: int, encoder_length: int = 0, transforms
     """FLOPs of the forward pass, head included, over one row of `length` tokens."""
 
     def forward(params: Any, batch: dict) -> jax.Array:
-        ctx = Ctx(execution=Execution(blocked_attention=False))
+        ctx = Ctx(execution=Execution(attention="reference"))
         return model.logits(params, model.hidden(params, batch, ctx)[0], ctx)
 
     batch = {"tokens": jax.ShapeDtypeStruct((1, length), jnp.int32)}

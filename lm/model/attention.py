@@ -1,207 +1,248 @@
-"""Multi-head, grouped-query and multi-query attention."""
+"""Multi-head, grouped-query and multi-query attention.
 
-import dataclasses
-from typing import NamedTuple
+Shapes: B batch, S queries, T keys, D model width, H heads, K key/value heads, d width of a head."""
+
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from lm.core.component import component
-from lm.core.ctx import Ctx, constrain, dropout, tap
+from lm.core.ctx import Ctx, constrain
 from lm.core.errors import UserError, nearest
 from lm.core.param import Initializer, Normal, Param, Tree, stack
 from lm.core.rows import Tokens
-from lm.kernels import attention as kernel
+from lm.kernels.attention.spec import AttentionSpec
+from lm.model.attend import attend
 from lm.model.attention_bias import AttentionBias
-from lm.model.kv_sources import CacheShape, KVSource, SelfKV, row_tokens
+from lm.model.cache import CacheShape, KVShape
+from lm.model.kv_sources import KV, KVSource, SelfKV
 from lm.model.layers import ZEROS, Norm, linear, linear_spec
 from lm.model.masks import Causal, MaskKind
-from lm.model.positions import Learned
 from lm.model.rotary import Rotary, Rotary2D
-from lm.model.special.summaries import Gathered, Summaries
 
 Array = jax.Array
-NORM_OVER = ("head", "each", "whole")
-
-
-class Keys(NamedTuple):
-    """Keys k [B, G, T, K], their values v [B, G, T, V], and what they stand for."""
-
-    k: Array
-    v: Array
-    tokens: Tokens
-
-    def with_more(self, more: "Keys") -> "Keys":
-        """These and, behind them, `more`, which have segments; of their tokens as much as is known of `more`."""
-        names = [f.name for f in dataclasses.fields(Tokens) if getattr(more.tokens, f.name) is not None]
-        known = Tokens(**{name: getattr(self.tokens, name) for name in names})
-        if known.segments is None:
-            known = dataclasses.replace(known, segments=jnp.ones_like(known.positions))
-        tokens = jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=1), known, more.tokens)
-        k, v = (jnp.concatenate(pair, axis=2) for pair in ((self.k, more.k), (self.v, more.v)))
-        return Keys(k, v, tokens)
+OVER = ("head", "each", "whole")
 
 
 @component
+class Projections:
+    """The linear maps of attention: q, k and v from its inputs, o from what its heads give.
+
+    biases: which of "q", "k", "v", "o" have one;
+    clip: queries, keys and values are bounded to [-clip, clip] (MPT);
+    init: initial weights of q, k, v;
+    q_init: of q, where it differs (T5, whose scores are not scaled);
+    out_init: of o."""
+
+    biases: tuple[str, ...] = ()
+    clip: float | None = None
+    init: Initializer = Normal()
+    q_init: Initializer | None = None
+    out_init: Initializer = Normal()
+
+
+@component
+class QKNorm:
+    """Norms of queries and keys (Henry et al. 2020, arXiv 2010.04245).
+
+    q, k: the norms; None: queries, or keys, stay as they are;
+    over: "head", each head with one gain for all; "each", each with its own gain (StableLM 2, Command R+); "whole", all
+        heads at once (OLMo 2);
+    after_rotation: norms come after the rotary embedding, not before it; of "head" only."""
+
+    q: Norm | None = None
+    k: Norm | None = None
+    over: str = "head"
+    after_rotation: bool = False
+
+    def __post_init__(self) -> None:
+        if self.over not in OVER:
+            raise UserError(f"over={self.over!r} of a QKNorm is unknown{nearest(self.over, OVER)}")
+        if self.after_rotation and self.over != "head":
+            raise UserError(f"over={self.over!r} cannot be after_rotation: only over='head' can")
+
+    def of(self, name: str) -> Norm | None:
+        """The norm of "q", "k" or "v"."""
+        return {"q": self.q, "k": self.k}.get(name)
+
+    def spec(self, name: str, heads: int, head_dim: int) -> Tree:
+        norm = self.of(name)
+        if norm is None:
+            return {}
+        one = norm.spec(heads * head_dim if self.over == "whole" else head_dim)
+        return {f"{name}_norm": stack(one, heads, "heads") if self.over == "each" else one}
+
+
+@component
+class Softmax:
+    """What becomes of scores q k^T.
+
+    scale: multiplies them; None: head_dim ** -0.5;
+    cap: scaled scores s become cap * tanh(s / cap) (Gemma 2, arXiv 2408.00118);
+    sinks: each head has one more score, learned, for which nothing is read (GPT-OSS; Xiao et al. 2023, 2309.17453);
+    by_layer: scores are divided by the layer's number, from 1 (GPT-2 of Mistral's Stanford CRFM)."""
+
+    scale: float | None = None
+    cap: float | None = None
+    sinks: bool = False
+    by_layer: bool = False
+
+
+_SOFTMAX = ("scale", "cap", "sinks", "by_layer")
+_PROJECTIONS = ("biases", "clip", "init", "q_init", "out_init")
+_QK_NORM = {"q_norm": "q", "k_norm": "k", "norm_over": "over", "norm_rotated": "after_rotation"}
+
+
+def _regrouped(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """All of this once stood in `Attention` itself, and the query layer, summaries and inner norm besides."""
+    now, old = dict(stored), set(stored)
+    if "terms" in old:
+        now["bias"] = now.pop("terms")
+    for field, kind, knobs in (
+        ("softmax", "Softmax", {k: k for k in _SOFTMAX}),
+        ("projections", "Projections", {k: k for k in _PROJECTIONS}),
+        ("qk_norm", "QKNorm", _QK_NORM),
+    ):
+        if found := {new: now.pop(k) for k, new in knobs.items() if k in old}:
+            now[field] = {"type": kind, **found}
+    if old & set(_QK_NORM) and not (now["qk_norm"].get("q") or now["qk_norm"].get("k")):
+        now["qk_norm"] = None
+    if (summaries := now.pop("summaries", None)) is not None:
+        now["source"] = summaries  # they are sources of keys now, for the own inputs and what stands for some of them
+    for field, kind, knob in (("inner_norm", "SubNormAttention", "norm"), ("query", "QueryAttention", "query")):
+        if (value := now.pop(field, None)) is not None:
+            now = {"type": kind, "attention": now, knob: value}
+    return now
+
+
+@component(upgrade=_regrouped)
 class Attention:
-    """Softmax attention (Vaswani et al. 2017, arXiv 1706.03762); with `kv_heads` < heads grouped-query (Ainslie et al.
-    2023, 2305.13245), with 1 multi-query (Shazeer 2019, 1911.02150).
+    """Softmax attention, x [B, S, D] -> [B, S, D] (Vaswani et al. 2017, arXiv 1706.03762).
 
-    Maps x [B, S, d] to [B, S, d]. `source` says where keys and values come from (own inputs, encoder, segment memory),
-    `query` is a table of positions that stand in for the queries' inputs (PanGu-alpha's query layer, Zeng et al. 2021,
-    2104.12369), `biases` which of q, k, v, o have one. `scale` defaults to head_dim ** -0.5; `by_layer` divides it by
-    the layer's number, from 1 (GPT-2 of Mistral's Stanford CRFM). `clip` bounds queries, keys and values (MPT), `cap`
-    the scores by cap * tanh(s / cap) (Gemma 2, arXiv 2408.00118); `sinks` adds a learned score per head to each softmax
-    for which nothing is read (GPT-OSS; Xiao et al. 2023, 2309.17453).
-
-    Norms of queries and keys act on each head with one gain for all ("head"; Henry et al. 2020, 2010.04245), on each
-    with its own ("each"), or on all heads at once ("whole", OLMo 2), before rotation or, with `norm_rotated`, after it.
-    `inner_norm` acts on what the heads give, before the output projection (sub-LN: Magneto, 2210.06423). `summaries`
-    adds keys that stand for some of the own inputs, of whole texts only (LongT5, Longformer)."""
+    heads: of queries;
+    head_dim: width of each;
+    kv_heads: of keys and values; None: as many as of queries; fewer: grouped-query (Ainslie et al. 2023, 2305.13245),
+        one: multi-query attention (Shazeer 2019, 1911.02150);
+    mask: which keys a query sees within its text;
+    rotary: turns queries and keys by their positions;
+    bias: what is added to scores;
+    source: where keys and values come from: the own inputs, an encoder, a segment memory;
+    softmax, qk_norm, projections: see there;
+    dropout: rate of probabilities."""
 
     heads: int
     head_dim: int
     kv_heads: int | None = None
     mask: MaskKind = Causal()
     rotary: Rotary | Rotary2D | None = None
-    terms: tuple[AttentionBias, ...] = ()
+    bias: tuple[AttentionBias, ...] = ()
     source: KVSource = SelfKV()
-    query: Learned | None = None
-    biases: tuple[str, ...] = ()
-    scale: float | None = None
-    by_layer: bool = False
-    clip: float | None = None
-    cap: float | None = None
-    sinks: bool = False
-    q_norm: Norm | None = None
-    k_norm: Norm | None = None
-    norm_over: str = "head"
-    norm_rotated: bool = False
-    inner_norm: Norm | None = None
-    summaries: Summaries | Gathered | None = None
+    softmax: Softmax = Softmax()
+    qk_norm: QKNorm | None = None
+    projections: Projections = Projections()
     dropout: float = 0.0
-    init: Initializer = Normal()
-    q_init: Initializer | None = None  # default: as the others
-    out_init: Initializer = Normal()
 
     def __post_init__(self) -> None:
         if self.kv < 1 or self.heads % self.kv:
             raise UserError(f"heads={self.heads} is no multiple of kv_heads={self.kv}: change one of them")
-        if self.norm_over not in NORM_OVER:
-            raise UserError(f"norm_over={self.norm_over!r} is unknown{nearest(self.norm_over, NORM_OVER)}")
-        if self.norm_rotated and self.norm_over != "head":
-            raise UserError(f"norm_over={self.norm_over!r} cannot be norm_rotated: only norm_over='head' can")
-
-    @property
-    def _norms(self) -> dict[str, Norm | None]:
-        return {"q": self.q_norm, "k": self.k_norm}
 
     @property
     def kv(self) -> int:
         return self.heads if self.kv_heads is None else self.kv_heads
 
     def spec(self, d: int) -> Tree:
-        wide, narrow = self.heads * self.head_dim, self.kv * self.head_dim
+        wide, narrow, maps = self.heads * self.head_dim, self.kv * self.head_dim, self.projections
         read = self.source.width or d
         spec = {
-            "q": linear_spec((d, wide), ("embed", "heads"), "q" in self.biases, self.q_init or self.init),
-            "k": linear_spec((read, narrow), ("embed", "kv_heads"), "k" in self.biases, self.init),
-            "v": linear_spec((read, narrow), ("embed", "kv_heads"), "v" in self.biases, self.init),
-            "o": linear_spec((wide, d), ("heads", "embed"), "o" in self.biases, self.out_init),
-            "terms": {str(i): t.spec(d, self.heads, self.head_dim) for i, t in enumerate(self.terms)},
+            "q": linear_spec((d, wide), ("embed", "heads"), "q" in maps.biases, maps.q_init or maps.init),
+            "k": linear_spec((read, narrow), ("embed", "kv_heads"), "k" in maps.biases, maps.init),
+            "v": linear_spec((read, narrow), ("embed", "kv_heads"), "v" in maps.biases, maps.init),
+            "o": linear_spec((wide, d), ("heads", "embed"), "o" in maps.biases, maps.out_init),
+            "terms": {str(i): b.spec(d, self.heads, self.head_dim) for i, b in enumerate(self.bias)},
         }
-        for name, norm, heads in (("q_norm", self.q_norm, self.heads), ("k_norm", self.k_norm, self.kv)):
-            if norm:
-                one = norm.spec(heads * self.head_dim if self.norm_over == "whole" else self.head_dim)
-                spec[name] = stack(one, heads, "heads") if self.norm_over == "each" else one
-        spec |= {"sinks": Param((self.heads,), ("heads",), ZEROS, "bias")} if self.sinks else {}
-        spec |= {"inner_norm": self.inner_norm.spec(wide)} if self.inner_norm else {}
-        if self.summaries:
-            spec["summaries"] = self.summaries.spec(d, self.heads, self.head_dim)
-        return spec | ({"query": self.query.spec(d)} if self.query else {})
+        if self.qk_norm:
+            spec |= self.qk_norm.spec("q", self.heads, self.head_dim) | self.qk_norm.spec("k", self.kv, self.head_dim)
+        spec |= {"sinks": Param((self.heads,), ("heads",), ZEROS, "bias")} if self.softmax.sinks else {}
+        return spec | self.source.spec(d, self.heads, self.head_dim)
 
-    def cache(self, d: int, shape: CacheShape) -> Tree:
-        if self.summaries:
-            raise UserError("summaries need the whole text and cannot be cached: use them in an encoder")
-        return self.source.cache(d, (self.kv, self.head_dim, self.head_dim), shape)
+    def cache(self, d: int, shape: CacheShape) -> Any:
+        return self.source.cache(d, KVShape(self.kv, self.head_dim, self.head_dim), shape)
 
     def __call__(self, p: Tree, x: Array, ctx: Ctx, cache: Tree, aux: dict) -> tuple[Array, Tree]:
-        tokens = row_tokens(ctx)
+        y, cache = self.read(p, x, x, ctx, cache, aux)
+        return self.out(p, y, ctx), cache
 
-        def heads(name: str, inputs: Array, tokens: Tokens) -> Array:
-            y, norm, norm_p = linear(p[name], inputs), self._norms.get(name), p.get(f"{name}_norm")
-            y = jnp.clip(y, -self.clip, self.clip) if self.clip else y
-            y = norm(norm_p, y) if norm and self.norm_over == "whole" else y
-            y = y.reshape(*y.shape[:2], -1, self.head_dim)
-            early = norm is not None and self.norm_over != "whole" and not self.norm_rotated
-            y = jnp.swapaxes(norm(norm_p, y) if norm and early else y, 1, 2)  # [B, heads, S, K]
-            y = self.rotary(y, tokens, name == "k") if self.rotary and (name != "v" or self.rotary.values) else y
-            return norm(norm_p, y) if norm and self.norm_rotated else y
-
-        def project(inputs: Array, key_tokens: Tokens) -> tuple[Array, Array]:
-            return heads("k", inputs, key_tokens), heads("v", inputs, key_tokens)
-
-        inputs = self.query(p["query"], tokens.places, x.shape[-1], x.dtype) if self.query else x
-        q = constrain(heads("q", inputs, tokens), ctx, "batch", "heads", "seq", None)
-        q = q / (ctx.layer + 1) if self.by_layer else q
-        k, v, key_tokens, new = self.source(project, x, ctx, cache)
-        keys, more = Keys(k.astype(x.dtype), v.astype(x.dtype), key_tokens), None
-        if self.summaries:
-            found, found_tokens = self.summaries(p["summaries"], x, tokens)
-            more = Keys(*project(found, found_tokens), found_tokens)
-        y = self._attend(p, q, tokens, keys, more, ctx, aux, cache is None and self.source.aligned)
-        y = jnp.swapaxes(y, 1, 2).reshape(*x.shape[:2], -1)
-        y = self.inner_norm(p["inner_norm"], y) if self.inner_norm else y
-        return constrain(linear(p["o"], y), ctx, "batch", "seq", "embed"), new
-
-    def _attend(
-        self, p: Tree, q: Array, tokens: Tokens, keys: Keys, more: Keys | None, ctx: Ctx, aux: dict, aligned: bool
-    ) -> Array:
-        """q [B, H, S, K] to [B, H, S, V]; `more` are keys of summaries."""
-        scale = self.head_dim**-0.5 if self.scale is None else self.scale
-        whole = (ctx.key is None or self.dropout == 0) and "probs" not in ctx.record
-        banded = whole and aligned and ctx.execution.blocked_attention and self.mask.band() != (None, None)
-        if banded and not (self.terms or self.cap or self.sinks or more):
-            k, v, key_tokens = keys
-            return kernel.blocked(q, k, v, mask=self.mask, q_tokens=tokens, k_tokens=key_tokens, scale=scale)
-        if not banded or not all(getattr(term, "pairwise", False) for term in self.terms):
-            return self._scored(p, q, tokens, keys, more, scale, ctx, aux)
-        outs = []
-        for b in kernel.blocks_of(self.mask, q.shape[2]):
-            own, seen = slice(b.start, b.stop), slice(b.first, b.last)
-            near = Keys(keys.k[:, :, seen], keys.v[:, :, seen], keys.tokens[seen])
-            outs.append(self._scored(p, q[:, :, own], tokens[own], near, more, scale, ctx, aux))
-        return jnp.concatenate(outs, axis=2)
-
-    def _scored(
-        self, p: Tree, q: Array, tokens: Tokens, keys: Keys, more: Keys | None, scale: float, ctx: Ctx, aux: dict
-    ) -> Array:
-        """All queries to all keys, with the terms of their scores."""
-        bias = None
-        for i, term in enumerate(self.terms):
-            k = self._for_all_heads(keys.k)
-            added = term(p["terms"][str(i)], q, k, tokens, keys.tokens, ctx, scale).astype(jnp.float32)
-            bias = added if bias is None else bias + added
-        if self.summaries and more:
-            k = self._for_all_heads(more.k)
-            added = self.summaries.scores(p["summaries"], q, k, tokens, more.tokens, ctx, scale).astype(jnp.float32)
-            near = jnp.broadcast_to(0.0 if bias is None else bias, (*q.shape[:3], keys.k.shape[2]))
-            bias = jnp.concatenate([near, jnp.broadcast_to(added, (*q.shape[:3], more.k.shape[2]))], axis=3)
-            keys = keys.with_more(more)
-        return kernel.reference(
-            q,
-            keys.k,
-            keys.v,
-            mask=self.mask,
-            q_tokens=tokens,
-            k_tokens=keys.tokens,
-            scale=scale,
-            bias=bias,
-            cap=self.cap,
-            sink=p["sinks"] if self.sinks else None,
-            free=more.k.shape[2] if more else 0,
-            on_probs=lambda probs: dropout(tap(aux, ctx, "probs", probs), self.dropout, ctx, "probs"),
+    def read(self, p: Tree, queries: Array, x: Array, ctx: Ctx, cache: Tree, aux: dict) -> tuple[Array, Tree]:
+        """What the heads give, [B, S, H d], and the new cache. `queries` [B, S, D] are the inputs of queries, x those
+        of keys and values."""
+        tokens = Tokens.of(ctx.rows)
+        q = constrain(self._projected("q", p, queries, tokens), ctx, "batch", "heads", "seq", None)
+        q = q / (ctx.layer + 1) if self.softmax.by_layer else q
+        kv = self.source(
+            p, lambda of, at: (self._projected("k", p, of, at), self._projected("v", p, of, at)), x, ctx, cache
         )
+        kv = kv._replace(k=kv.k.astype(x.dtype), v=kv.v.astype(x.dtype))
+        scale = self.head_dim**-0.5 if self.softmax.scale is None else self.softmax.scale
+        biased = self.bias or kv.extra_bias
+        spec = AttentionSpec(
+            self.mask,
+            scale,
+            cap=self.softmax.cap,
+            bias=None if not biased else "pairwise" if all(b.pairwise for b in self.bias) else "whole",
+            sinks=self.softmax.sinks,
+            aligned=kv.aligned,
+            extra=kv.extra,
+        )
+        y = attend(
+            q,
+            kv.k,
+            kv.v,
+            spec,
+            tokens,
+            kv.tokens,
+            ctx,
+            aux,
+            rate=self.dropout,
+            bias=(lambda own, near: self._bias(p, q, tokens, kv, scale, ctx, own, near)) if biased else None,
+            sinks=p["sinks"] if self.softmax.sinks else None,
+        )
+        return jnp.swapaxes(y, 1, 2).reshape(*x.shape[:2], -1), kv.cache
 
-    def _for_all_heads(self, k: Array) -> Array:
-        return jnp.repeat(k, self.heads // self.kv, axis=1)
+    def out(self, p: Tree, y: Array, ctx: Ctx) -> Array:
+        """[B, S, H d] -> [B, S, D]"""
+        return constrain(linear(p["o"], y), ctx, "batch", "seq", "embed")
+
+    def _projected(self, name: str, p: Tree, x: Array, tokens: Tokens) -> Array:
+        """Queries, keys or values ("q", "k", "v") of inputs x [B, S, D] that are these tokens: [B, heads, S, d]."""
+        y, clip = linear(p[name], x), self.projections.clip
+        y = jnp.clip(y, -clip, clip) if clip else y
+        qk, norm_p = self.qk_norm or QKNorm(), p.get(f"{name}_norm")
+        norm = qk.of(name)
+        y = norm(norm_p, y) if norm and qk.over == "whole" else y
+        y = y.reshape(*y.shape[:2], -1, self.head_dim)
+        # Before heads and tokens change places: a gain for each head is [heads, d].
+        y = norm(norm_p, y) if norm and qk.over != "whole" and not qk.after_rotation else y
+        y = jnp.swapaxes(y, 1, 2)
+        y = self.rotary(y, tokens, name == "k") if self.rotary and (name != "v" or self.rotary.values) else y
+        return norm(norm_p, y) if norm and qk.after_rotation else y
+
+    def _bias(
+        self, p: Tree, q: Array, tokens: Tokens, kv: KV, scale: float, ctx: Ctx, own: slice, near: slice
+    ) -> Array:
+        """What is added to the scores of the queries `own` with the keys `near` and all extra ones: see `Bias`."""
+        q, tokens = q[:, :, own], tokens[own]
+        t = kv.k.shape[2] - kv.extra
+        k = jnp.repeat(kv.k[:, :, :t][:, :, near], self.heads // self.kv, axis=1)  # one for each head of queries
+        k_tokens = kv.tokens[:t][near]
+        total = jnp.zeros((), jnp.float32)
+        for i, bias in enumerate(self.bias):
+            added = bias(p["terms"][str(i)], q, k, tokens, k_tokens, ctx, scale).astype(jnp.float32)
+            total = total + added if i else added
+        if not kv.extra:
+            return total
+        extra = kv.extra_bias(q, tokens).astype(jnp.float32) if kv.extra_bias else 0.0
+        shape = q.shape[:3]
+        both = jnp.broadcast_to(total, (*shape, k.shape[2])), jnp.broadcast_to(extra, (*shape, kv.extra))
+        return jnp.concatenate(both, axis=3)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from lm.core.component import component
 from lm.core.ctx import Ctx, constrain, dropout
 from lm.core.param import Initializer, Normal, Tree
-from lm.model.kv_sources import CacheShape
+from lm.model.cache import CacheShape
 from lm.model.layers import Norm, activation, linear, linear_spec
 
 Array = jax.Array

@@ -182,7 +182,7 @@ class Rotary:
 
     def __call__(self, x: Array, tokens: Tokens, key: bool = False) -> Array:
         """x [B, H, S, K] of these tokens -> x rotated, in x's dtype. `key`: x are keys, which matters to xPos."""
-        return self.turned(x, tokens.places, tokens, key)
+        return self.turned(x, tokens.text_positions, tokens, key)
 
     def turned(self, x: Array, positions: Array, tokens: Tokens, key: bool = False) -> Array:
         """The same by positions [B, S] of these tokens."""
@@ -228,5 +228,7 @@ class Rotary2D:
             )
         span = jnp.zeros_like(tokens.positions) if tokens.span is None else tokens.span
         halves = jnp.split(x, 2, axis=-1)
-        turned = [self.rotary.turned(h, at, tokens, key) for h, at in zip(halves, (tokens.places, span), strict=True)]
+        turned = [
+            self.rotary.turned(h, at, tokens, key) for h, at in zip(halves, (tokens.text_positions, span), strict=True)
+        ]
         return jnp.concatenate(turned, axis=-1)

@@ -11,7 +11,7 @@ from lm.core.errors import UserError
 from lm.core.param import Tree, stack
 from lm.core.walk import Repeats
 from lm.model.block import Layer
-from lm.model.kv_sources import CacheShape
+from lm.model.cache import CacheShape
 from lm.model.layers import Norm
 from lm.model.residual import Carry, ResiDual
 from lm.model.special.resize import Resize

@@ -16,9 +16,9 @@ from lm.core.ctx import Ctx
 from lm.core.errors import UserError
 from lm.core.param import Ties, Tree, with_aliases, without_aliases
 from lm.core.rows import ASKED, ENCODER, Batch, check_keys, reads
+from lm.model.cache import CacheShape
 from lm.model.embed import Embed
 from lm.model.heads import Head
-from lm.model.kv_sources import CacheShape
 from lm.model.special.adaptive import AdaptiveEmbed
 from lm.model.special.global_tokens import GlobalTokens
 from lm.model.special.streams import StreamTransformer

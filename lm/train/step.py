@@ -12,7 +12,7 @@ from lm.core.mesh import Sharding
 from lm.core.metrics import Mean, Metrics
 from lm.core.param import Tree, abstract, combine
 from lm.core.rows import Batch
-from lm.model.kv_sources import CacheShape
+from lm.model.cache import CacheShape
 from lm.model.program import Program
 from lm.model.transformer import Model
 from lm.objectives.objective import Objective, check_needs

@@ -12,7 +12,7 @@ from typing import Any
 
 from lm.core.errors import UserError, nearest
 from lm.core.param import Initializer, Normal
-from lm.model.attention import Attention
+from lm.model.attention import Attention, Projections
 from lm.model.block import Block
 from lm.model.embed import Embed, RowTable
 from lm.model.heads import Head, Heads, LMHead, SequenceClassifier, TokenClassifier, TransformHead
@@ -111,10 +111,8 @@ def layer(
         heads=heads,
         head_dim=head_size(d_model, heads),
         mask=mask,
-        biases=("q", "k", "v", "o"),
+        projections=Projections(("q", "k", "v", "o"), init=init, out_init=init),
         dropout=dropout,
-        init=init,
-        out_init=init,
         **knobs,
     )
     mlp = MLP(d_ff or 4 * d_model, activation, init=init, out_init=init)

@@ -4,14 +4,14 @@ block of the text, and some at random. For a text of few blocks that is all of i
 import dataclasses
 
 from lm.core.param import Normal
-from lm.model.attention import Attention
-from lm.model.attention_bias import EdgeBlocks
+from lm.model.attention import Attention, Projections
 from lm.model.block import Block
 from lm.model.layers import LayerNorm
 from lm.model.masks import Bidirectional
 from lm.model.mlp import MLP
 from lm.model.positions import Learned
 from lm.model.residual import PostNorm
+from lm.model.special.block_sparse import EdgeBlocks
 from lm.model.stack import Stack
 from lm.model.transformer import LanguageModel
 from lm.zoo import bert
@@ -48,11 +48,9 @@ def bigbird(
         heads=heads,
         head_dim=head_size(d_model, heads),
         mask=Bidirectional(),
-        terms=(EdgeBlocks(block, random_blocks, (5 + 2 * random_blocks) * block),) if sparse else (),
-        biases=("q", "k", "v", "o") if bias else ("o",),
+        bias=(EdgeBlocks(block, random_blocks, (5 + 2 * random_blocks) * block),) if sparse else (),
+        projections=Projections(("q", "k", "v", "o") if bias else ("o",), init=init, out_init=init),
         dropout=dropout,
-        init=init,
-        out_init=init,
     )
     mlp = MLP(d_ff or 4 * d_model, activation, init=init, out_init=init)
     one = Block((("attention", attention), ("mlp", mlp)), PostNorm(norm, dropout=dropout))

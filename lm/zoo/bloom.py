@@ -4,7 +4,7 @@ with ALiBi instead of positions, a norm behind the embedding, biases everywhere,
 import functools
 
 from lm.core.param import Normal
-from lm.model.attention import Attention
+from lm.model.attention import Attention, Projections
 from lm.model.attention_bias import Alibi
 from lm.model.block import Block
 from lm.model.layers import LayerNorm
@@ -41,11 +41,9 @@ def bloom(
     attention = Attention(
         heads=heads,
         head_dim=head_size(d_model, heads),
-        terms=(Alibi(),),
-        biases=("q", "k", "v", "o"),
+        bias=(Alibi(),),
+        projections=Projections(("q", "k", "v", "o"), init=init, out_init=out_init),
         dropout=dropout,
-        init=init,
-        out_init=out_init,
     )
     mlp = MLP(4 * d_model, "gelu_tanh", init=init, out_init=out_init)
     norm = LayerNorm(eps)

@@ -6,7 +6,7 @@ The paper does not say where in a layer it reads: here at its end, behind a norm
 import dataclasses
 
 from lm.core.param import Normal
-from lm.model.attention import Attention
+from lm.model.attention import Attention, Projections
 from lm.model.block import Block
 from lm.model.embed import Embed
 from lm.model.heads import LMHead
@@ -46,13 +46,17 @@ def codet5p(
     def block(d_model: int, heads: int, rotary_dim: int, mask: MaskKind) -> Block:
         size = head_size(d_model, heads)
         rotary = Rotary(fraction=rotated(rotary_dim, size), interleaved=True)
-        attention = Attention(heads, size, mask=mask, rotary=rotary, init=init, out_init=init)
+        attention = Attention(heads, size, mask=mask, rotary=rotary, projections=Projections(init=init, out_init=init))
         return parallel(attention, MLP(4 * d_model, init=init, out_init=init), norm)
 
     reader = block(encoder_d_model, encoder_heads, encoder_rotary_dim, Bidirectional())
     writer = block(d_model, heads, rotary_dim, Causal())
     cross = Attention(
-        heads, head_size(d_model, heads), mask=Bidirectional(), source=CrossKV(), init=init, out_init=init
+        heads,
+        head_size(d_model, heads),
+        mask=Bidirectional(),
+        source=CrossKV(),
+        projections=Projections(init=init, out_init=init),
     )
     top = dataclasses.replace(writer, parts=(*writer.parts, ("cross", cross)))
     segments = Stack.of([reader] * encoder_layers).segments

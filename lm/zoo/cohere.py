@@ -7,7 +7,7 @@ import functools
 from typing import Any
 
 from lm.core.param import Normal
-from lm.model.attention import Attention
+from lm.model.attention import Attention, Projections, QKNorm
 from lm.model.block import Block
 from lm.model.heads import LMHead
 from lm.model.layers import LayerNorm
@@ -78,12 +78,8 @@ def cohere(
             kv_heads=kv_heads,
             mask=Window(window) if kind == LOCAL else Causal(),
             rotary=Rotary(theta=theta, interleaved=True, scaling=scaling) if everywhere or kind == LOCAL else None,
-            biases=("q", "k", "v", "o") if attention_bias else (),
-            q_norm=norm if qk_norm else None,
-            k_norm=norm if qk_norm else None,
-            norm_over="each",
-            init=init,
-            out_init=init,
+            projections=Projections(("q", "k", "v", "o") if attention_bias else (), init=init, out_init=init),
+            qk_norm=QKNorm(norm, norm, over="each") if qk_norm else None,
         )
         return parallel(attention, mlp, norm)
 

@@ -56,8 +56,8 @@ def colt5(
     light, heavy, whole = (attention_of(n, head_dim, dropout) for n in tables.values())
     router = SoftTopK(every_token, slack=slack, init=Normal(d_model**-0.5))
     attention = ConditionalAttention(
-        light=light(mask=Window(radius + 1, radius + 1), terms=(light_bias,)),
-        heavy=heavy(mask=Bidirectional(), terms=(heavy_bias,), source=CrossKV("routed")),
+        light=light(mask=Window(radius + 1, radius + 1), bias=(light_bias,)),
+        heavy=heavy(mask=Bidirectional(), bias=(heavy_bias,), source=CrossKV("routed")),
         queries=router,
         keys=dataclasses.replace(router, every=every_key),
     )
@@ -65,7 +65,7 @@ def colt5(
         GatedMLP(width, activation, dropout=dropout, init=FanIn(), out_init=FanIn())
         for width in (d_ff // 2, 4 * d_ff, d_ff)
     )
-    writes, cross = whole(terms=(causal_bias,)), whole(mask=Bidirectional(), source=CrossKV(), kv_heads=1)
+    writes, cross = whole(bias=(causal_bias,)), whole(mask=Bidirectional(), source=CrossKV(), kv_heads=1)
     *reading, writing = ((name, BiasTable(buckets, n, init=Normal(d_model**-0.5))) for name, n in tables.items())
     return assembled(
         (("attention", attention), ("mlp", ConditionalMLP(light_mlp, heavy_mlp, router))),

@@ -7,7 +7,7 @@ which is the same to the norm that follows. (In their code the divisor is traine
 import math
 
 from lm.core.param import Normal
-from lm.model.attention import Attention
+from lm.model.attention import Attention, Projections
 from lm.model.embed import Embed
 from lm.model.heads import LMHead
 from lm.model.layers import LayerNorm
@@ -41,8 +41,7 @@ def cramming(
         head_dim=head_size(d_model, heads),
         mask=Bidirectional(),
         dropout=dropout,
-        init=init,
-        out_init=init,
+        projections=Projections(init=init, out_init=init),
     )
     mlp = GatedMLP(d_ff or 2 * d_model, activation, init=init, out_init=init)
     embed = Embed(vocab, Sinusoidal(), norm=norm, scale=math.sqrt(d_model), dropout=dropout, init=init)

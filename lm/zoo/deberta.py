@@ -13,9 +13,9 @@ from collections.abc import Callable
 
 from lm.core.errors import UserError, nearest
 from lm.core.param import Normal, Ties
-from lm.model.attention import Attention
-from lm.model.attention_bias import AttentionBias, BiasTable, ContentToPosition, Distances, PositionToContent
-from lm.model.block import Block, EnhancedDecoderLayer, Layer, ParallelConvolution
+from lm.model.attention import Attention, Projections, Softmax
+from lm.model.attention_bias import AttentionBias, BiasTable
+from lm.model.block import Block, Layer
 from lm.model.embed import Embed, RowTable
 from lm.model.heads import FirstTokenFeature, Head, LMHead, TokenClassifier, TransformHead
 from lm.model.kv_sources import CrossKV, KVSource, SelfKV
@@ -24,7 +24,9 @@ from lm.model.masks import Bidirectional
 from lm.model.mlp import MLP
 from lm.model.positions import Learned
 from lm.model.residual import PostNorm
-from lm.model.special.convolution import Convolution
+from lm.model.special.convolution import Convolution, ParallelConvolution
+from lm.model.special.disentangled import ContentToPosition, Distances, PositionToContent
+from lm.model.special.enhanced_decoder import EnhancedDecoderLayer
 from lm.model.stack import Stack
 from lm.model.transformer import LanguageModel, Transformer
 from lm.zoo import bert
@@ -91,12 +93,10 @@ def deberta(
         heads=heads,
         head_dim=head_dim,
         mask=Bidirectional(),
-        terms=tuple(TERMS[name](distances, biased[name], init) for name in checked_terms(terms) if relative),
-        biases=("q", "k", "v", "o") if key_bias else ("q", "v", "o"),
-        scale=(head_dim * (1 + len(terms))) ** -0.5,
+        bias=tuple(TERMS[name](distances, biased[name], init) for name in checked_terms(terms) if relative),
+        projections=Projections(("q", "k", "v", "o") if key_bias else ("q", "v", "o"), init=init, out_init=init),
+        softmax=Softmax((head_dim * (1 + len(terms))) ** -0.5),
         dropout=dropout,
-        init=init,
-        out_init=init,
     )
     mlp = MLP(d_ff or 4 * d_model, activation, init=init, out_init=init)
 

@@ -9,7 +9,7 @@ models, and a head of its own stand in for them."""
 from typing import Any
 
 from lm.core.param import Normal
-from lm.model.attention import Attention
+from lm.model.attention import Attention, Projections
 from lm.model.attention_bias import RelativeBias
 from lm.model.block import Block
 from lm.model.embed import Embed
@@ -56,12 +56,10 @@ def ernie3(
             heads,
             head_size(d_model, heads),
             mask=Causal() if causal else Bidirectional(),
-            terms=(RelativeBias(init=init),),
+            bias=(RelativeBias(init=init),),
             source=SegmentMemory(memory),
-            biases=("q", "k", "v", "o"),
+            projections=Projections(("q", "k", "v", "o"), init=init, out_init=init),
             dropout=dropout,
-            init=init,
-            out_init=init,
         )
         mlp = MLP(d_ff or 4 * d_model, "gelu", init=init, out_init=init)
         return Block((("attention", attention), ("mlp", mlp)), PostNorm(norm, dropout=dropout))

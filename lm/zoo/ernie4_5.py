@@ -2,7 +2,7 @@
 heads wider than d / heads, a tied head."""
 
 from lm.core.param import Normal
-from lm.model.attention import Attention
+from lm.model.attention import Attention, Projections
 from lm.model.layers import RMSNorm
 from lm.model.mlp import GatedMLP
 from lm.model.rotary import Rotary, Scaling
@@ -36,9 +36,7 @@ def ernie4_5(
         head_dim=head_dim or head_size(d_model, heads),
         kv_heads=kv_heads,
         rotary=Rotary(theta=theta, interleaved=True, scaling=scaling),
-        biases=("q", "k", "v", "o") if bias else (),
-        init=init,
-        out_init=init,
+        projections=Projections(("q", "k", "v", "o") if bias else (), init=init, out_init=init),
     )
     mlp = GatedMLP(d_ff, activation, bias=bias, init=init, out_init=init)
     block = pre_norm(attention, mlp, RMSNorm(eps))

@@ -4,7 +4,7 @@ MLP."""
 
 from lm.core.errors import UserError
 from lm.core.param import Normal
-from lm.model.attention import Attention
+from lm.model.attention import Attention, Projections
 from lm.model.attention_bias import Alibi
 from lm.model.layers import LayerNorm
 from lm.model.mlp import MLP
@@ -48,10 +48,8 @@ def falcon(
         head_dim=head_size(d_model, heads),
         kv_heads=kv_heads,
         rotary=None if alibi else Rotary(theta=theta, scaling=scaling),
-        terms=(Alibi(scaled=True, rounded=True),) if alibi else (),
-        biases=("q", "k", "v", "o") if bias else (),
-        init=init,
-        out_init=init,
+        bias=(Alibi(scaled=True, rounded=True),) if alibi else (),
+        projections=Projections(("q", "k", "v", "o") if bias else (), init=init, out_init=init),
     )
     mlp = MLP(d_ff or 4 * d_model, activation, bias=bias, init=init, out_init=init)
     norm = LayerNorm(eps)

@@ -7,7 +7,7 @@ import functools
 import math
 
 from lm.core.param import Normal
-from lm.model.attention import Attention
+from lm.model.attention import Attention, Projections, QKNorm, Softmax
 from lm.model.block import Block
 from lm.model.heads import LMHead
 from lm.model.layers import RMSNorm
@@ -102,13 +102,9 @@ def gemma(
             kv_heads=kv_heads,
             mask=local if kind == LOCAL else everywhere,
             rotary=rotary,
-            biases=("q", "k", "v", "o") if attention_bias else (),
-            scale=None if scalar is None else scalar**-0.5,
-            cap=cap or None,
-            q_norm=norm if qk_norm else None,
-            k_norm=norm if qk_norm else None,
-            init=init,
-            out_init=init,
+            projections=Projections(("q", "k", "v", "o") if attention_bias else (), init=init, out_init=init),
+            softmax=Softmax(None if scalar is None else scalar**-0.5, cap=cap or None),
+            qk_norm=QKNorm(norm, norm) if qk_norm else None,
         )
         return Block((("attention", attention), ("mlp", mlp)), residual)
 

@@ -5,7 +5,7 @@ positions on half of each head and biases of queries, keys and values; GLM-4-041
 import functools
 
 from lm.core.param import Normal
-from lm.model.attention import Attention
+from lm.model.attention import Attention, Projections
 from lm.model.block import Block
 from lm.model.layers import RMSNorm
 from lm.model.mlp import GatedMLP
@@ -57,9 +57,7 @@ def glm4(
         head_dim=head_dim or head_size(d_model, heads),
         kv_heads=kv_heads,
         rotary=Rotary(theta=theta, fraction=fraction, interleaved=True, scaling=scaling),
-        biases=("q", "k", "v") if qkv_bias else (),
-        init=init,
-        out_init=init,
+        projections=Projections(("q", "k", "v") if qkv_bias else (), init=init, out_init=init),
     )
     mlp = GatedMLP(d_ff, activation, init=init, out_init=init)
     residual = Sandwich(norm, norm) if sandwich else PreNorm(norm)

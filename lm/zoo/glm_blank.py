@@ -11,7 +11,7 @@ each head by each of the two positions. ChatGLM 2 and 3 are in `lm.zoo.glm`."""
 import functools
 
 from lm.core.param import Normal
-from lm.model.attention import Attention
+from lm.model.attention import Attention, Projections
 from lm.model.block import Block
 from lm.model.embed import Embed, RowTable
 from lm.model.heads import LMHead
@@ -57,10 +57,8 @@ def glm(
         heads=heads,
         head_dim=head_dim or head_size(d_model, heads),
         mask=Prefix(),
-        biases=("q", "k", "v", "o"),
+        projections=Projections(("q", "k", "v", "o"), init=init, out_init=out_init),
         dropout=dropout,
-        init=init,
-        out_init=out_init,
     )
     mlp = MLP(d_ff or 4 * d_model, activation, init=init, out_init=out_init)
     block = pre_norm(attention, mlp, LayerNorm(eps), dropout)
@@ -97,10 +95,8 @@ def deep_glm(
         head_dim=head_dim or head_size(d_model, heads),
         mask=Prefix(),
         rotary=rotary,
-        biases=("q", "k", "v", "o"),
+        projections=Projections(("q", "k", "v", "o"), init=init, out_init=out_init),
         dropout=dropout,
-        init=init,
-        out_init=out_init,
     )
     mlp = (GatedMLP if gated else MLP)(d_ff, activation, bias=True, init=init, out_init=out_init)
     residual = PostNorm(norm, (2 * layers) ** 0.5 if alpha is None else alpha, dropout)

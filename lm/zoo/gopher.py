@@ -5,7 +5,7 @@ The papers give shapes and totals; those fit a model without biases whose head i
 GPT-2's GELU stands in for it."""
 
 from lm.core.param import Normal
-from lm.model.attention import Attention
+from lm.model.attention import Attention, Projections
 from lm.model.attention_bias import RelativeBias
 from lm.model.layers import RMSNorm
 from lm.model.mlp import MLP
@@ -43,10 +43,9 @@ def gopher(
     attention = Attention(
         heads=heads,
         head_dim=head_dim or head_size(d_model, heads),
-        terms=(RelativeBias(clamp=clamp, init=init),),
+        bias=(RelativeBias(clamp=clamp, init=init),),
         dropout=dropout,
-        init=init,
-        out_init=out_init,
+        projections=Projections(init=init, out_init=out_init),
     )
     mlp = MLP(d_ff or 4 * d_model, activation, bias=False, init=init, out_init=out_init)
     return decoder(

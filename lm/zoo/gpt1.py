@@ -1,7 +1,7 @@
 """GPT-1 (Radford et al. 2018): a post-LayerNorm decoder with learned positions and a tied head, without final norm."""
 
 from lm.core.param import Normal
-from lm.model.attention import Attention
+from lm.model.attention import Attention, Projections
 from lm.model.block import Block
 from lm.model.layers import LayerNorm
 from lm.model.mlp import MLP
@@ -32,10 +32,8 @@ def gpt1(
     attention = Attention(
         heads=heads,
         head_dim=head_size(d_model, heads),
-        biases=("q", "k", "v", "o"),
+        projections=Projections(("q", "k", "v", "o"), init=init, out_init=init),
         dropout=dropout,
-        init=init,
-        out_init=init,
     )
     mlp = MLP(d_ff or 4 * d_model, activation, init=init, out_init=init)
     block = Block((("attention", attention), ("mlp", mlp)), PostNorm(LayerNorm(eps), dropout=dropout))

@@ -6,7 +6,7 @@ smaller by 1 / sqrt(2 layers)."""
 import functools
 
 from lm.core.param import Normal
-from lm.model.attention import Attention
+from lm.model.attention import Attention, Projections, Softmax
 from lm.model.layers import LayerNorm
 from lm.model.mlp import MLP
 from lm.model.positions import Learned
@@ -75,12 +75,9 @@ def gpt2(
     attention = Attention(
         heads=heads,
         head_dim=head_dim or head_size(d_model, heads),
-        biases=("q", "k", "v", "o"),
-        scale=None if scaled else 1.0,
-        by_layer=by_layer,
+        projections=Projections(("q", "k", "v", "o"), init=init, out_init=out_init),
+        softmax=Softmax(None if scaled else 1.0, by_layer=by_layer),
         dropout=dropout,
-        init=init,
-        out_init=out_init,
     )
     mlp = MLP(d_ff=d_ff or 4 * d_model, activation=activation, init=init, out_init=out_init)
     return decoder(

@@ -5,7 +5,7 @@ Two rows of the published table do not give the published totals; as elsewhere, 
 which has no parameters of its own."""
 
 from lm.core.param import Normal
-from lm.model.attention import Attention
+from lm.model.attention import Attention, Projections
 from lm.model.layers import LayerNorm
 from lm.model.masks import Causal, MaskKind, Strided
 from lm.model.mlp import MLP
@@ -52,10 +52,8 @@ def gpt3(
                 heads=heads,
                 head_dim=head_dim or head_size(d_model, heads),
                 mask=sparse if sparse and i % 2 else Causal(),
-                biases=("q", "k", "v", "o"),
+                projections=Projections(("q", "k", "v", "o"), init=init, out_init=out_init),
                 dropout=dropout,
-                init=init,
-                out_init=out_init,
             ),
             mlp,
             LayerNorm(eps),

@@ -2,7 +2,7 @@
 is not divided by sqrt(head_dim), and has a bias behind the output projection only."""
 
 from lm.core.param import Normal
-from lm.model.attention import Attention
+from lm.model.attention import Attention, Projections, Softmax
 from lm.model.block import Block
 from lm.model.layers import LayerNorm
 from lm.model.masks import Causal, Window
@@ -42,10 +42,8 @@ def gpt_neo(
             heads=heads,
             head_dim=head_size(d_model, heads),
             mask=Window(window) if kind == LOCAL else Causal(),
-            biases=("o",),
-            scale=1.0,
-            init=init,
-            out_init=init,
+            projections=Projections(("o",), init=init, out_init=init),
+            softmax=Softmax(1.0),
         )
         return pre_norm(attention, mlp, LayerNorm(eps))
 

@@ -2,7 +2,7 @@
 side by side, each behind a LayerNorm of its own, rotary positions on a quarter of each head, untied head."""
 
 from lm.core.param import Normal
-from lm.model.attention import Attention
+from lm.model.attention import Attention, Projections
 from lm.model.layers import LayerNorm
 from lm.model.mlp import MLP
 from lm.model.rotary import Rotary, Scaling
@@ -45,9 +45,9 @@ def gpt_neox(
         heads=heads,
         head_dim=head_size(d_model, heads),
         rotary=Rotary(theta=theta, fraction=fraction, scaling=scaling),
-        biases=("q", "k", "v", "o") if attention_bias else (),
-        init=init,
-        out_init=Normal(0.02, depth=2 * layers),
+        projections=Projections(
+            ("q", "k", "v", "o") if attention_bias else (), init=init, out_init=Normal(0.02, depth=2 * layers)
+        ),
     )
     mlp = MLP(d_ff or 4 * d_model, activation, init=init, out_init=Normal(0.02, depth=2 * layers))
     norm = LayerNorm(eps)

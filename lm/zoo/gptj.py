@@ -4,7 +4,7 @@ behind one LayerNorm, rotary positions on the first elements of each head, an un
 import functools
 
 from lm.core.param import Normal
-from lm.model.attention import Attention
+from lm.model.attention import Attention, Projections
 from lm.model.heads import LMHead
 from lm.model.layers import LayerNorm
 from lm.model.mlp import MLP
@@ -41,8 +41,7 @@ def gptj(
         heads=heads,
         head_dim=head_dim,
         rotary=Rotary(fraction=rotated(rotary_dim or head_dim, head_dim), interleaved=True),
-        init=init,
-        out_init=init,
+        projections=Projections(init=init, out_init=init),
     )
     mlp = MLP(d_ff or 4 * d_model, activation, init=init, out_init=init)
     return decoder(

@@ -2,7 +2,7 @@
 muP (Yang et al. 2022, arXiv 2203.03466): of the embeddings, scores, sub-layers' outputs and logits."""
 
 from lm.core.param import Normal
-from lm.model.attention import Attention
+from lm.model.attention import Attention, Projections, Softmax
 from lm.model.block import Block
 from lm.model.heads import LMHead
 from lm.model.layers import RMSNorm
@@ -51,10 +51,8 @@ def granite(
         head_dim=head_dim,
         kv_heads=kv_heads,
         rotary=Rotary(theta=theta, scaling=scaling),
-        scale=1 / head_dim if score_scale is None else score_scale,
-        biases=("q", "k", "v", "o") if attention_bias else (),
-        init=init,
-        out_init=init,
+        softmax=Softmax(1 / head_dim if score_scale is None else score_scale),
+        projections=Projections(("q", "k", "v", "o") if attention_bias else (), init=init, out_init=init),
     )
     mlp = GatedMLP(d_ff, activation, bias=mlp_bias, init=init, out_init=init)
     block = Block((("attention", attention), ("mlp", mlp)), PreNorm(RMSNorm(eps), scale=residual_scale))

@@ -6,7 +6,7 @@ say how layers are normed, nor whether the head is tied: T5's RMSNorm without bi
 tied head, which fit the total, are assumed."""
 
 from lm.core.param import Normal
-from lm.model.attention import Attention
+from lm.model.attention import Attention, Projections
 from lm.model.attention_bias import BiasTable, BucketedBias
 from lm.model.embed import Embed
 from lm.model.heads import LMHead
@@ -44,10 +44,9 @@ def lamda(
     attention = Attention(
         heads=heads,
         head_dim=head_dim,
-        terms=(BucketedBias(buckets=buckets, farthest=farthest),),
+        bias=(BucketedBias(buckets=buckets, max_distance=farthest),),
         dropout=dropout,
-        init=init,
-        out_init=out_init,
+        projections=Projections(init=init, out_init=out_init),
     )
     mlp = GatedMLP(d_ff or 8 * d_model, activation, init=init, out_init=out_init)
     block = pre_norm(attention, mlp, RMSNorm(eps), dropout)

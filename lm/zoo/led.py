@@ -5,7 +5,7 @@ import dataclasses
 import functools
 
 from lm.core.param import Normal
-from lm.model.attention import Attention
+from lm.model.attention import Attention, Projections
 from lm.model.block import Block
 from lm.model.embed import Embed
 from lm.model.layers import LayerNorm
@@ -63,10 +63,8 @@ def led(
         Attention,
         heads=heads,
         head_dim=head_size(d_model, heads),
-        biases=("q", "k", "v", "o"),
+        projections=Projections(("q", "k", "v", "o"), init=init, out_init=init),
         dropout=dropout,
-        init=init,
-        out_init=init,
     )
     mlp = MLP(d_ff or 4 * d_model, activation, init=init, out_init=init)
     reads = longformer.windowed(attention, layers, windows, most)

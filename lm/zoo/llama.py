@@ -7,7 +7,7 @@ tied 3.2 by 32."""
 import functools
 
 from lm.core.param import Normal
-from lm.model.attention import Attention
+from lm.model.attention import Attention, Projections
 from lm.model.layers import RMSNorm
 from lm.model.mlp import GatedMLP
 from lm.model.rotary import FrequencyScaling, Rotary, Scaling
@@ -70,9 +70,7 @@ def llama(
         head_dim=head_dim or head_size(d_model, heads),
         kv_heads=kv_heads,
         rotary=Rotary(theta=theta, scaling=scaling),
-        biases=("q", "k", "v", "o") if attention_bias else (),
-        init=init,
-        out_init=out_init,
+        projections=Projections(("q", "k", "v", "o") if attention_bias else (), init=init, out_init=out_init),
     )
     mlp = GatedMLP(d_ff or eight_thirds(d_model), activation, bias=mlp_bias, init=init, out_init=out_init)
     block = pre_norm(attention, mlp, RMSNorm(eps))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from lm.core.errors import UserError, nearest
 from lm.core.param import Normal
-from lm.model.attention import Attention
+from lm.model.attention import Attention, Projections
 from lm.model.block import Block
 from lm.model.layers import LayerNorm
 from lm.model.masks import Bidirectional, Window
@@ -59,10 +59,8 @@ def longformer(
         Attention,
         heads=heads,
         head_dim=head_size(d_model, heads),
-        biases=("q", "k", "v", "o"),
+        projections=Projections(("q", "k", "v", "o"), init=init, out_init=init),
         dropout=dropout,
-        init=init,
-        out_init=init,
     )
     mlp = MLP(d_ff or 4 * d_model, activation, init=init, out_init=init)
     reads = windowed(attention, layers, windows, most)

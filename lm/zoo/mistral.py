@@ -1,7 +1,7 @@
 """Mistral 7B (Jiang et al. 2023, arXiv 2310.06825): LLaMA's layers with grouped queries and a sliding window."""
 
 from lm.core.param import Normal
-from lm.model.attention import Attention
+from lm.model.attention import Attention, Projections
 from lm.model.layers import RMSNorm
 from lm.model.masks import Causal, Window
 from lm.model.mlp import GatedMLP
@@ -42,8 +42,7 @@ def mistral(
         kv_heads=kv_heads,
         mask=Window(window) if window else Causal(),
         rotary=Rotary(theta=theta, scaling=scaling),
-        init=init,
-        out_init=init,
+        projections=Projections(init=init, out_init=init),
     )
     block = pre_norm(
         attention, GatedMLP(d_ff or eight_thirds(d_model), activation, init=init, out_init=init), RMSNorm(eps)

@@ -3,7 +3,7 @@ pre-LayerNorm without biases, gated MLPs; two layers with a window of attention 
 their own, for each one without. The embedding is normed, hence the first layer's attention is not."""
 
 from lm.core.param import Normal
-from lm.model.attention import Attention
+from lm.model.attention import Attention, Projections
 from lm.model.block import Block, Parallel
 from lm.model.embed import Embed
 from lm.model.heads import LMHead, TransformHead
@@ -61,10 +61,8 @@ def modernbert(
             head_dim=head_size(d_model, heads),
             mask=Window(window // 2 + 1, window // 2 + 1) if local else Bidirectional(),
             rotary=Rotary(local_theta, scaling=local_scaling) if local else Rotary(theta, scaling=scaling),
-            biases=("q", "k", "v", "o") if attention_bias else (),
+            projections=Projections(("q", "k", "v", "o") if attention_bias else (), init=init, out_init=out_init),
             dropout=dropout,
-            init=init,
-            out_init=out_init,
         )
 
     kinds = layers_of(layer_types or tuple(LOCAL if i % 3 else GLOBAL for i in range(layers)), layers)

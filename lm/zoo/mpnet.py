@@ -31,7 +31,7 @@ def mpnet(
     """An MPNet of any shape. d_ff defaults to 4 d_model; distances from 128 on share the last of `buckets`."""
     init, norm = Normal(0.02), LayerNorm(eps)
     distance = BucketedBias(buckets=buckets, bidirectional=True)
-    block = layer(d_model, heads, d_ff, activation, norm, dropout=dropout, terms=(distance,))
+    block = layer(d_model, heads, d_ff, activation, norm, dropout=dropout, bias=(distance,))
     return encoder(
         Stack.of([block] * layers, tables=(("relative_bias", BiasTable(buckets, heads, init=init)),)),
         d_model=d_model,

@@ -1,7 +1,7 @@
 """MPT (MosaicML 2023): pre-LayerNorm decoder without any bias, with ALiBi, exact GELU and a tied head."""
 
 from lm.core.param import Normal
-from lm.model.attention import Attention
+from lm.model.attention import Attention, Projections, Softmax
 from lm.model.attention_bias import Alibi
 from lm.model.layers import LayerNorm
 from lm.model.mlp import MLP
@@ -31,11 +31,9 @@ def mpt(
     attention = Attention(
         heads=heads,
         head_dim=head_size(d_model, heads),
-        terms=(Alibi(),),
-        scale=scale,
-        clip=clip,
-        init=init,
-        out_init=out_init,
+        bias=(Alibi(),),
+        softmax=Softmax(scale),
+        projections=Projections(clip=clip, init=init, out_init=out_init),
     )
     norm = LayerNorm(eps, bias=False)
     block = pre_norm(attention, MLP(4 * d_model, "gelu", bias=False, init=init, out_init=out_init), norm)

@@ -2,7 +2,7 @@
 each head, squared ReLU, LayerNorm with gains 1 + w, untied head."""
 
 from lm.core.param import Normal
-from lm.model.attention import Attention
+from lm.model.attention import Attention, Projections
 from lm.model.layers import LayerNorm
 from lm.model.mlp import MLP
 from lm.model.rotary import Rotary, Scaling
@@ -41,9 +41,7 @@ def nemotron(
         head_dim=head_dim or head_size(d_model, heads),
         kv_heads=kv_heads,
         rotary=Rotary(theta=theta, fraction=fraction, scaling=scaling),
-        biases=("q", "k", "v", "o") if attention_bias else (),
-        init=init,
-        out_init=init,
+        projections=Projections(("q", "k", "v", "o") if attention_bias else (), init=init, out_init=init),
     )
     block = pre_norm(attention, MLP(d_ff, activation, bias=mlp_bias, init=init, out_init=init), norm)
     return decoder([block] * layers, d_model=d_model, vocab=vocab, norm=norm, tied=tied, init=init)

@@ -7,7 +7,7 @@ import functools
 from typing import Any
 
 from lm.core.param import Normal
-from lm.model.attention import Attention
+from lm.model.attention import Attention, Projections, QKNorm
 from lm.model.block import Block
 from lm.model.layers import LayerNorm, RMSNorm
 from lm.model.masks import Causal, Window
@@ -64,10 +64,7 @@ def olmo(
         head_dim=head_dim or head_size(d_model, heads),
         kv_heads=kv_heads,
         rotary=Rotary(theta=theta, scaling=scaling),
-        biases=BIASES if attention_bias else (),
-        clip=clip,
-        init=init,
-        out_init=init,
+        projections=Projections(BIASES if attention_bias else (), clip=clip, init=init, out_init=init),
     )
     block = pre_norm(attention, GatedMLP(d_ff, activation, init=init, out_init=init), norm)
     return decoder([block] * layers, d_model=d_model, vocab=vocab, norm=norm, tied=tied, init=init)
@@ -109,12 +106,8 @@ def olmo2(
             kv_heads=kv_heads,
             mask=Window(window) if kind == LOCAL else Causal(),
             rotary=rotary,
-            biases=BIASES if attention_bias else (),
-            q_norm=norm,
-            k_norm=norm,
-            norm_over="whole",
-            init=init,
-            out_init=init,
+            projections=Projections(BIASES if attention_bias else (), init=init, out_init=init),
+            qk_norm=QKNorm(norm, norm, over="whole"),
         )
         return Block((("attention", attention), ("mlp", mlp)), Sandwich(None, norm))
 

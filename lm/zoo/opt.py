@@ -5,7 +5,7 @@ Galactica has no biases, GELU, and norms without parameters."""
 import functools
 
 from lm.core.param import Normal
-from lm.model.attention import Attention
+from lm.model.attention import Attention, Projections
 from lm.model.block import Block
 from lm.model.embed import Embed
 from lm.model.heads import LMHead
@@ -63,10 +63,8 @@ def opt(
     attention = Attention(
         heads=heads,
         head_dim=head_size(d_model, heads),
-        biases=("q", "k", "v", "o") if bias else (),
+        projections=Projections(("q", "k", "v", "o") if bias else (), init=init, out_init=out_init),
         dropout=dropout,
-        init=init,
-        out_init=out_init,
     )
     mlp = MLP(d_ff or 4 * d_model, activation, bias=bias, init=init, out_init=out_init)
     residual = PreNorm(norm, dropout) if norm_first else PostNorm(norm, dropout=dropout)

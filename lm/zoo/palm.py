@@ -5,7 +5,7 @@ Nothing norms the embeddings, so their table starts with unit variance, and logi
 paper does not give the norms' eps. U-PaLM (Tay et al. 2022, 2210.11399) sees a prefix in both directions."""
 
 from lm.core.param import FanIn, Normal
-from lm.model.attention import Attention
+from lm.model.attention import Attention, Projections
 from lm.model.embed import Embed
 from lm.model.heads import LMHead
 from lm.model.layers import LayerNorm
@@ -47,8 +47,7 @@ def palm(
         kv_heads=kv_heads,
         mask=mask,
         rotary=Rotary(theta=theta),
-        init=init,
-        out_init=init,
+        projections=Projections(init=init, out_init=init),
     )
     mlp = GatedMLP(d_ff or 4 * d_model, activation, init=init, out_init=init)
     return LanguageModel(

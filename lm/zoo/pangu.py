@@ -8,10 +8,11 @@ whose GELU is x sigmoid(1.702 x)."""
 import dataclasses
 
 from lm.core.param import Normal
-from lm.model.attention import Attention
+from lm.model.attention import Attention, Projections
 from lm.model.layers import LayerNorm
 from lm.model.mlp import MLP
 from lm.model.positions import Learned
+from lm.model.special.query_attention import QueryAttention
 from lm.model.transformer import LanguageModel
 from lm.zoo.family import Family
 from lm.zoo.parts import decoder, head_size, pre_norm
@@ -43,13 +44,11 @@ def pangu(
     attention = Attention(
         heads=heads,
         head_dim=head_dim or head_size(d_model, heads),
-        biases=("q", "k", "v", "o"),
+        projections=Projections(("q", "k", "v", "o"), init=init, out_init=out_init),
         dropout=dropout,
-        init=init,
-        out_init=out_init,
     )
     mlp = MLP(d_ff or 4 * d_model, activation, init=init, out_init=out_init)
-    asking = dataclasses.replace(attention, query=Learned(context, init=init))
+    asking = QueryAttention(attention, Learned(context, init=init))
     last = dataclasses.replace(pre_norm(asking, mlp, norm, dropout), norm=norm)
     return decoder(
         [pre_norm(attention, mlp, norm, dropout)] * (layers - 1) + [last],

@@ -2,7 +2,7 @@
 LayerNorms of queries and keys, squared ReLU and an untied head."""
 
 from lm.core.param import Normal
-from lm.model.attention import Attention
+from lm.model.attention import Attention, Projections, QKNorm
 from lm.model.layers import LayerNorm
 from lm.model.mlp import MLP
 from lm.model.rotary import Rotary, Scaling
@@ -34,11 +34,8 @@ def persimmon(
         heads=heads,
         head_dim=head_size(d_model, heads),
         rotary=Rotary(theta=theta, fraction=fraction, scaling=scaling),
-        biases=("q", "k", "v", "o"),
-        q_norm=norm if qk_norm else None,
-        k_norm=norm if qk_norm else None,
-        init=init,
-        out_init=init,
+        projections=Projections(("q", "k", "v", "o"), init=init, out_init=init),
+        qk_norm=QKNorm(norm, norm) if qk_norm else None,
     )
     block = pre_norm(attention, MLP(d_ff, activation, init=init, out_init=init), norm)
     return decoder([block] * layers, d_model=d_model, vocab=vocab, norm=norm, tied=tied, init=init)

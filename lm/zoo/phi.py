@@ -2,7 +2,7 @@
 side behind one LayerNorm, partial rotary positions, biases everywhere, also in the untied head."""
 
 from lm.core.param import Normal
-from lm.model.attention import Attention
+from lm.model.attention import Attention, Projections, QKNorm
 from lm.model.heads import LMHead
 from lm.model.layers import LayerNorm
 from lm.model.mlp import MLP
@@ -42,11 +42,8 @@ def phi(
         head_dim=head_dim or head_size(d_model, heads),
         kv_heads=kv_heads,
         rotary=Rotary(theta=theta, fraction=fraction, scaling=scaling),
-        biases=("q", "k", "v", "o"),
-        q_norm=norm if qk_norm else None,
-        k_norm=norm if qk_norm else None,
-        init=init,
-        out_init=init,
+        projections=Projections(("q", "k", "v", "o"), init=init, out_init=init),
+        qk_norm=QKNorm(norm, norm) if qk_norm else None,
     )
     block = parallel(attention, MLP(d_ff or 4 * d_model, activation, init=init, out_init=init), norm)
     head = LMHead(vocab, bias=True, init=init)

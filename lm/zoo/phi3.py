@@ -2,7 +2,7 @@
 LongRoPE in the long variants."""
 
 from lm.core.param import Normal
-from lm.model.attention import Attention
+from lm.model.attention import Attention, Projections
 from lm.model.layers import RMSNorm
 from lm.model.masks import Causal, Window
 from lm.model.mlp import GatedMLP
@@ -51,8 +51,7 @@ def phi3(
         kv_heads=kv_heads,
         mask=Window(window) if window else Causal(),
         rotary=Rotary(theta=theta, fraction=fraction, scaling=scaling),
-        init=init,
-        out_init=init,
+        projections=Projections(init=init, out_init=init),
     )
     block = pre_norm(attention, GatedMLP(d_ff, activation, init=init, out_init=init), norm)
     return decoder([block] * layers, d_model=d_model, vocab=vocab, norm=norm, tied=tied, init=init)

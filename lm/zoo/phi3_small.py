@@ -4,13 +4,13 @@ before every eighth, others in each head. Scores, embeddings and logits are scal
 head_dim."""
 
 from lm.core.param import Normal
-from lm.model.attention import Attention
-from lm.model.attention_bias import BlockSparse
+from lm.model.attention import Attention, Projections, Softmax
 from lm.model.block import Block
 from lm.model.heads import LMHead
 from lm.model.layers import LayerNorm
 from lm.model.mlp import GatedMLP
 from lm.model.rotary import Rotary, Scaling
+from lm.model.special.block_sparse import BlockSparse
 from lm.model.transformer import LanguageModel
 from lm.zoo.family import Family
 from lm.zoo.parts import decoder, head_size, pre_norm
@@ -49,11 +49,9 @@ def phi3_small(
             head_dim=size,
             kv_heads=kv_heads,
             rotary=Rotary(theta=theta, scaling=scaling),
-            terms=terms,
-            biases=("q", "k", "v", "o"),
-            scale=1 / size,
-            init=init,
-            out_init=out_init,
+            bias=terms,
+            projections=Projections(("q", "k", "v", "o"), init=init, out_init=out_init),
+            softmax=Softmax(1 / size),
         )
         return pre_norm(attention, mlp, norm, dropout)
 

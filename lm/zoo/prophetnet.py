@@ -5,7 +5,7 @@ behind the padding id, normed embeddings; the decoder adds relative positions th
 import functools
 
 from lm.core.param import Normal
-from lm.model.attention import Attention
+from lm.model.attention import Attention, Projections
 from lm.model.block import Block
 from lm.model.embed import Embed
 from lm.model.heads import LMHead
@@ -50,7 +50,10 @@ def prophetnet(
     size, written = head_size(d_model, heads), decoder_heads or heads
     own = head_size(d_model, written)
     read = functools.partial(
-        Attention, biases=("q", "k", "v", "o"), mask=Bidirectional(), dropout=dropout, init=init, out_init=init
+        Attention,
+        projections=Projections(("q", "k", "v", "o"), init=init, out_init=init),
+        mask=Bidirectional(),
+        dropout=dropout,
     )
 
     def mlp(width: int | None) -> MLP:

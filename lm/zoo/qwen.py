@@ -5,7 +5,7 @@ window."""
 import functools
 
 from lm.core.param import Normal
-from lm.model.attention import Attention
+from lm.model.attention import Attention, Projections, QKNorm
 from lm.model.layers import RMSNorm
 from lm.model.masks import Causal, Window
 from lm.model.mlp import GatedMLP
@@ -80,11 +80,8 @@ def qwen(
             kv_heads=kv_heads,
             mask=Window(window) if window and kind == LOCAL else Causal(),
             rotary=Rotary(theta=theta, scaling=scaling),
-            biases=biases,
-            q_norm=norm if qk_norm else None,
-            k_norm=norm if qk_norm else None,
-            init=init,
-            out_init=init,
+            projections=Projections(biases, init=init, out_init=init),
+            qk_norm=QKNorm(norm, norm) if qk_norm else None,
         )
 
     blocks = [pre_norm(attention(kind), mlp, norm) for kind in layers_of(layer_types, layers)]

@@ -3,7 +3,7 @@ fourth has no positions (NoPE to RoPE: Yang et al. 2025, arXiv 2501.18795)."""
 
 from lm.core.errors import UserError
 from lm.core.param import Normal
-from lm.model.attention import Attention
+from lm.model.attention import Attention, Projections
 from lm.model.block import Block
 from lm.model.layers import RMSNorm
 from lm.model.masks import Causal, Window
@@ -55,9 +55,7 @@ def smollm3(
             kv_heads=kv_heads,
             mask=Window(window) if kind == LOCAL else Causal(),
             rotary=Rotary(theta=theta, scaling=scaling) if rotate else None,
-            biases=("q", "k", "v", "o") if attention_bias else (),
-            init=init,
-            out_init=init,
+            projections=Projections(("q", "k", "v", "o") if attention_bias else (), init=init, out_init=init),
         )
         return pre_norm(attention, mlp, RMSNorm(eps))
 

@@ -3,7 +3,7 @@ positions on a quarter of each head; the 12B one sets attention and MLP side by 
 and keys."""
 
 from lm.core.param import Normal
-from lm.model.attention import Attention
+from lm.model.attention import Attention, Projections, QKNorm
 from lm.model.layers import LayerNorm
 from lm.model.mlp import GatedMLP
 from lm.model.rotary import Rotary, Scaling
@@ -53,12 +53,8 @@ def stablelm(
         head_dim=head_dim or head_size(d_model, heads),
         kv_heads=kv_heads,
         rotary=Rotary(theta=theta, fraction=fraction, scaling=scaling),
-        biases=("q", "k", "v") if qkv_bias else (),
-        q_norm=LayerNorm(eps, bias=False) if qk_norm else None,
-        k_norm=LayerNorm(eps, bias=False) if qk_norm else None,
-        norm_over="each",
-        init=init,
-        out_init=init,
+        projections=Projections(("q", "k", "v") if qkv_bias else (), init=init, out_init=init),
+        qk_norm=QKNorm(LayerNorm(eps, bias=False), LayerNorm(eps, bias=False), over="each") if qk_norm else None,
     )
     mlp = GatedMLP(d_ff, activation, init=init, out_init=init)
     block = parallel(attention, mlp, norm) if side_by_side else pre_norm(attention, mlp, norm)

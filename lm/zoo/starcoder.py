@@ -2,7 +2,7 @@
 multi-query attention. StarCoder 2 (Lozhkov et al. 2024, 2402.19173): grouped queries, rotary positions and a window."""
 
 from lm.core.param import Normal
-from lm.model.attention import Attention
+from lm.model.attention import Attention, Projections, Softmax
 from lm.model.layers import LayerNorm
 from lm.model.masks import Causal, Window
 from lm.model.mlp import MLP
@@ -44,10 +44,8 @@ def starcoder(
         heads=heads,
         head_dim=head_size(d_model, heads),
         kv_heads=1 if multi_query else heads,
-        biases=BIASES,
-        scale=None if scaled else 1.0,
-        init=init,
-        out_init=Normal(0.02, depth=2 * layers),
+        projections=Projections(BIASES, init=init, out_init=Normal(0.02, depth=2 * layers)),
+        softmax=Softmax(None if scaled else 1.0),
     )
     mlp = MLP(d_ff or 4 * d_model, activation, init=init, out_init=Normal(0.02, depth=2 * layers))
     block = pre_norm(attention, mlp, LayerNorm(eps))
@@ -80,9 +78,7 @@ def starcoder2(
         kv_heads=kv_heads,
         mask=Window(window) if window else Causal(),
         rotary=Rotary(theta=theta, scaling=scaling),
-        biases=BIASES if bias else (),
-        init=init,
-        out_init=init,
+        projections=Projections(BIASES if bias else (), init=init, out_init=init),
     )
     mlp = MLP(d_ff or 4 * d_model, activation, bias=bias, init=init, out_init=init)
     block = pre_norm(attention, mlp, LayerNorm(eps))

@@ -11,17 +11,17 @@ from typing import Any
 
 from lm.core.errors import UserError
 from lm.core.param import FanIn, Normal
-from lm.model.attention import Attention
+from lm.model.attention import Attention, Projections, Softmax
 from lm.model.attention_bias import BiasTable, BucketedBias
 from lm.model.block import Block, Named
 from lm.model.embed import Embed
 from lm.model.heads import LMHead, NoHead
-from lm.model.kv_sources import CrossKV
+from lm.model.kv_sources import CrossKV, SelfKV
 from lm.model.layers import RMSNorm
 from lm.model.masks import Bidirectional, Window
 from lm.model.mlp import MLP, GatedMLP
 from lm.model.residual import PreNorm
-from lm.model.special.summaries import Summaries
+from lm.model.special.summaries import BlockSummaries
 from lm.model.stack import Stack
 from lm.model.transformer import EncoderDecoder, LanguageModel, Model, Transformer
 from lm.zoo.family import Family, Sizes
@@ -92,15 +92,15 @@ def t5(
     attention = attention_of(heads, head_dim, dropout)
     feed_forward = GatedMLP if gated else MLP
     mlp = feed_forward(d_ff, activation, bias=False, dropout=dropout, init=FanIn(), out_init=FanIn())
-    bias = functools.partial(BucketedBias, buckets=buckets, farthest=farthest, init=init)
+    bias = functools.partial(BucketedBias, buckets=buckets, max_distance=farthest, init=init)
     tables = ("relative_bias",) if block is None else ("near_bias", "far_bias")  # of the encoder
     near, *far = tables if shared_bias else (None,) * len(tables)
     reads = attention(
         mask=Bidirectional() if radius is None else Window(radius + 1, radius + 1),
-        terms=(bias(near, bidirectional=True),),
-        summaries=None if block is None else Summaries(block, RMSNorm(eps), bias(far[0], bidirectional=True)),
+        bias=(bias(near, bidirectional=True),),
+        source=SelfKV() if block is None else BlockSummaries(block, RMSNorm(eps), bias(far[0], bidirectional=True)),
     )
-    writes = attention(terms=(bias("relative_bias" if shared_bias else None),))
+    writes = attention(bias=(bias("relative_bias" if shared_bias else None),))
     cross = attention(mask=Bidirectional(), source=CrossKV())
     table = BiasTable(buckets, heads, init=init)
     return assembled(
@@ -122,7 +122,12 @@ def attention_of(heads: int, head_dim: int, dropout: float = 0.0) -> Callable[..
     """Attention whose scores are not scaled: its queries start smaller instead."""
     init, q_init = FanIn(), FanIn(1 / head_dim)
     return functools.partial(
-        Attention, heads, head_dim, scale=1.0, dropout=dropout, init=init, q_init=q_init, out_init=init
+        Attention,
+        heads,
+        head_dim,
+        softmax=Softmax(1.0),
+        dropout=dropout,
+        projections=Projections(init=init, q_init=q_init, out_init=init),
     )
 
 

@@ -7,7 +7,7 @@ come closest without."""
 import math
 
 from lm.core.param import Initializer, Normal
-from lm.model.attention import Attention
+from lm.model.attention import Attention, Projections
 from lm.model.block import Block
 from lm.model.embed import Embed
 from lm.model.heads import LMHead
@@ -75,10 +75,8 @@ def transformer(
             kv_heads=kv,
             mask=mask,
             source=source,
-            biases=("q", "k", "v", "o") if attention_bias else (),
+            projections=Projections(("q", "k", "v", "o") if attention_bias else (), init=init, out_init=init),
             dropout=dropout,
-            init=init,
-            out_init=init,
         )
 
     def mlp(width: int | None) -> MLP:

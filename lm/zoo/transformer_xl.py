@@ -8,7 +8,7 @@ Give `cache`, and positions that run on from call to call, to use the memory; wi
 from typing import Any
 
 from lm.core.param import Normal
-from lm.model.attention import Attention
+from lm.model.attention import Attention, Projections
 from lm.model.attention_bias import BiasTable, RelativeBias
 from lm.model.block import Block
 from lm.model.kv_sources import SegmentMemory
@@ -65,11 +65,10 @@ def transformer_xl(
         heads=heads,
         head_dim=size,
         mask=Window(memory) if same_length else Causal(),
-        terms=(RelativeBias(None if biases_by_layer else "biases", clamp, init),),
+        bias=(RelativeBias(None if biases_by_layer else "biases", clamp, init),),
         source=SegmentMemory(memory),
         dropout=dropout,
-        init=init,
-        out_init=init,
+        projections=Projections(init=init, out_init=init),
     )
     mlp = MLP(d_ff, "relu", dropout=dropout, init=init, out_init=init)
     block = Block((("attention", attention), ("mlp", mlp)), PostNorm(LayerNorm(eps), dropout=dropout))

@@ -6,7 +6,7 @@ import functools
 import math
 
 from lm.core.param import Normal
-from lm.model.attention import Attention
+from lm.model.attention import Attention, Projections
 from lm.model.layers import LayerNorm
 from lm.model.mlp import MLP
 from lm.model.positions import Sinusoidal
@@ -43,9 +43,7 @@ def xglm(
     attention = Attention(
         heads=heads,
         head_dim=head_size(d_model, heads),
-        biases=("q", "k", "v", "o"),
-        init=init,
-        out_init=init,
+        projections=Projections(("q", "k", "v", "o"), init=init, out_init=init),
     )
     block = pre_norm(attention, MLP(d_ff or 4 * d_model, activation, init=init, out_init=init), norm)
     return decoder(

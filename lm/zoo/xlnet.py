@@ -9,8 +9,8 @@ positions that run down. transformers' generation, which asks a query stream and
 what cached decoding computes here."""
 
 from lm.core.param import Normal
-from lm.model.attention import Attention
-from lm.model.attention_bias import RelativeBias, SameType
+from lm.model.attention import Attention, Projections
+from lm.model.attention_bias import RelativeBias
 from lm.model.block import Block
 from lm.model.embed import Embed
 from lm.model.heads import LMHead
@@ -19,6 +19,7 @@ from lm.model.layers import LayerNorm
 from lm.model.masks import Permuted
 from lm.model.mlp import MLP
 from lm.model.residual import PostNorm
+from lm.model.special.same_type import SameType
 from lm.model.stack import Stack
 from lm.model.transformer import LanguageModel, Transformer
 from lm.zoo.family import Family
@@ -55,11 +56,10 @@ def xlnet(
         heads=heads,
         head_dim=head_dim or head_size(d_model, heads),
         mask=Permuted(causal),
-        terms=(RelativeBias(clamp=clamp, init=init), SameType(init)),
+        bias=(RelativeBias(clamp=clamp, init=init), SameType(init)),
         source=SegmentMemory(memory, reuse) if memory else SelfKV(),
         dropout=dropout,
-        init=init,
-        out_init=init,
+        projections=Projections(init=init, out_init=init),
     )
     mlp = MLP(d_ff, activation, dropout=dropout, init=init, out_init=init)
     block = Block((("attention", attention), ("mlp", mlp)), PostNorm(LayerNorm(eps), dropout=dropout))

@@ -4,7 +4,7 @@ Its token table is narrow: rows are normed and filled up with zeros, and the tie
 that width with an activation and a norm, as BERT's. The first attention reads the embeddings without a norm."""
 
 from lm.core.param import Normal
-from lm.model.attention import Attention
+from lm.model.attention import Attention, Projections
 from lm.model.block import Block
 from lm.model.embed import Embed
 from lm.model.heads import LMHead, TransformHead
@@ -41,10 +41,8 @@ def yalm(
         heads=heads,
         head_dim=head_dim or head_size(d_model, heads),
         rotary=Rotary(theta=theta),
-        biases=("q", "k", "v", "o"),
+        projections=Projections(("q", "k", "v", "o"), init=init, out_init=out_init),
         dropout=dropout,
-        init=init,
-        out_init=out_init,
     )
     mlp = GatedMLP(d_ff, activation, bias=True, init=init, out_init=out_init)
     # The first layer's halves are wired differently, which takes two blocks.

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from lm.core.component import component, from_dict, to_dict
 from lm.core.errors import UserError, main_errors
 from lm.core.param import FanIn, Normal
-from lm.model.attention import Attention
-from lm.model.attention_bias import BucketedBias, ContentToPosition, Distances
+from lm.model.attention import Attention, Projections, QKNorm, Softmax
+from lm.model.attention_bias import BucketedBias
 from lm.model.block import Block, Parallel
 from lm.model.kv_sources import CrossKV, SegmentMemory, SelfKV
 from lm.model.layers import LayerNorm, RMSNorm
@@ -21,6 +21,7 @@ from lm.model.moe.layer import MoE
 from lm.model.moe.routers import BalancedRouter, SoftmaxRouter
 from lm.model.residual import Plain, PreNorm, ResiDual, Sandwich
 from lm.model.rotary import LinearScaling, Rotary
+from lm.model.special.disentangled import ContentToPosition, Distances
 from lm.model.stack import Stack
 from tests import toy_towers, toys
 
@@ -41,13 +42,13 @@ attentions = st.builds(
     kv_heads=st.sampled_from([None, 1, 2]),
     mask=st.one_of(st.just(Causal()), st.just(Bidirectional()), st.builds(Window, sizes)),
     rotary=st.none() | st.builds(Rotary, factors, scaling=st.none() | st.builds(LinearScaling, factors)),
-    terms=st.lists(st.builds(BucketedBias) | st.builds(ContentToPosition, st.builds(Distances, sizes)), max_size=2).map(
+    bias=st.lists(st.builds(BucketedBias) | st.builds(ContentToPosition, st.builds(Distances, sizes)), max_size=2).map(
         tuple
     ),
     source=st.one_of(st.just(SelfKV()), st.just(CrossKV()), st.builds(SegmentMemory, sizes)),
-    biases=st.lists(st.sampled_from("qkvo"), unique=True).map(tuple),
-    scale=st.none() | rates,
-    q_norm=st.none() | norms,
+    projections=st.builds(Projections, st.lists(st.sampled_from("qkvo"), unique=True).map(tuple), init=inits),
+    softmax=st.builds(Softmax, st.none() | rates, sinks=st.booleans()),
+    qk_norm=st.none() | st.builds(QKNorm, st.none() | norms),
 )
 named = lambda parts: tuple((str(i), part) for i, part in enumerate(parts))  # noqa: E731
 sublayers = st.recursive(
@@ -94,14 +95,14 @@ GOOD = to_dict(Attention(heads=4, head_dim=2))
         ({"type": "Atention"}, "model.type='Atention' is no component; did you mean 'Attention'?"),
         ({"heads": 3}, "model.type=None is no component"),
         (GOOD | {"head": 3}, "model.head is no knob of Attention; did you mean 'heads'?"),
-        (GOOD | {"xyzzy": 3}, "model.xyzzy is no knob of Attention; known: biases, by_layer, cap"),
+        (GOOD | {"xyzzy": 3}, "model.xyzzy is no knob of Attention; known: bias, dropout, head_dim"),
         ({"type": "Attention", "heads": 4}, "model is a Attention without its knob 'head_dim': add it"),
         (GOOD | {"heads": "4"}, "model.heads='4' is a str; it must be int"),
         (GOOD | {"heads": 4.0}, "model.heads=4.0 is a float; it must be int"),
         (GOOD | {"heads": True}, "model.heads=True is a bool; it must be int"),
         (GOOD | {"dropout": float("nan")}, "model.dropout=nan must be a finite number, at least 0 and less than 1"),
         (GOOD | {"dropout": 1.0}, "model.dropout=1.0 must be at least 0 and less than 1"),
-        (GOOD | {"scale": float("inf")}, "model.scale=inf must be a finite number"),
+        (GOOD | {"scale": float("inf")}, "model.softmax.scale=inf must be a finite number"),
         (GOOD | {"heads": 0}, "model.heads=0 must be at least 1"),
         (GOOD | {"kv_heads": -1}, "model.kv_heads=-1 must be at least 1"),
         (GOOD | {"dropout": None}, "model.dropout=None is a NoneType; it must be float"),
@@ -110,15 +111,15 @@ GOOD = to_dict(Attention(heads=4, head_dim=2))
             GOOD | {"mask": to_dict(SelfKV())},
             "model.mask=SelfKV() is a SelfKV; it must be Bidirectional or Causal or Window or",
         ),
-        (GOOD | {"init": 0.02}, "model.init=0.02 is a float; it must be Initializer"),
+        (GOOD | {"init": 0.02}, "model.projections.init=0.02 is a float; it must be Initializer"),
         (GOOD | {"mask": {"type": "Window", "lef": 3}}, "model.mask.lef is no knob of Window; did you mean 'left'?"),
         (GOOD | {"mask": {"type": "Window", "left": "3"}}, "model.mask.left='3' is a str; it must be int"),
-        (GOOD | {"biases": "qk"}, "model.biases='qk' is a str; it must be tuple"),
-        (GOOD | {"biases": ["q", 3]}, "model.biases[1]=3 is a int; it must be str"),
-        (GOOD | {"terms": [to_dict(SelfKV())]}, "model.terms[0]=SelfKV() is a SelfKV; it must be BucketedBias or"),
+        (GOOD | {"biases": "qk"}, "model.projections.biases='qk' is a str; it must be tuple"),
+        (GOOD | {"biases": ["q", 3]}, "model.projections.biases[1]=3 is a int; it must be str"),
+        (GOOD | {"bias": [to_dict(SelfKV())]}, "model.bias[0]=SelfKV() is a SelfKV; it must be AttentionBias"),
         (
-            GOOD | {"terms": [{"type": "BucketBias"}]},
-            "model.terms[0].type='BucketBias' is no component; did you mean 'Buck",
+            GOOD | {"bias": [{"type": "BucketBias"}]},
+            "model.bias[0].type='BucketBias' is no component; did you mean 'Buck",
         ),
         (GOOD | {"heads": 3, "kv_heads": 2}, "heads=3 is no multiple of kv_heads=2"),
         ({"type": "Parallel", "parts": [["a"]]}, "model.parts[0] has 1 items; it must have 2"),

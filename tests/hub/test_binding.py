@@ -10,7 +10,7 @@ from lm.core.param import flatten
 from lm.hub.binding import Binding
 from lm.hub.model_types import MODEL_TYPES
 from lm.hub.tables.tensor_names import LINEAR, SAME, Layout
-from lm.model.attention import Attention
+from lm.model.attention import Attention, Projections
 from lm.zoo import gpt2, llama
 from tests import toys
 
@@ -40,7 +40,7 @@ def fused(letters: str = "qkv", groups: int | str = 1) -> tuple:
 
 
 def attention_model(kv: int = 2):
-    one = Attention(4, 3, kv_heads=kv, biases=("q", "k", "v"))
+    one = Attention(4, 3, kv_heads=kv, projections=Projections(("q", "k", "v")))
     return toys.language_model([toys.block(one)] * 3)
 
 

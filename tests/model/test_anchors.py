@@ -21,7 +21,8 @@ from tests.toys import HEADS, LENGTH, SIZE, D
 SEGMENTS, REAL = np.array([1, 1, 1, 1, 1, 2, 2, 0]), 7  # two texts and padding
 MARKED = np.array([0, 0, 0, 0, 1, 1, 0, 0])
 LAYER = GlobalAttention(
-    toys.attention(mask=Window(2, 2), biases=("q", "v")), toys.attention(mask=Bidirectional(), biases=("k",))
+    toys.attention(mask=Window(2, 2), projections=toys.maps(("q", "v"))),
+    toys.attention(mask=Bidirectional(), projections=toys.maps(("k",))),
 )
 
 
@@ -65,13 +66,13 @@ def by_loops(p, x: np.ndarray, marked: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("most", [None, 2, 5, LENGTH])
 @pytest.mark.parametrize("marked", [MARKED, 0 * MARKED], ids=["some", "none"])
 def test_marked_tokens_see_and_are_seen_by_all(x, marked, most):
-    p, layer = toys.values(LAYER.spec(D)), dataclasses.replace(LAYER, most=most)
+    p, layer = toys.values(LAYER.spec(D)), dataclasses.replace(LAYER, max_global=most)
     found = call(layer, p, x, rows(marked))
     toys.close(found[0, :REAL], by_loops(p, x[0], marked)[:REAL])
 
 
 def test_only_the_first_marks_count(x):
-    p, layer = toys.values(LAYER.spec(D)), dataclasses.replace(LAYER, most=1)
+    p, layer = toys.values(LAYER.spec(D)), dataclasses.replace(LAYER, max_global=1)
     found = call(layer, p, x, rows(MARKED))
     first = np.where(np.arange(LENGTH) == np.flatnonzero(MARKED)[0], 1, 0)
     toys.close(found[0, :REAL], by_loops(p, x[0], first)[:REAL])
@@ -81,7 +82,7 @@ def test_few_marks_cost_little():
     """Twice the text costs twice as much, where without a bound it costs four times as much."""
 
     def cost(length: int, most: int | None) -> float:
-        layer = dataclasses.replace(LAYER, most=most)
+        layer = dataclasses.replace(LAYER, max_global=most)
         p, zeros = toys.values(layer.spec(D)), jnp.zeros((1, length), jnp.int32)
 
         maps = jax.tree.leaves(jax.tree.map(lambda w: 2 * w.size * length, p))  # of the projections
@@ -98,7 +99,7 @@ def test_gradients_with_and_without_a_bound(x):
     p = toys.values(LAYER.spec(D))
 
     def loss(p, x, most):
-        return jnp.square(call(dataclasses.replace(LAYER, most=most), p, x, rows(MARKED))[:, :REAL]).sum()
+        return jnp.square(call(dataclasses.replace(LAYER, max_global=most), p, x, rows(MARKED))[:, :REAL]).sum()
 
     toys.close(*(dict(zip("px", jax.grad(loss, (0, 1))(p, jnp.asarray(x), m), strict=True)) for m in (None, 3)))
 
@@ -111,7 +112,7 @@ def test_without_marks_there_is_a_window_only(x):
 def test_one_output_map_by_a_tie(x):
     p = toys.values(LAYER.spec(D))
     p = put(p, "anchors/o", p["o"])
-    one = dataclasses.replace(LAYER.local, mask=Bidirectional(), biases=("k",))
+    one = dataclasses.replace(LAYER.local, mask=Bidirectional(), projections=toys.maps(("k",)))
     toys.close(call(LAYER, p, x, rows(1 + 0 * MARKED)), call(one, p["anchors"], x, rows()))
 
 

@@ -10,28 +10,30 @@ import numpy as np
 import pytest
 
 from lm.core.ctx import Ctx
-from lm.model.attention import Attention
+from lm.model.attention import Attention, Projections, QKNorm, Softmax
 from lm.model.layers import LayerNorm, RMSNorm
 from lm.model.rotary import Rotary
+from lm.model.special.sub_norm import SubNormAttention
 from tests import toys
 from tests.toys import LENGTH, D
 
 HEADS, GROUPS, SIZE, LAYER, THETA = 4, 2, 6, 2, 40.0
 ROTARY = Rotary(THETA)
-attention = functools.partial(Attention, HEADS, SIZE, GROUPS, biases=("q", "k", "v", "o"))
+maps = functools.partial(Projections, ("q", "k", "v", "o"))
+attention = functools.partial(Attention, HEADS, SIZE, GROUPS, projections=maps())
 CASES = {
     "plain": attention(),
-    "scale": attention(scale=0.3),
-    "by_layer": attention(by_layer=True),
-    "clip": attention(clip=0.6),
-    "cap": attention(cap=0.8),
-    "sinks": attention(sinks=True),
-    "cap_and_sinks": attention(cap=0.8, sinks=True),
-    "each_head_its_own_norm": attention(q_norm=RMSNorm(), k_norm=LayerNorm(), norm_over="each", rotary=ROTARY),
-    "one_norm_for_all_heads": attention(q_norm=LayerNorm(bias=False), k_norm=RMSNorm(gain="1+w"), rotary=ROTARY),
-    "one_norm_over_all_heads": attention(q_norm=RMSNorm(), k_norm=LayerNorm(), norm_over="whole", rotary=ROTARY),
-    "normed_after_rotation": attention(q_norm=RMSNorm(), k_norm=RMSNorm(), norm_rotated=True, rotary=ROTARY),
-    "result_normed": attention(inner_norm=LayerNorm(), clip=2.0),
+    "scale": attention(softmax=Softmax(0.3)),
+    "by_layer": attention(softmax=Softmax(by_layer=True)),
+    "clip": attention(projections=maps(clip=0.6)),
+    "cap": attention(softmax=Softmax(cap=0.8)),
+    "sinks": attention(softmax=Softmax(sinks=True)),
+    "cap_and_sinks": attention(softmax=Softmax(cap=0.8, sinks=True)),
+    "each_head_its_own_norm": attention(qk_norm=QKNorm(RMSNorm(), LayerNorm(), over="each"), rotary=ROTARY),
+    "one_norm_for_all_heads": attention(qk_norm=QKNorm(LayerNorm(bias=False), RMSNorm(gain="1+w")), rotary=ROTARY),
+    "one_norm_over_all_heads": attention(qk_norm=QKNorm(RMSNorm(), LayerNorm(), over="whole"), rotary=ROTARY),
+    "normed_after_rotation": attention(qk_norm=QKNorm(RMSNorm(), RMSNorm(), after_rotation=True), rotary=ROTARY),
+    "result_normed": SubNormAttention(attention(projections=maps(clip=2.0)), LayerNorm()),
 }
 
 
@@ -55,43 +57,46 @@ def rotated(x: np.ndarray, position: int) -> np.ndarray:
 
 def projected(layer: Attention, p: dict, name: str, token: np.ndarray, position: int) -> list[np.ndarray]:
     """One token's queries or keys, a head each."""
-    norm, norm_p = {"q": (layer.q_norm, p.get("q_norm")), "k": (layer.k_norm, p.get("k_norm"))}[name]
+    qk, norm_p = layer.qk_norm or QKNorm(), p.get(f"{name}_norm")
+    norm, clip = {"q": qk.q, "k": qk.k}[name], layer.projections.clip
     y = token @ p[name]["w"] + p[name]["b"]
-    if layer.clip:
-        y = np.minimum(np.maximum(y, -layer.clip), layer.clip)
-    if norm and layer.norm_over == "whole":
+    if clip:
+        y = np.minimum(np.maximum(y, -clip), clip)
+    if norm and qk.over == "whole":
         y = normed(norm, norm_p, y)
     heads = list(y.reshape(-1, SIZE))
     for h, head in enumerate(heads):
-        own = {key: w[h] for key, w in norm_p.items()} if norm and layer.norm_over == "each" else norm_p
-        if norm and layer.norm_over != "whole" and not layer.norm_rotated:
+        own = {key: w[h] for key, w in norm_p.items()} if norm and qk.over == "each" else norm_p
+        if norm and qk.over != "whole" and not qk.after_rotation:
             head = normed(norm, own, head)
         head = rotated(head, position) if layer.rotary else head
-        heads[h] = normed(norm, own, head) if layer.norm_rotated else head
+        heads[h] = normed(norm, own, head) if qk.after_rotation else head
     return heads
 
 
-def expected(layer: Attention, p: dict, xs: np.ndarray) -> np.ndarray:
+def expected(layer: Attention | SubNormAttention, p: dict, xs: np.ndarray) -> np.ndarray:
     """xs [S, d]"""
+    layer, norm = (layer.attention, layer.norm) if isinstance(layer, SubNormAttention) else (layer, None)
     queries = [projected(layer, p, "q", x, t) for t, x in enumerate(xs)]
     keys = [projected(layer, p, "k", x, t) for t, x in enumerate(xs)]
     values = [(x @ p["v"]["w"] + p["v"]["b"]).reshape(GROUPS, SIZE) for x in xs]
-    if layer.clip:
-        values = [np.clip(v, -layer.clip, layer.clip) for v in values]
-    scale = layer.scale or 1 / math.sqrt(SIZE)
-    scale = scale / (LAYER + 1) if layer.by_layer else scale
+    clip, softmax = layer.projections.clip, layer.softmax
+    if clip:
+        values = [np.clip(v, -clip, clip) for v in values]
+    scale = softmax.scale or 1 / math.sqrt(SIZE)
+    scale = scale / (LAYER + 1) if softmax.by_layer else scale
     ys = []
     for t in range(len(xs)):
         read = []
         for h in range(HEADS):
             g = h // (HEADS // GROUPS)
             scores = [float(queries[t][h] @ keys[j][g]) * scale for j in range(t + 1)]
-            if layer.cap:
-                scores = [layer.cap * math.tanh(s / layer.cap) for s in scores]
-            total = sum(math.exp(s) for s in scores) + (math.exp(p["sinks"][h]) if layer.sinks else 0)
+            if softmax.cap:
+                scores = [softmax.cap * math.tanh(s / softmax.cap) for s in scores]
+            total = sum(math.exp(s) for s in scores) + (math.exp(p["sinks"][h]) if softmax.sinks else 0)
             read.append(sum(math.exp(s) / total * values[j][g] for j, s in enumerate(scores)))
         y = np.concatenate(read)
-        y = normed(layer.inner_norm, p["inner_norm"], y) if layer.inner_norm else y
+        y = normed(norm, p["inner_norm"], y) if norm else y
         ys.append(y @ p["o"]["w"] + p["o"]["b"])
     return np.stack(ys)
 

@@ -12,18 +12,14 @@ import pytest
 from lm.core.ctx import Ctx
 from lm.core.errors import UserError
 from lm.core.rows import Tokens
-from lm.model.attention_bias import (
-    BiasTable,
-    BucketedBias,
-    ContentToPosition,
-    Distances,
-    EdgeBlocks,
-    PositionToContent,
-    RelativeBias,
-)
+from lm.model.attention import Softmax
+from lm.model.attention_bias import BiasTable, BucketedBias, RelativeBias
 from lm.model.layers import LayerNorm
 from lm.model.masks import Bidirectional
 from lm.model.positions import Learned
+from lm.model.special.block_sparse import EdgeBlocks
+from lm.model.special.disentangled import ContentToPosition, Distances, PositionToContent
+from lm.model.special.query_attention import QueryAttention
 from tests import toys
 from tests.toys import HEADS, LENGTH, SIZE, D, attention
 
@@ -71,7 +67,7 @@ def test_disentangled_attention(x, names, farthest):
     distances = Distances(span, farthest)
     both = (ContentToPosition(distances, bias=farthest is None), PositionToContent(distances, bias=True))
     terms = {"both": both, "key": both[:1], "query": both[1:]}[names]
-    layer = attention(terms=terms, mask=Bidirectional(), scale=((1 + len(terms)) * SIZE) ** -0.5)
+    layer = attention(bias=terms, mask=Bidirectional(), softmax=Softmax(((1 + len(terms)) * SIZE) ** -0.5))
     table = BiasTable(2 * span, norm=LayerNorm())
     p, table_p = toys.values(layer.spec(D)), toys.values(table.spec(D))
     relative = np.asarray(table(table_p, Ctx()))
@@ -107,12 +103,12 @@ def test_rows_of_distances(span, farthest):
 
 
 def test_buckets_must_fit():
-    with pytest.raises(UserError, match="farthest=4 cannot have span=6: it must be at least 2 and less than 6"):
-        Distances(6, farthest=4)
+    with pytest.raises(UserError, match="max_distance=4 cannot have span=6: it must be at least 2 and less than 6"):
+        Distances(6, max_distance=4)
 
 
 def test_relative_positions_of_segment_recurrence(x):
-    layer = attention(terms=(RelativeBias(),))
+    layer = attention(bias=(RelativeBias(),))
     p = toys.values(layer.spec(D))
     q, k, v = parts(p, x)
     term = p["terms"]["0"]
@@ -151,7 +147,9 @@ def test_buckets_of_distance(buckets, farthest, bidirectional):
 
 
 def test_shared_bias_per_head(x):
-    layer = attention(terms=(BucketedBias(buckets=6, farthest=7, bidirectional=True),), mask=Bidirectional(), scale=1.0)
+    layer = attention(
+        bias=(BucketedBias(buckets=6, max_distance=7, bidirectional=True),), mask=Bidirectional(), softmax=Softmax(1.0)
+    )
     p, table = toys.values(layer.spec(D)), np.random.default_rng(2).standard_normal((6, HEADS)).astype(np.float32)
     q, k, v = parts(p, x)
     bias = [[table[bucket(j - i, 6, 7, True)] for j in range(LENGTH)] for i in range(LENGTH)]
@@ -162,7 +160,7 @@ def test_shared_bias_per_head(x):
 @pytest.mark.parametrize("whole", [0, LENGTH])
 def test_blocks_at_the_edges(x, whole):
     """Blocks [0 1] [2 3] [4 5] [6 7]: inner ones see the first thrice, their neighbours and the last."""
-    layer = attention(terms=(EdgeBlocks(2, 2, whole),), mask=Bidirectional())
+    layer = attention(bias=(EdgeBlocks(2, 2, whole),), mask=Bidirectional())
     p = toys.values(layer.spec(D))
     q, k, v = parts(p, x)
     scores = q @ np.swapaxes(k, 1, 2) / math.sqrt(SIZE)
@@ -193,7 +191,7 @@ def test_edges_are_those_of_each_text():
 
 
 def test_query_layer_asks_with_its_own_table(x):
-    layer = attention(query=Learned(16))
+    layer = QueryAttention(attention(), Learned(16))
     p = toys.values(layer.spec(D))
     _, k, v = parts(p, x)
     scores = heads(np.asarray(p["query"]["w"])[:LENGTH], p["q"]["w"]) @ np.swapaxes(k, 1, 2) / math.sqrt(SIZE)
@@ -205,16 +203,16 @@ def test_query_layer_asks_with_its_own_table(x):
     ("term", "shared", "named"),
     [
         (BucketedBias("bias", 6), {"bais": (6, HEADS)}, "'bias', which its stack lacks; did you mean 'bais'"),
-        (BucketedBias("bias", 6), {"bias": (5, HEADS)}, "table 'bias' has rows=5, but a score term reads 6"),
+        (BucketedBias("bias", 6), {"bias": (5, HEADS)}, "table 'bias' has rows=5, but an attention bias reads 6"),
         (
             ContentToPosition(Distances(4, name="rel")),
             {"rel": (7, D)},
-            "table 'rel' has rows=7, but a score term reads 8",
+            "table 'rel' has rows=7, but an attention bias reads 8",
         ),
     ],
 )
 def test_a_term_and_its_table_must_agree(term, shared, named, x):
-    layer = attention(terms=(term,))
+    layer = attention(bias=(term,))
     with pytest.raises(UserError, match=named):
         call(layer, toys.values(layer.spec(D)), x, {k: jnp.zeros(shape) for k, shape in shared.items()})
 
@@ -265,7 +263,7 @@ def test_no_gradient_into_the_memory(recurrent):
     model, params, _, two, _, cache = recurrent
 
     def loss(scale):
-        scaled = [s | {"attention": s["attention"] | {"x": s["attention"]["x"] * scale}} for s in cache]
+        scaled = [s | {"attention": dataclasses.replace(s["attention"], x=s["attention"].x * scale)} for s in cache]
         return jnp.square(toys.forward(model, params, two, cache=scaled)[0]).sum()
 
     value, slope = jax.jit(jax.vmap(jax.value_and_grad(loss)))(jnp.array([1.0, 1.5]))

@@ -8,12 +8,13 @@ import pytest
 
 from lm.core.ctx import Ctx
 from lm.core.errors import UserError
-from lm.model.block import Block, EnhancedDecoderLayer, ParallelConvolution
+from lm.model.block import Block
 from lm.model.kv_sources import CrossKV
 from lm.model.layers import LayerNorm
 from lm.model.masks import Bidirectional
 from lm.model.residual import PostNorm, ResiDual
-from lm.model.special.convolution import Convolution
+from lm.model.special.convolution import Convolution, ParallelConvolution
+from lm.model.special.enhanced_decoder import EnhancedDecoderLayer
 from tests import toys
 from tests.toys import LENGTH, D
 

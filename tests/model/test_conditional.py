@@ -10,7 +10,7 @@ import pytest
 from lm.core.ctx import Ctx
 from lm.core.errors import UserError
 from lm.core.param import Normal
-from lm.model.attention import Attention
+from lm.model.attention import Attention, Projections, Softmax
 from lm.model.attention_bias import BucketedBias
 from lm.model.kv_sources import CrossKV
 from lm.model.masks import Bidirectional, Window
@@ -25,8 +25,23 @@ ROUTER = SoftTopK(every=4, epsilon=0.7, steps=60, init=WIDE)
 FAR = 15
 light_bias, heavy_bias = (BucketedBias(None, 4 * FAR, 4 * FAR, True, WIDE) for _ in range(2))
 ATTENTION = ConditionalAttention(
-    light=Attention(2, SIZE, mask=Window(RADIUS + 1, RADIUS + 1), terms=(light_bias,), scale=1.0, init=WIDE),
-    heavy=Attention(3, SIZE, mask=Bidirectional(), terms=(heavy_bias,), scale=1.0, source=CrossKV("routed"), init=WIDE),
+    light=Attention(
+        2,
+        SIZE,
+        mask=Window(RADIUS + 1, RADIUS + 1),
+        bias=(light_bias,),
+        softmax=Softmax(1.0),
+        projections=Projections(init=WIDE),
+    ),
+    heavy=Attention(
+        3,
+        SIZE,
+        mask=Bidirectional(),
+        bias=(heavy_bias,),
+        softmax=Softmax(1.0),
+        source=CrossKV("routed"),
+        projections=Projections(init=WIDE),
+    ),
     queries=ROUTER,
     keys=SoftTopK(every=2, epsilon=0.7, steps=60, init=WIDE),
 )

@@ -7,6 +7,7 @@ import pytest
 
 from lm.core.ctx import Execution
 from lm.core.walk import Scan, Unrolled
+from lm.model.cache import CacheShape, KVCache, for_rows, rewind
 from tests import toy_towers, toys
 
 PAD = np.array([0, 3])  # padding on the left of each row
@@ -60,7 +61,7 @@ def test_decoding_equals_one_call(name):
     compare(in_chunks(model, params, batch, cache, chunks, execution=execution), expected)
 
 
-def test_slots_primed_by_the_first_call_stand_in_for_the_encoder():
+def test_caches_primed_by_the_first_call_stand_in_for_the_encoder():
     model = toy_towers.encoder_decoder()
     params, whole = toys.values(model.spec()), toys.tokens(2)
     source = {"encoder/tokens": toys.tokens(2, 5, 1), "encoder/segments": jnp.array([[1] * 5, [1, 1, 1, 0, 0]])}
@@ -73,10 +74,10 @@ def test_slots_primed_by_the_first_call_stand_in_for_the_encoder():
         assert toys.differ(expected[1], toys.forward(model, params, {"tokens": whole, **other})[0][1]) == matters
 
 
-def test_slots_keep_their_dtype():
+def test_caches_keep_their_dtype():
     model = toy_towers.encoder_decoder()
     params = toys.values(model.spec())
-    shape = toys.Room(2, toys.LENGTH, 5, jnp.bfloat16)
+    shape = CacheShape(2, toys.LENGTH, 5, jnp.bfloat16)
     batch = {
         "tokens": toys.tokens(2, 4),
         "positions": jnp.tile(jnp.arange(4), (2, 1)),
@@ -85,3 +86,30 @@ def test_slots_keep_their_dtype():
     before = model.cache(shape)
     _, after, _ = jax.eval_shape(lambda p, b, s: toys.forward(model, p, b, cache=s), params, batch, before)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), before) == jax.tree.map(lambda x: (x.shape, x.dtype), after)
+
+
+def test_rows_have_lengths_of_their_own():
+    """A row that was rewound goes on by itself, and a row of another cache takes the place of one of this."""
+    model = toys.windows()
+    params, whole = toys.values(model.spec()), toys.tokens(2)
+    expected = toys.forward(model, params, {"tokens": whole})[0]
+
+    def read(tokens: jax.Array, positions: list[int], cache) -> tuple:
+        batch = {"tokens": tokens, "positions": jnp.asarray(positions)[:, None] + jnp.arange(tokens.shape[1])}
+        logits, cache, _ = toys.forward(model, params, batch, cache=cache)
+        return logits, cache
+
+    _, cache = read(whole[:, :6], [0, 0], model.cache(toys.shape(2)))
+    lengths = jnp.array([6, 4])
+    cache = rewind(cache, lengths)
+    at = lengths[:, None] + jnp.arange(2)
+    logits, after = read(jnp.take_along_axis(whole, at, axis=1), [6, 4], cache)
+    toys.close(logits, jnp.take_along_axis(expected, at[..., None], axis=1))
+    assert [part.lengths.tolist() for layer in after for part in layer.values() if isinstance(part, KVCache)] == [
+        [8, 6]
+    ] * 7
+
+    _, other = read(toys.tokens(2, 6, seed=9), [0, 0], model.cache(toys.shape(2)))
+    mixed = for_rows(jnp.array([False, True]), cache, other)  # the second row as it was, and as long as in `other`
+    logits, _ = read(whole[:, 4:6], [6, 4], rewind(mixed, lengths))
+    toys.close(logits[1], expected[1, 4:6])

@@ -26,7 +26,7 @@ from lm.model.moe.routers import SoftmaxRouter
 from lm.model.positions import Learned, Sinusoidal
 from lm.model.residual import Plain
 from lm.model.rotary import LinearScaling, Rotary
-from lm.model.special.summaries import Summaries
+from lm.model.special.summaries import BlockSummaries
 from tests import toy_towers, toys
 
 MODELS = (
@@ -57,7 +57,7 @@ SUBSTITUTES = (
     SoftmaxRouter(3),
     Dropless(),
     TokenClassifier(3),
-    Summaries(2, RMSNorm(), BucketedBias(None)),
+    BlockSummaries(2, RMSNorm(), BucketedBias(None)),
     0.37,
     2,
     "silu",

@@ -102,8 +102,8 @@ def test_published_attention_has_as_many_parameters(d, heads, q_rank):
 def test_the_cache_does_not_grow_with_heads(heads):
     """Per token: the latent and the shared rotary key, and where the token stands."""
     cache = dataclasses.replace(LAYER, heads=heads).cache(D, toys.shape(batch=2, length=10))
-    assert cache["k"].size + cache["v"].size == 2 * 10 * (RANK + ROPE)
-    assert sum(v.size for n, v in cache.items() if n not in "kv") == 2 * 2 * 10 + 1
+    assert cache.k.size + cache.v.size == 2 * 10 * (RANK + ROPE)
+    assert cache.positions.size == cache.segments.size == 2 * 10
 
 
 def test_decoding_token_by_token_equals_one_call(x):

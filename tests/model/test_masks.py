@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from lm.core.errors import UserError
 from lm.core.rows import Tokens, visible
 from lm.inspect.cost import flops
-from lm.kernels.attention import blocked, reference
+from lm.kernels.attention.blocked import blocked
+from lm.kernels.attention.reference import reference
+from lm.kernels.attention.spec import AttentionSpec
 from lm.model.masks import (
     Bidirectional,
     Causal,
@@ -124,8 +126,8 @@ def test_tokens_without_segments_belong_to_segment_one():
 def both(mask, kv_heads, block, most, tokens):
     keys = jax.random.split(jax.random.key(0), 3)
     q, k, v = (jax.random.normal(key, (1, h, 12, 3)) for key, h in zip(keys, (4, kv_heads, kv_heads), strict=True))
-    knobs = {"mask": mask, "q_tokens": tokens, "k_tokens": tokens, "scale": 0.5}
-    return blocked(q, k, v, **knobs, block=block, most=most), reference(q, k, v, **knobs)
+    asked = AttentionSpec(mask, 0.5, aligned=True), tokens, tokens
+    return blocked(q, k, v, *asked, block=block, most=most), reference(q, k, v, *asked)
 
 
 @settings(max_examples=40)
@@ -146,7 +148,7 @@ def test_blocked_attention_skips_hidden_keys():
 
     def cost(mask, backward):
         def attend(x):
-            return blocked(x, x, x, mask=mask, q_tokens=tokens, k_tokens=tokens, scale=1.0, block=8).sum()
+            return blocked(x, x, x, AttentionSpec(mask, 1.0, aligned=True), tokens, tokens, block=8).sum()
 
         return flops(jax.grad(attend) if backward else attend, x)
 
@@ -164,11 +166,11 @@ def test_blocked_attention_has_the_gradient_of_the_reference(shape, row):
     tokens = as_tokens(row)
     sizes = {"q": (1, 4, 12, 3), "k": (1, 2, 12, 3), "v": (1, 2, 12, 5)}
     qkv = [jax.random.normal(jax.random.key(i), size) for i, size in enumerate(sizes.values())]
-    knobs = {"mask": mask, "q_tokens": tokens, "k_tokens": tokens, "scale": 0.5}
+    asked = AttentionSpec(mask, 0.5, aligned=True), tokens, tokens
     target = jax.random.normal(jax.random.key(9), (1, 4, 12, 5))
 
     def gradient(attend, **own):
-        return jax.grad(lambda qkv: (attend(*qkv, **knobs, **own) * target).sum())(qkv)
+        return jax.grad(lambda qkv: (attend(*qkv, *asked, **own) * target).sum())(qkv)
 
     for ours, theirs in zip(gradient(blocked, block=block, most=most), gradient(reference), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=2e-5)

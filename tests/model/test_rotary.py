@@ -165,7 +165,7 @@ def test_yarn_keeps_mixes_and_stretches():
 
 
 def test_two_kinds_of_positions(x):
-    at = Tokens(jnp.asarray(COUNT)[None], place=jnp.asarray(COUNT * 2)[None], span=jnp.asarray(COUNT % 3)[None])
+    at = Tokens(jnp.asarray(COUNT)[None], text_position=jnp.asarray(COUNT * 2)[None], span=jnp.asarray(COUNT % 3)[None])
     found = Rotary2D(Rotary(THETA, interleaved=True))(x, at)
     for t in range(LENGTH):
         first, second = np.split(x[0, 1, t], 2)

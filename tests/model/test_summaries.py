@@ -8,11 +8,12 @@ import numpy as np
 
 from lm.core.ctx import Ctx, Execution
 from lm.core.param import Normal
-from lm.model.attention import Attention
+from lm.model.attention import Attention, Projections, Softmax
 from lm.model.attention_bias import Alibi, BucketedBias
+from lm.model.kv_sources import SelfKV
 from lm.model.layers import RMSNorm
 from lm.model.masks import Window
-from lm.model.special.summaries import Summaries
+from lm.model.special.summaries import BlockSummaries
 from tests import toys
 
 D, SIZE, RADIUS, BLOCK = 8, 3, 2, 4
@@ -23,19 +24,19 @@ ATTENTION = Attention(
     2,
     SIZE,
     mask=Window(RADIUS + 1, RADIUS + 1),
-    terms=(near,),
-    scale=1.0,
-    summaries=Summaries(BLOCK, RMSNorm(0.1), far),
-    init=WIDE,
+    bias=(near,),
+    softmax=Softmax(1.0),
+    source=BlockSummaries(BLOCK, RMSNorm(0.1), far),
+    projections=Projections(init=WIDE),
 )
 
 
-def run(attention: Attention, params: dict, x: np.ndarray, lengths: list[int], **options: bool) -> np.ndarray:
+def run(attention: Attention, params: dict, x: np.ndarray, lengths: list[int], kernel: str | None = None) -> np.ndarray:
     """Attention on one row of packed texts with these lengths."""
     segments = np.concatenate([np.full(n, i + 1) for i, n in enumerate(lengths)])[None]
     positions = np.concatenate([np.arange(n) for n in lengths])[None]
     rows = {"positions": jnp.asarray(positions), "segments": jnp.asarray(segments)}
-    call = jax.jit(lambda p, x: attention(p, x, Ctx(rows=rows, execution=Execution(**options)), None, {})[0])
+    call = jax.jit(lambda p, x: attention(p, x, Ctx(rows=rows, execution=Execution(attention=kernel)), None, {})[0])
     return np.asarray(call(params, jnp.asarray(x[None], jnp.float32)))[0]
 
 
@@ -74,7 +75,10 @@ def test_packed_texts_have_their_own_summaries():
 
 def test_blocks_of_queries_change_nothing():
     x = np.random.default_rng(0).standard_normal((300, D))
-    for attention in (ATTENTION, dataclasses.replace(ATTENTION, terms=(Alibi(), near), summaries=None, cap=3.0)):
+    for attention in (
+        ATTENTION,
+        dataclasses.replace(ATTENTION, bias=(Alibi(), near), source=SelfKV(), softmax=Softmax(1.0, cap=3.0)),
+    ):
         params = toys.values(attention.spec(D))
-        blocked, whole = (run(attention, params, x, [170, 130], blocked_attention=b) for b in (True, False))
+        blocked, whole = (run(attention, params, x, [170, 130], kernel) for kernel in ("blocked_bias", "reference"))
         np.testing.assert_allclose(blocked, whole, atol=1e-5)

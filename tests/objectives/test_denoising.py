@@ -14,7 +14,7 @@ from lm.core.ctx import Ctx, Execution
 from lm.core.errors import UserError
 from lm.core.param import FanIn, Normal, initialize
 from lm.core.walk import Unrolled
-from lm.model.attention import Attention
+from lm.model.attention import Attention, Projections, Softmax
 from lm.model.attention_bias import BiasTable, BucketedBias
 from lm.model.block import Block
 from lm.model.embed import Embed
@@ -280,13 +280,20 @@ LENGTH, BATCH, STEPS = 32, 8, 40
 
 def attention(mask, heads, d_model, **knobs):
     init = FanIn(heads / d_model)  # in place of the scale, as T5
-    return Attention(heads, d_model // heads, mask=mask, scale=1.0, init=init, out_init=FanIn(), **knobs)
+    return Attention(
+        heads,
+        d_model // heads,
+        mask=mask,
+        softmax=Softmax(1.0),
+        projections=Projections(init=init, out_init=FanIn()),
+        **knobs,
+    )
 
 
 def tower(mask, *more, d_model=32, heads=2):
     """As T5: a table of relative biases, RMSNorm before each part, no biases, no 1 / sqrt(head_dim)."""
-    term = BucketedBias(buckets=16, farthest=64, bidirectional=not isinstance(mask, Causal))
-    own = attention(mask, heads, d_model, terms=(term,))
+    term = BucketedBias(buckets=16, max_distance=64, bidirectional=not isinstance(mask, Causal))
+    own = attention(mask, heads, d_model, bias=(term,))
     other = [(name, attention(Bidirectional(), heads, d_model, source=source)) for name, source in more]
     mlp = MLP(2 * d_model, activation="relu", bias=False, init=FanIn(), out_init=FanIn())
     block = Block((("attention", own), *other, ("mlp", mlp)), PreNorm(RMSNorm()))

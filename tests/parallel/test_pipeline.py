@@ -43,7 +43,7 @@ def staged(ctx: Ctx, microbatches: int, axis: str = "pipe") -> Ctx:
 def two_streams_with_experts() -> LayerGroup:
     """A carry of two arrays, dropout, and router statistics that depend on padding; two blocks in the pattern."""
     wiring = ResiDual(LayerNorm(), dropout=0.25)
-    biased = toys.attention(terms=(toys.BucketedBias(buckets=6, farthest=7),))
+    biased = toys.attention(bias=(toys.BucketedBias(buckets=6, max_distance=7),))
     routed = toys.experts(SoftmaxRouter(k=2, init=toys.WIDE), Capacity(1.0))
     return LayerGroup((Block((("attention", biased),), wiring), Block((("experts", routed),), wiring)), repeats=4)
 

@@ -20,8 +20,8 @@ from lm.hub.model_types import MODEL_TYPES
 from lm.hub.tables.tensor_names import TensorNames
 from lm.infer.generate import Generator
 from lm.infer.sampling import Sampler
+from lm.model.cache import CacheShape
 from lm.model.heads import Heads
-from lm.model.kv_sources import CacheShape
 from lm.model.transformer import Model
 from lm.objectives.causal import NextToken
 from lm.zoo.registry import build

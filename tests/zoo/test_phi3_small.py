@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lm.core.errors import UserError
-from lm.model.attention_bias import BlockSparse
+from lm.model.special.block_sparse import BlockSparse
 from lm.zoo.phi3_small import phi3_small
 from tests import toys
 from tests.zoo import plain

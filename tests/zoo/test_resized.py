@@ -9,7 +9,7 @@ import pytest
 
 from lm.core.ctx import Ctx
 from lm.core.param import count, flatten
-from lm.model.kv_sources import CacheShape
+from lm.model.cache import CacheShape
 from lm.zoo.ernie3 import ernie3_pair
 from lm.zoo.registry import build
 from tests import toys

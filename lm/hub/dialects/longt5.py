@@ -6,10 +6,11 @@ from lm.hub.tables.classes import BASE_MODEL
 from lm.hub.tables.format import Config, Custom, HFClass, HFFormat, Knob, Knobs
 from lm.hub.tables.tensor_names import SAME, Layout, TensorNames, entries
 from lm.model.attention import Attention
+from lm.model.special.summaries import BlockSummaries
 
 
 def _summarises(attention: Attention) -> bool:
-    return attention.summaries is not None
+    return isinstance(attention.source, BlockSummaries)
 
 
 _LOCAL = Layout(transpose=True, only=lambda attention: not _summarises(attention))

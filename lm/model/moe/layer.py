@@ -13,7 +13,7 @@ from lm.core.component import component
 from lm.core.ctx import Ctx, constrain
 from lm.core.errors import UserError
 from lm.core.param import Tree, stack
-from lm.model.kv_sources import CacheShape
+from lm.model.cache import CacheShape
 from lm.model.mlp import MLP, GatedMLP
 from lm.model.moe.dispatch import Capacity, Dispatch, Experts
 from lm.model.moe.routers import Router, SoftmaxRouter

@@ -17,7 +17,8 @@ from lm.core.leaf import dot
 from lm.core.param import Initializer, Normal, Param, Tree
 from lm.core.rows import HIDDEN
 from lm.model.attention import Attention
-from lm.model.kv_sources import CacheShape, CrossKV
+from lm.model.cache import CacheShape
+from lm.model.kv_sources import CrossKV
 from lm.model.mlp import MLP, GatedMLP
 
 Array = jax.Array

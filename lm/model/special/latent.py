@@ -1,19 +1,18 @@
 """Multi-head latent attention: keys and values are read from one narrow latent per token, all that is cached."""
 
-import functools
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
 from lm.core.component import component
-from lm.core.ctx import Ctx, constrain, dropout, tap
+from lm.core.ctx import Ctx, constrain
 from lm.core.errors import UserError
 from lm.core.leaf import Leaf
 from lm.core.param import Initializer, Normal, Tree
 from lm.core.rows import Tokens
-from lm.kernels import attention as kernel
-from lm.model.kv_sources import CacheShape, SelfKV, row_tokens
+from lm.kernels.attention.spec import AttentionSpec
+from lm.model.attend import attend
+from lm.model.cache import CacheShape, KVCache, KVShape
+from lm.model.kv_sources import SelfKV
 from lm.model.layers import Norm, RMSNorm, linear, linear_spec
 from lm.model.masks import Causal, MaskKind
 from lm.model.rotary import Rotary
@@ -76,11 +75,11 @@ class LatentAttention:
         narrowed = {"q_latent": narrow(self.q_rank), "q_latent_norm": self.norm.spec(self.q_rank)}
         return spec | narrowed | {"q_up": wide(self.q_rank, query)}
 
-    def cache(self, d: int, shape: CacheShape) -> Tree:
-        return SelfKV().cache(d, (1, self.kv_rank, self.rope_dim), shape)
+    def cache(self, d: int, shape: CacheShape) -> KVCache:
+        return SelfKV().cache(d, KVShape(1, self.kv_rank, self.rope_dim), shape)
 
     def __call__(self, p: Tree, x: Array, ctx: Ctx, cache: Tree, aux: dict) -> tuple[Array, Tree]:
-        tokens = row_tokens(ctx)
+        tokens = Tokens.of(ctx.rows)
 
         def latents(inputs: Array, of: Tokens) -> tuple[Array, Array]:
             """[B, 1, T, rank], [B, 1, T, rope]"""
@@ -94,20 +93,25 @@ class LatentAttention:
         q = constrain(self._split(q), ctx, "batch", "heads", "seq", None)
         q_pe = self.rotary(q[..., self.nope_dim :], tokens)
         q = q[..., : self.nope_dim]
-        c, k_pe, key_tokens, new = SelfKV()(latents, x, ctx, cache)
-        c, k_pe = c.astype(x.dtype), k_pe.astype(x.dtype)
-        attend = self._kernel(tokens, key_tokens, ctx, aux, aligned=cache is None)
+        kv = SelfKV()(p, latents, x, ctx, cache)
+        c, k_pe = kv.k.astype(x.dtype), kv.v.astype(x.dtype)
+        scale = (self.nope_dim + self.rope_dim) ** -0.5 if self.scale is None else self.scale
+        spec = AttentionSpec(self.mask, scale, aligned=kv.aligned)
+
+        def read(q: Array, k: Array, v: Array) -> Array:
+            return attend(q, k, v, spec, tokens, kv.tokens, ctx, aux, rate=self.dropout)
+
         if self._absorbs(p, q.shape[2], c.shape[2]):
             w_k, w_v = (p[n]["w"].astype(x.dtype).reshape(self.kv_rank, self.heads, -1) for n in ("k", "v"))
             asked = jnp.concatenate([jnp.einsum("bhsn,rhn->bhsr", q, w_k), q_pe], axis=-1)
-            y = attend(asked, jnp.concatenate([c, k_pe], axis=-1), c)
+            y = read(asked, jnp.concatenate([c, k_pe], axis=-1), c)
             y = jnp.einsum("bhsr,rhv->bhsv", y, w_v)
         else:
             k, v = (self._split(linear(p[n], c[:, 0])) for n in ("k", "v"))
             shared = jnp.broadcast_to(k_pe, (*k.shape[:3], self.rope_dim))
-            y = attend(jnp.concatenate([q, q_pe], axis=-1), jnp.concatenate([k, shared], axis=-1), v)
+            y = read(jnp.concatenate([q, q_pe], axis=-1), jnp.concatenate([k, shared], axis=-1), v)
         y = jnp.swapaxes(y, 1, 2).reshape(*x.shape[:2], -1)
-        return constrain(linear(p["o"], y), ctx, "batch", "seq", "embed"), new
+        return constrain(linear(p["o"], y), ctx, "batch", "seq", "embed"), kv.cache
 
     def _split(self, y: Array) -> Array:
         """[B, S, heads * size] -> [B, heads, S, size]"""
@@ -119,15 +123,3 @@ class LatentAttention:
             return False
         size = self.nope_dim + self.value_dim
         return s * (self.kv_rank * size + 2 * t * self.kv_rank) < t * (self.kv_rank * size + s * size)
-
-    def _kernel(self, tokens: Tokens, key_tokens: Tokens, ctx: Ctx, aux: dict, aligned: bool) -> functools.partial:
-        scale = (self.nope_dim + self.rope_dim) ** -0.5 if self.scale is None else self.scale
-        knobs: dict[str, Any] = {"mask": self.mask, "q_tokens": tokens, "k_tokens": key_tokens, "scale": scale}
-        plain = (ctx.key is None or self.dropout == 0) and "probs" not in ctx.record
-        if plain and aligned and ctx.execution.blocked_attention and self.mask.band() != (None, None):
-            return functools.partial(kernel.blocked, **knobs)
-
-        def on_probs(probs: Array) -> Array:
-            return dropout(tap(aux, ctx, "probs", probs), self.dropout, ctx, "probs")
-
-        return functools.partial(kernel.reference, **knobs, on_probs=on_probs)

@@ -9,18 +9,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lm.core.component import component
+from lm.core.component import component, renamed
 from lm.core.ctx import Ctx, constrain, dropout
 from lm.core.errors import UserError
 from lm.core.leaf import take
 from lm.core.param import Initializer, Normal, Param, Tree
 from lm.core.rows import HIDDEN, Tokens
-from lm.kernels import attention as kernel
+from lm.kernels.attention.spec import AttentionSpec, Own
+from lm.model.attend import attend
 from lm.model.attention_bias import BucketedBias
+from lm.model.cache import CacheShape, KVCache, KVShape
 from lm.model.embed import Embed
 from lm.model.heads import HeadLoss, LMHead, LossTerms, NoHead
 from lm.model.heads.protocol import vocabulary_loss
-from lm.model.kv_sources import CacheShape, SelfKV
+from lm.model.kv_sources import SelfKV
 from lm.model.layers import linear, linear_spec
 from lm.model.masks import Causal
 from lm.model.stack import Stack
@@ -28,7 +30,7 @@ from lm.model.stack import Stack
 Array = jax.Array
 
 
-@component
+@component(upgrade=renamed(farthest="max_distance"))
 class StreamAttention:
     """Causal self-attention of all streams, x [B, (1 + streams) S, d] to the same.
 
@@ -41,7 +43,7 @@ class StreamAttention:
     head_dim: int
     streams: int = 2
     buckets: int = 32
-    farthest: int = 128
+    max_distance: int = 128
     dropout: float = 0.0
     init: Initializer = Normal()
     out_init: Initializer = Normal()
@@ -54,50 +56,58 @@ class StreamAttention:
             "relative": linear_spec((d, self.buckets * self.heads), ("embed", "heads"), True, self.init),
         }
 
-    def cache(self, d: int, shape: CacheShape) -> Tree:
-        return SelfKV().cache(d, (self.heads, self.head_dim, self.head_dim), shape)
+    def cache(self, d: int, shape: CacheShape) -> KVCache:
+        return SelfKV().cache(d, KVShape(self.heads, self.head_dim, self.head_dim), shape)
 
     def __call__(self, p: Tree, x: Array, ctx: Ctx, cache: Tree, aux: dict) -> tuple[Array, Tree]:
         n, s = 1 + self.streams, x.shape[1] // (1 + self.streams)
 
         def heads(name: str, inputs: Array) -> Array:
-            """[B, s of one or more streams, d] -> [B, H, streams, S, K]"""
-            y = linear(p[name], inputs).reshape(inputs.shape[0], -1, s, self.heads, self.head_dim)
-            return jnp.moveaxis(y, 3, 1)
-
-        def project(inputs: Array, tokens: Tokens) -> tuple[Array, Array]:
-            return heads("k", inputs)[:, :, 0], heads("v", inputs)[:, :, 0]
+            """[B, S of one or more streams, D] -> [B, H, the same, d]"""
+            y = linear(p[name], inputs)
+            return jnp.swapaxes(y.reshape(*y.shape[:2], self.heads, self.head_dim), 1, 2)
 
         text = {name: ctx.rows[name][:, :s] for name in ("positions", "segments") if name in ctx.rows}
-        k, v, seen, new = SelfKV()(project, x[:, :s], ctx.replace(rows=text), cache)
-        k, v = k.astype(x.dtype), v.astype(x.dtype)
-        tokens = Tokens(text["positions"], text.get("segments"))
-        own_k, own_v = (heads(name, x[:, s:]) for name in "kv")
-        q = constrain(heads("q", x), ctx, "batch", "heads", None, "seq", None) * self.head_dim**-0.5
+        project = lambda inputs, _tokens: (heads("k", inputs), heads("v", inputs))  # noqa: E731
+        kv = SelfKV()(p, project, x[:, :s], ctx.replace(rows=text), cache)
+        q = constrain(heads("q", x), ctx, "batch", "heads", "seq", None) * self.head_dim**-0.5
         relative = linear(p["relative"], x).reshape(x.shape[0], n, s, self.buckets, self.heads)
         relative = jnp.moveaxis(relative, 4, 1).astype(jnp.float32)  # [B, H, streams, S, buckets]
+        tokens = Tokens(text["positions"], text.get("segments"))
+        bias = self._bias(relative, tokens, kv.tokens)
 
-        scores = jnp.einsum("bhnsk,bhtk->bhnst", q, k, preferred_element_type=jnp.float32)
-        at, mask = self._places(tokens, seen)
-        at = jnp.broadcast_to(at[:, None], scores.shape)
-        scores = jnp.where(mask[:, None], scores + jnp.take_along_axis(relative, at, axis=4), HIDDEN)
-        itself = jnp.sum(q[:, :, 1:] * own_k, axis=-1, dtype=jnp.float32) + relative[:, :, 1:, :, 0]
-        itself = jnp.pad(itself, ((0, 0), (0, 0), (1, 0), (0, 0)), constant_values=HIDDEN)[..., None]
-        probs = jax.nn.softmax(jnp.concatenate([scores, itself], axis=4), axis=4)
-        probs = dropout(probs, self.dropout, ctx, "probs").astype(x.dtype)
-        y = jnp.einsum("bhnst,bhtv->bhnsv", probs[..., :-1], v)
-        y = y + probs[..., -1:] * jnp.pad(own_v, ((0, 0), (0, 0), (1, 0), (0, 0), (0, 0)))
-        y = jnp.moveaxis(y, 1, 3).reshape(*x.shape[:2], -1)
-        return constrain(linear(p["o"], y), ctx, "batch", "seq", "embed"), new
+        # A predictor's own key, which no other query sees, stands at no distance; the text has none.
+        own_k, own_v = (heads(name, x[:, s:]) for name in "kv")
+        own = jnp.sum(q[:, :, s:] * own_k, axis=-1, dtype=jnp.float32)
+        own = own + relative[:, :, 1:, :, 0].reshape(own.shape)
+        own = jnp.pad(own, ((0, 0), (0, 0), (s, 0)), constant_values=HIDDEN)
+        y = attend(
+            q,
+            kv.k.astype(x.dtype),
+            kv.v.astype(x.dtype),
+            AttentionSpec(Causal(), 1.0, bias="whole", own=True),
+            jax.tree.map(lambda t: jnp.tile(t, (1, n)), tokens),
+            kv.tokens,
+            ctx,
+            aux,
+            rate=self.dropout,
+            bias=lambda queries, keys: bias[:, :, queries, keys],
+            own=Own(own, jnp.pad(own_v, ((0, 0), (0, 0), (s, 0), (0, 0)))),
+        )
+        y = jnp.swapaxes(y, 1, 2).reshape(*x.shape[:2], -1)
+        return constrain(linear(p["o"], y), ctx, "batch", "seq", "embed"), kv.cache
 
-    def _places(self, tokens: Tokens, seen: Tokens) -> tuple[Array, Array]:
-        """The bucket of each key of the text for each stream's queries [B, streams, S, T], and whether they see it."""
-        ahead = seen.positions[:, None, :] - tokens.positions[:, :, None]
-        bucket = BucketedBias(buckets=self.buckets, farthest=self.farthest).bucket
-        at = [bucket(ahead)] + [bucket(ahead - 1)] * self.streams
-        visible, first = kernel.visible(Causal(), tokens, seen), seen.positions[:, None, :] == 0
-        masks = [visible] + [visible & ((ahead <= -less) | first) for less in range(self.streams)]
-        return jnp.stack(at, axis=1), jnp.stack(masks, axis=1)
+    def _bias(self, relative: Array, tokens: Tokens, seen: Tokens) -> Array:
+        """What is added to the scores of all streams' queries with the text's keys, [B, H, streams S, T]: what
+        `relative` holds for their distance, and what hides a key that a predictor's place would let it see."""
+        ahead, first = seen.positions[:, None, :] - tokens.positions[:, :, None], seen.positions[:, None, :] == 0
+        bucket = BucketedBias(buckets=self.buckets, max_distance=self.max_distance).bucket
+        at = jnp.stack([bucket(ahead)] + [bucket(ahead - 1)] * self.streams, axis=1)  # [B, streams, S, T]
+        seen_by = [jnp.ones_like(ahead, bool)]
+        seen_by += [(ahead <= -less) | first for less in range(self.streams)]
+        found = jnp.take_along_axis(relative, jnp.broadcast_to(at[:, None], (*relative.shape[:4], at.shape[3])), axis=4)
+        found = jnp.where(jnp.stack(seen_by, axis=1)[:, None], found, HIDDEN)
+        return found.reshape(*found.shape[:2], -1, found.shape[4])
 
 
 @component
