@@ -103,7 +103,7 @@ def scored(opened: Any, asked: Any, name: str) -> dict[str, Any]:
 
     from lm.core.metrics import added, values
     from lm.data.progress import tell
-    from lm.evaluate.perplexity import Evaluator
+    from lm.evaluate.evaluator import Evaluator
     from lm.evaluate.plan import LONGEST, Setting, plan, with_scoring_head
     from lm.evaluate.progress import watched
     from lm.evaluate.report import announce, figures

@@ -5,6 +5,7 @@ No JAX here: values may be traced arrays, arrays or plain numbers.
 """
 
 import abc
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
@@ -15,11 +16,30 @@ class Mean(NamedTuple):
     total: Any
     weight: Any
 
+    @property
+    def value(self) -> float:
+        """What is reported; of a weight of 0 nothing."""
+        return float(self.total) / float(self.weight)
+
+
+class Bits(Mean):
+    """A mean of nats that is reported in bits."""
+
+    __slots__ = ()
+
+    @property
+    def value(self) -> float:
+        return float(self.total) / math.log(2) / float(self.weight)
+
 
 class Sum(NamedTuple):
     """A count: tokens, bytes."""
 
     total: Any
+
+    @property
+    def value(self) -> float:
+        return float(self.total)
 
 
 Metrics = dict[str, Mean | Sum]
@@ -38,13 +58,8 @@ def added(parts: Iterable[Mapping[str, Metric]]) -> dict[str, Metric]:
 
 def values(metrics: Mapping[str, Any]) -> dict[str, float]:
     """What is reported: means divided, sums and plain scalars as they are. A mean of nothing is left out."""
-    found = {}
-    for name, metric in metrics.items():
-        if not isinstance(metric, Mean):
-            found[name] = float(metric.total if isinstance(metric, Sum) else metric)
-        elif weight := float(metric.weight):
-            found[name] = float(metric.total) / weight
-    return found
+    reported = {name: m for name, m in metrics.items() if not isinstance(m, Mean) or float(m.weight)}
+    return {name: m.value if isinstance(m, Mean | Sum) else float(m) for name, m in reported.items()}
 
 
 class AuxRecord(abc.ABC):

@@ -21,7 +21,7 @@ from lm.data.cache import TokenCache
 from lm.data.mixture import Mixture
 from lm.data.packing import PACKINGS, ConcatenatedRows, PackedRows, Row, evaluation_rows
 
-Example = Callable[[Row, np.random.Generator], Row]
+Builder = Callable[[Row, np.random.Generator], Row]
 Batch = dict[str, np.ndarray]  # an example's arrays with a leading batch axis
 
 # What a random number is for. The seeds of these uses are hashed, not added: grain shuffles epoch e by
@@ -42,7 +42,7 @@ class Stream:
     rows: PackedRows
     seed: int
     source: int  # its number in the mixture: no two draw alike
-    example: Example
+    example: Builder
 
     def __getitem__(self, n: int) -> Row:
         return self._examples[n]
@@ -66,7 +66,7 @@ class ContiguousStreams:
     rows: PackedRows
     seed: int
     source: int
-    example: Example
+    example: Builder
     count: int
 
     @property
@@ -100,7 +100,7 @@ class Batches:
     length: int
     batch_size: int
     seed: int
-    example: Example = packed_row
+    example: Builder = packed_row
     packing: str = "concat"
     skips: tuple[tuple[int, int], ...] = ()
     warmup: tuple[tuple[int, int], ...] = ()
@@ -222,7 +222,7 @@ class Batches:
         return sum(rows * max(0, min(end, address) - at) for (at, rows), (end, _) in pairwise(edges))
 
 
-def empty_row(length: int, example: Example) -> Row:
+def empty_row(length: int, example: Builder) -> Row:
     """The example of a row that is all padding (segment 0), to which no example builder gives weight."""
     row = {key: np.zeros(length + 1, np.int32) for key in ("tokens", "segments", "bytes")}
     return example(row, np.random.default_rng(0))
@@ -240,7 +240,7 @@ class EvalBatches:
     caches: tuple[TokenCache, ...]
     length: int
     batch_size: int
-    example: Example = packed_row
+    example: Builder = packed_row
     seed: int = 0
     packing: str = "concat"
 

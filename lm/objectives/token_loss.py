@@ -1,6 +1,5 @@
 """The loss of predicted tokens, which most objectives share: they differ in their examples."""
 
-import math
 from typing import Any
 
 import jax
@@ -8,7 +7,7 @@ import jax.numpy as jnp
 
 from lm.core.component import component, in_range
 from lm.core.ctx import Ctx
-from lm.core.metrics import Mean, Sum, aux_losses, aux_metrics
+from lm.core.metrics import Bits, Sum, aux_losses, aux_metrics
 from lm.core.param import Tree
 from lm.core.ranges import NOT_NEGATIVE
 from lm.core.rows import Batch
@@ -71,8 +70,7 @@ class TokenLoss:
         total += aux_losses(aux, self.aux)
         if "bytes" in batch:
             covered = batch["bytes"].sum().astype(jnp.float32)
-            bits = metrics["loss"].total / math.log(2)
-            metrics = metrics | {"bits_per_byte": Mean(bits, covered), "bytes": Sum(covered)}
+            metrics = metrics | {"bits_per_byte": Bits(metrics["loss"].total, covered), "bytes": Sum(covered)}
         return Loss(total, weight, metrics | aux_metrics(aux), aux, cache)
 
 

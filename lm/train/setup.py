@@ -16,7 +16,7 @@ from lm.core.mesh import Sharding
 from lm.core.transform import Transform
 from lm.data.batches import Batches, EvalBatches
 from lm.data.open import Data
-from lm.evaluate.perplexity import Evaluator
+from lm.evaluate.evaluator import Evaluator
 from lm.model.kv_sources import CrossKV, SegmentMemory, SelfKV
 from lm.model.program import Program
 from lm.model.transformer import Model

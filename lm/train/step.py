@@ -120,21 +120,21 @@ class Trainer:
         sums = accumulated(loss, weights, batch, state.memory, self.accumulate, self.ragged)
         weight = jnp.maximum(sums.weight, 1.0)
         grads = jax.tree.map(lambda g: g / (weight * scale), sums.grads)
-        moved, opt, told = self.optimizer.update(grads, state.opt, weights, state.hyper, state.step)
+        moved, opt, metrics = self.optimizer.update(grads, state.opt, weights, state.hyper, state.step)
         recorded, kept = sums.aux
         updated, memory = self.model.update(combine(moved, rest), recorded), jax.tree.map(lambda x: x[0], kept)
         free, frozen = self.program.split(updated)[0], self.program.split(state.params)[1]
         params = combine(free, frozen)  # of what is frozen buffers too
         total = sums.total / scale
-        told |= sums.metrics | {"objective": Mean(total, sums.metrics["tokens"].total)}
+        metrics |= sums.metrics | {"objective": Mean(total, sums.metrics["tokens"].total)}
 
-        verdict, watched = watch.judge(self.recovery, self.scaled, state.watch, total / weight, told["grad_norm"])
+        verdict, watched = watch.judge(self.recovery, self.scaled, state.watch, total / weight, metrics["grad_norm"])
         # A batch that predicts nothing tells nothing.
         watched = jax.tree.map(lambda new, old: jnp.where(sums.weight > 0, new, old), watched, state.watch)
         if self.noise_scale:
             small = sums.squares / jnp.square(scale)
-            watched, told["noise_scale"] = watch.noise(
-                watched, small, jnp.square(told["grad_norm"]), weight, sums.parts
+            watched, metrics["noise_scale"] = watch.noise(
+                watched, small, jnp.square(metrics["grad_norm"]), weight, sums.parts
             )
         ema = state.ema
         if ema is not None:  # shorter in the beginning, which the random first parameters should not outlast
@@ -147,8 +147,8 @@ class Trainer:
                 (state.params, state.opt, state.ema),
             )
             memory = jax.tree.map(lambda x: jnp.where(verdict.refused, 0, x).astype(x.dtype), memory)
-        told |= {"bad": verdict.bad} | ({"loss_scale": scale} if self.scaled else {})
-        return State(state.step + 1, params, opt, state.hyper, watched, ema, memory), told
+        metrics |= {"bad": verdict.bad} | ({"loss_scale": scale} if self.scaled else {})
+        return State(state.step + 1, params, opt, state.hyper, watched, ema, memory), metrics
 
     def averaged(self, state: State) -> Tree:
         """The program's parameters, averaged where an average is kept."""

@@ -7,7 +7,7 @@ import pytest
 from lm.core.ctx import Ctx
 from lm.core.errors import UserError
 from lm.core.param import flatten
-from lm.evaluate.perplexity import Evaluator
+from lm.evaluate.evaluator import Evaluator
 from lm.objectives.causal import NextToken
 from lm.objectives.multi_token import MultiToken
 from lm.objectives.objective import check_needs

@@ -10,7 +10,7 @@ import pytest
 from lm.core.component import to_dict
 from lm.core.ctx import Ctx
 from lm.core.errors import UserError
-from lm.evaluate.perplexity import Evaluator
+from lm.evaluate.evaluator import Evaluator
 from lm.objectives.permuted import Permutation
 from lm.runs.checkpoint import Checkpoints
 from lm.train.loop import train

@@ -16,7 +16,7 @@ from rich.console import Console
 from lm.core.component import component, to_dict
 from lm.core.errors import UserError
 from lm.core.formats import KEY
-from lm.evaluate.perplexity import Evaluator
+from lm.evaluate.evaluator import Evaluator
 from lm.objectives.causal import NextToken
 from lm.objectives.examples.next_token import NextTokens
 from lm.runs.checkpoint import Checkpoints

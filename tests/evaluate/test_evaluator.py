@@ -7,7 +7,7 @@ import pytest
 from lm.core.errors import UserError
 from lm.core.mesh import Sharding, make_mesh
 from lm.core.metrics import values
-from lm.evaluate.perplexity import Evaluator
+from lm.evaluate.evaluator import Evaluator
 from lm.objectives.causal import NextToken
 from tests import toys
 
