@@ -15,7 +15,7 @@ from lm.model.rotary import Rotary, Scaling
 from lm.model.stack import Stack
 from lm.model.transformer import LanguageModel, Transformer
 from lm.zoo.family import Family, Sizes
-from lm.zoo.parts import GLOBAL, LOCAL, head_size, layers_of, pre_norm
+from lm.zoo.parts import LOCAL, head_size, layers_of, pre_norm
 
 SIZES: Sizes = {
     "base": {"layers": 22, "d_model": 768, "heads": 12, "d_ff": 1152},
@@ -31,6 +31,7 @@ def modernbert(
     d_ff: int,
     vocab: int = 50368,
     layer_types: tuple[str, ...] = (),
+    pattern: int = 3,
     window: int = 128,
     theta: float = 160000.0,
     scaling: Scaling | None = None,
@@ -47,8 +48,8 @@ def modernbert(
     dropout: float = 0.0,
     tied: bool = True,
 ) -> LanguageModel:
-    """A ModernBERT of any shape. Every third layer from the first on sees all, unless `layer_types` says otherwise; of
-    the others' `window` half lies on either side. `head_bias` is that of the head's dense layer, `lm_bias` of its
+    """A ModernBERT of any shape. Of `pattern` layers the first sees all, unless `layer_types` says otherwise; of the
+    others' `window` half lies on either side. `head_bias` is that of the head's dense layer, `lm_bias` of its
     scores."""
     norm = LayerNorm(eps, bias=norm_bias)
     init, out_init = Normal(0.02), Normal(0.02 / (2 * layers) ** 0.5)
@@ -65,7 +66,7 @@ def modernbert(
             dropout=dropout,
         )
 
-    kinds = layers_of(layer_types or tuple(LOCAL if i % 3 else GLOBAL for i in range(layers)), layers)
+    kinds = layers_of(layer_types, layers, pattern, first=True)
     normed = Parallel((("mlp", mlp),), norms=norm)
     first = Block((("attention", attention(kinds[0])), ("mlp", normed)), Plain(dropout))
     blocks = [first, *(pre_norm(attention(kind), mlp, norm, dropout) for kind in kinds[1:])]

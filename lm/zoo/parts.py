@@ -86,9 +86,10 @@ def decoder(
     )
 
 
-def layers_of(layer_types: Sequence[str], layers: int, pattern: int = 1) -> tuple[str, ...]:
-    """`layer_types` checked; if there are none, of `pattern` layers all but the last are local."""
-    found = tuple(layer_types) or tuple(LOCAL if (i + 1) % pattern else GLOBAL for i in range(layers))
+def layers_of(layer_types: Sequence[str], layers: int, pattern: int = 1, *, first: bool = False) -> tuple[str, ...]:
+    """`layer_types` checked; if there are none, of `pattern` layers all but the last (or the `first`) are local."""
+    turn = 0 if first else 1
+    found = tuple(layer_types) or tuple(LOCAL if (i + turn) % pattern else GLOBAL for i in range(layers))
     wrong = set(found) - {GLOBAL, LOCAL}
     if len(found) != layers or wrong:
         what = f"holds {sorted(wrong)[0]!r}" if wrong else f"has {len(found)} entries for {layers} layers"

@@ -1,13 +1,12 @@
 """transformers' ModernBert: all its heads have the same hidden layer."""
 
-import functools
-
-from lm.core.errors import UserError
 from lm.hub.tables.classes import BASE_MODEL
+from lm.hub.tables.decoders import layer_kinds
 from lm.hub.tables.format import (
     ACTIVATIONS,
     Config,
     Custom,
+    Fixed,
     HFClass,
     HFFormat,
     Knob,
@@ -21,7 +20,6 @@ from lm.hub.tables.rope import Rope, RopeByLayer
 from lm.hub.tables.tensor_names import SAME, entries, fused_names, ignored_modules, norm_names, tower_names
 from lm.model.heads import SequenceClassifier, TokenClassifier
 from lm.model.layers import LayerNorm
-from lm.zoo.parts import GLOBAL, LOCAL
 
 HEAD = (("dense", "head.dense"), ("norm", "head.norm"))
 
@@ -49,28 +47,25 @@ NAMES = (
 )
 
 
-def _dense(config: Config) -> Knobs:
-    """The hidden layer that all its heads have."""
-    name = config.get("classifier_activation", "gelu")
-    if name not in ACTIVATIONS:
-        raise UserError(f"classifier_activation={name!r} is an unknown activation")
-    norm = LayerNorm(config.get("norm_eps", 1e-5), bias=config.get("norm_bias", False))
-    return {"activation": ACTIVATIONS[name], "norm": norm, "dense_bias": config.get("classifier_bias", False)}
-
-
-def _pooled(config: Config, outputs: int | None = None) -> SequenceClassifier:
-    return SequenceClassifier(
-        outputs or label_count(config), at=POOLING[config.get("classifier_pooling", "cls")], **_dense(config)
-    )
-
-
-def _tokens(config: Config, outputs: int | None = None) -> TokenClassifier:
-    return TokenClassifier(outputs or label_count(config), **_dense(config))
-
-
+SCORES = entries("head/", "", *HEAD, ("out", "classifier"))
 POOLING = {"cls": "first", "mean": "mean"}
 
-SCORES = entries("head/", "", *HEAD, ("out", "classifier"))
+
+def _classifier(kind: type[SequenceClassifier | TokenClassifier], outputs: int | None = None) -> HFClass:
+    """One of so many outputs, by default as many as there are labels."""
+
+    def head(config: Config) -> SequenceClassifier | TokenClassifier:
+        hidden: Knobs = {
+            "activation": ACTIVATIONS[config.get("classifier_activation", "gelu")],
+            "norm": LayerNorm(config.get("norm_eps", 1e-5), bias=config.get("norm_bias", False)),
+            "dense_bias": config.get("classifier_bias", False),
+        }
+        if kind is SequenceClassifier:
+            hidden["at"] = POOLING[config.get("classifier_pooling", "cls")]
+        return kind(outputs or label_count(config), **hidden)
+
+    return HFClass(head=head, names=SCORES)
+
 
 CLASSES = {
     "ModernBertModel": BASE_MODEL,
@@ -81,32 +76,14 @@ CLASSES = {
             ("head/lm/b", "decoder.bias", SAME),
         )
     ),
-    "ModernBertForSequenceClassification": HFClass(head=_pooled, names=SCORES),
-    "ModernBertForMultipleChoice": HFClass(head=functools.partial(_pooled, outputs=1), names=SCORES),
-    "ModernBertForTokenClassification": HFClass(head=_tokens, names=SCORES),
-    "ModernBertForQuestionAnswering": HFClass(head=functools.partial(_tokens, outputs=2), names=SCORES),
+    "ModernBertForSequenceClassification": _classifier(SequenceClassifier),
+    "ModernBertForMultipleChoice": _classifier(SequenceClassifier, 1),
+    "ModernBertForTokenClassification": _classifier(TokenClassifier),
+    "ModernBertForQuestionAnswering": _classifier(TokenClassifier, 2),
 }
 
 
-def _read_kinds(config: Config) -> Knobs:
-    period, kinds = config.get("global_attn_every_n_layers", 3), config.get("layer_types")
-    if kinds is None:
-        kinds = [LOCAL if i % period else GLOBAL for i in range(config["num_hidden_layers"])]
-    return {"layer_types": tuple(kinds)}
-
-
-def _write_kinds(knobs: Knobs) -> dict:
-    return {"layer_types": list(knobs["layer_types"] or (LOCAL if i % 3 else GLOBAL for i in range(knobs["layers"])))}
-
-
-def _read_pooling(config: Config) -> Knobs:
-    """Of the class's head, which reads it itself."""
-    if (told := config.get("classifier_pooling", "cls")) not in [*POOLING]:
-        raise UserError(f"classifier_pooling={told!r} is not supported, only {' or '.join(map(repr, POOLING))}")
-    return {}
-
-
-def _write_pooling(knobs: Knobs) -> dict:
+def _write_pooling(knobs: Knobs) -> dict[str, str]:
     return {"classifier_pooling": "mean" if getattr(knobs["head"], "at", None) == "mean" else "cls"}
 
 
@@ -117,7 +94,7 @@ MODEL_TYPES = {
         (
             *size_fields("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
             Knob("vocab", "vocab_size", 50368),
-            Custom(("layer_types", "global_attn_every_n_layers"), _read_kinds, _write_kinds),
+            layer_kinds(3, ("global_attn_every_n_layers",), first=True),
             Knob("window", "local_attention", 128),
             RopeByLayer(
                 Rope(160000.0, longest=8192, theta_key="global_rope_theta"),
@@ -132,7 +109,7 @@ MODEL_TYPES = {
             Knob("head_bias", "classifier_bias", False),
             Knob("lm_bias", "decoder_bias", True),
             Knob("tied", "tie_word_embeddings", True),
-            Custom(("classifier_pooling",), _read_pooling, _write_pooling),
+            Custom(("classifier_pooling",), Fixed("classifier_pooling", (*POOLING,)).read, _write_pooling),
             Unused("attention_dropout", "embedding_dropout", "mlp_dropout", "classifier_dropout"),
             Unused("initializer_cutoff_factor", "deterministic_flash_attn", "reference_compile"),
             Unused("sparse_prediction", "sparse_pred_ignore_index"),  # where scores are computed, not what they are

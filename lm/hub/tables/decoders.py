@@ -51,19 +51,25 @@ def gpt_fields(*own: Field, without: tuple[str, ...] = ()) -> tuple[Field, ...]:
     return overridden(_GPT, own, without)
 
 
-def layer_kinds(pattern: int) -> Custom:
-    """The knobs `layer_types` and `pattern`: which layers have a window. In older files the last layer of each period
-    has none, `pattern` being the length of one where nothing is said."""
-    periods = ("sliding_window_pattern", "_sliding_window_pattern")
+PERIODS = ("sliding_window_pattern", "_sliding_window_pattern")
+
+
+def layer_kinds(pattern: int, periods: tuple[str, ...] = PERIODS, *, first: bool = False) -> Custom:
+    """The knobs `layer_types` and `pattern`: which layers have a window. In older files the last (or the `first`) layer
+    of each period has none; `periods` are the keys of its length, which is `pattern` where nothing is said."""
 
     def read(config: Config) -> Knobs:
         told = (config.get(name) for name in periods)
         period = next((value for value in told if value is not None), pattern)
         kinds = config.get("layer_types")
-        return {"layer_types": layers_of((), config["num_hidden_layers"], period) if kinds is None else tuple(kinds)}
+        return {
+            "layer_types": layers_of((), config["num_hidden_layers"], period, first=first)
+            if kinds is None
+            else tuple(kinds)
+        }
 
     def write(knobs: Knobs) -> dict[str, Any]:
-        return {"layer_types": list(layers_of(knobs["layer_types"], knobs["layers"], knobs["pattern"]))}
+        return {"layer_types": list(layers_of(knobs["layer_types"], knobs["layers"], knobs["pattern"], first=first))}
 
     return Custom(("layer_types", *periods), read, write)
 
