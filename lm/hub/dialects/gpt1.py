@@ -3,7 +3,7 @@
 from lm.hub.tables.classes import generation_classes
 from lm.hub.tables.decoders import gpt_fields, gpt_names
 from lm.hub.tables.format import SUMMARY, HFFormat, Knob, Unused, activation
-from lm.hub.tables.tensor_names import SAME, fused_names, ignored, mlp_names
+from lm.hub.tables.tensor_names import SAME, fused_names, mlp_names
 
 ACTIVATIONS = {"gelu": "gelu_tanh", "relu": "relu", "silu": "silu", "swish": "silu"}  # its gelu is the tanh form
 
@@ -18,15 +18,12 @@ MODEL_TYPES = {
             Unused(*SUMMARY),
             without=("n_inner",),
         ),
-        (
-            *gpt_names(
-                fused_names("attn.c_attn", "attn.c_proj", SAME, SAME),
-                mlp_names("mlp.c_fc", "mlp.c_proj", layout=SAME),
-                token="tokens_embed",
-                position="positions_embed",
-                norm=None,
-            ),
-            *ignored("transformer.h.{layer}.attn.bias"),
+        gpt_names(
+            fused_names("attn.c_attn", "attn.c_proj", SAME, SAME),
+            mlp_names("mlp.c_fc", "mlp.c_proj", layout=SAME),
+            token="tokens_embed",
+            position="positions_embed",
+            norm=None,
         ),
         "transformer.",
     )

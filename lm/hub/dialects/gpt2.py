@@ -3,7 +3,7 @@
 from lm.hub.tables.classes import ANSWERS, generation_classes
 from lm.hub.tables.decoders import gpt_fields, gpt_names
 from lm.hub.tables.format import SUMMARY, Fixed, HFFormat, Knob, Unused
-from lm.hub.tables.tensor_names import SAME, fused_names, ignored, mlp_names
+from lm.hub.tables.tensor_names import SAME, fused_names, mlp_names
 
 MODEL_TYPES = {
     "gpt2": HFFormat(
@@ -15,12 +15,8 @@ MODEL_TYPES = {
             Fixed("add_cross_attention", (False,)),
             Unused("reorder_and_upcast_attn", *SUMMARY),
         ),
-        (
-            *gpt_names(
-                fused_names("attn.c_attn", "attn.c_proj", SAME, SAME),
-                mlp_names("mlp.c_fc", "mlp.c_proj", layout=SAME),
-            ),
-            *ignored("transformer.h.{layer}.attn.bias"),
+        gpt_names(
+            fused_names("attn.c_attn", "attn.c_proj", SAME, SAME), mlp_names("mlp.c_fc", "mlp.c_proj", layout=SAME)
         ),
         "transformer.",
     )

@@ -3,7 +3,7 @@
 from lm.hub.tables.classes import ANSWERS, generation_classes
 from lm.hub.tables.decoders import gpt_fields, gpt_names
 from lm.hub.tables.format import Config, Custom, HFFormat, Knob, Knobs, Unused, size_fields
-from lm.hub.tables.tensor_names import attention_names, ignored, mlp_names
+from lm.hub.tables.tensor_names import attention_names, mlp_names
 from lm.zoo.parts import GLOBAL, LOCAL
 
 THEIRS = {"global": GLOBAL, "local": LOCAL}
@@ -33,12 +33,10 @@ MODEL_TYPES = {
             Knob("window", "window_size", 256),
             Unused("resid_dropout", "embed_dropout", "attention_dropout", "classifier_dropout"),
         ),
-        (
-            *gpt_names(
-                attention_names("attn.attention.", o="out_proj"),
-                mlp_names("mlp.c_fc", "mlp.c_proj"),
-            ),
-            *ignored("transformer.h.{layer}.attn.attention.bias"),
+        gpt_names(
+            attention_names("attn.attention.", o="out_proj"),
+            mlp_names("mlp.c_fc", "mlp.c_proj"),
+            buffers=("attn.attention.bias",),
         ),
         "transformer.",
     )

@@ -4,7 +4,7 @@ from lm.hub.tables.classes import ANSWERS, generation_classes
 from lm.hub.tables.decoders import NORMS, decoder_fields, decoder_names
 from lm.hub.tables.format import HFFormat, Knob, Unused, activation
 from lm.hub.tables.rope import Rope
-from lm.hub.tables.tensor_names import BY_HEAD, SAME, fused_names, ignored, mlp_names, side_by_side
+from lm.hub.tables.tensor_names import BY_HEAD, SAME, fused_names, mlp_names, side_by_side
 
 LAYER = (
     *NORMS,
@@ -34,9 +34,9 @@ MODEL_TYPES = {
                 token="embed_in",
                 norm="final_layer_norm",
                 head="embed_out",
+                buffers=("attention.bias",),
             ),
             ("head/w", "lm_head.weight", SAME),
-            *ignored("gpt_neox.layers.{layer}.attention.bias"),
         ),
         "gpt_neox.",
     )

@@ -10,7 +10,6 @@ from lm.hub.tables.tensor_names import (
     TensorNames,
     attention_names,
     fused_names,
-    ignored,
     mlp_names,
     side_by_side,
 )
@@ -26,11 +25,7 @@ FOUR_SLICES = Layout(transpose=True, groups=4)
 
 def names(attention: Parts) -> TensorNames:
     parts = side_by_side(attention, mlp_names("mlp.fc_in", "mlp.fc_out"))
-    buffers = ("bias", "embed_positions")
-    return (
-        *gpt_names(parts, (), norms=(("both_norm", "ln_1"),)),
-        *ignored(*(f"transformer.h.{{layer}}.attn.{name}" for name in buffers)),
-    )
+    return gpt_names(parts, (), norms=(("both_norm", "ln_1"),), buffers=("attn.bias", "attn.embed_positions"))
 
 
 MODEL_TYPES = {

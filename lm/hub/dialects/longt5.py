@@ -1,4 +1,4 @@
-"""TODO"""
+"""transformers' LongT5, whose encoder calls its attention by its kind."""
 
 from lm.core.errors import UserError, nearest
 from lm.hub.dialects.t5 import ENCODER, HEAD, PAIR, PREFIX, encoder_names, own_names, pair_names, t5_fields
@@ -14,7 +14,6 @@ def _summarises(attention: Attention) -> bool:
 
 
 _LOCAL = Layout(transpose=True, only=lambda attention: not _summarises(attention))
-
 _GLOBAL = Layout(transpose=True, only=_summarises)
 
 

@@ -45,6 +45,7 @@ MODEL_TYPES = {
             norms=norm_names("norm_1", "norm_2"),
             layers="blocks",
             norm="norm_f",
+            buffers=(),
         ),
         "transformer.",
     )

@@ -4,7 +4,7 @@ from lm.hub.tables.classes import generation_classes
 from lm.hub.tables.decoders import decoder_fields, decoder_names, gpt_fields, gpt_names
 from lm.hub.tables.format import Fixed, HFFormat, Knob, Unused, activation
 from lm.hub.tables.rope import Rope
-from lm.hub.tables.tensor_names import BY_KV_HEAD, fused_names, ignored, mlp_names
+from lm.hub.tables.tensor_names import BY_KV_HEAD, fused_names, mlp_names
 
 MLP = mlp_names("mlp.c_fc", "mlp.c_proj")
 MODEL_TYPES = {
@@ -18,10 +18,7 @@ MODEL_TYPES = {
             Fixed("add_cross_attention", (False,)),
             Unused("num_key_value_heads", "attention_softmax_in_fp32", "scale_attention_softmax_in_fp32"),
         ),
-        (
-            *gpt_names(fused_names("attn.c_attn", "attn.c_proj", BY_KV_HEAD), MLP),
-            *ignored("transformer.h.{layer}.attn.bias"),
-        ),
+        gpt_names(fused_names("attn.c_attn", "attn.c_proj", BY_KV_HEAD), MLP),
         "transformer.",
     ),
     "starcoder2": HFFormat(

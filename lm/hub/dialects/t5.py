@@ -87,7 +87,6 @@ def encoder_names(prefix: str = "", own: OwnNames | None = None) -> TensorNames:
 
 
 PREFIX = "transformer."  # of the base model within classifiers
-
 PAIR, ENCODER = {"encoder_only": False}, {"encoder_only": True}
 
 
@@ -162,13 +161,11 @@ def t5_fields(default: str, *own: Field) -> tuple[Field, ...]:
 
 
 HEAD = Custom(("tie_word_embeddings", "scale_decoder_outputs"), _read_head, _write_head)
-
 UNSCALED = Custom(
     ("tie_word_embeddings",),
     lambda config: {"tied": config.get("tie_word_embeddings") is not False, "scaled": False},
     lambda knobs: {"tie_word_embeddings": knobs["tied"]},
 )
-
 T5_CLASSES = classes("T5")
 MODEL_TYPES = {
     "t5": HFFormat(

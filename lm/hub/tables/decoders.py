@@ -11,6 +11,7 @@ from lm.hub.tables.tensor_names import (
     Parts,
     TensorNames,
     attention_names,
+    ignored,
     mlp_names,
     norm_names,
     sandwich_names,
@@ -100,8 +101,10 @@ def decoder_names(
     embed_norm: str | None = None,
     norm: str | None = "norm",
     head: str = "lm_head",
+    buffers: tuple[str, ...] = (),
 ) -> TensorNames:
-    """The tensors of a decoder: LLaMA's but for what is given. `prefix` is that of all but the head."""
+    """The tensors of a decoder: LLaMA's but for what is given. `prefix` is that of all but the head,
+    `buffers` what files carry in each layer and we drop."""
     tower = tower_names(
         "body",
         prefix,
@@ -114,7 +117,8 @@ def decoder_names(
         embed_norm=embed_norm,
         norm=norm,
     )
-    return (*tower, ("head/w", f"{head}.weight", SAME), ("head/b", f"{head}.bias", SAME))
+    dropped = ignored(*(f"{prefix}{layers}.{{layer}}.{name}" for name in buffers))
+    return (*tower, ("head/w", f"{head}.weight", SAME), ("head/b", f"{head}.bias", SAME), *dropped)
 
 
 # The same of GPT-2's kin.
@@ -126,4 +130,5 @@ gpt_names = functools.partial(
     token="wte",
     position="wpe",
     norm="ln_f",
+    buffers=("attn.bias",),
 )
