@@ -10,6 +10,7 @@ import pytest
 
 from lm.adapt.lora import LowRank
 from lm.core.ctx import Ctx
+from lm.core.errors import UserError
 from lm.core.param import count
 from lm.model.layers import RMSNorm
 from lm.model.rotary import Rotary
@@ -114,3 +115,9 @@ def test_decoding_token_by_token_equals_one_call(x):
         y, cache = layer(p, jnp.asarray(x[:, t : t + 1]), ctx, cache, {})
         found.append(y)
     toys.close(jnp.concatenate(found, axis=1), call(layer, p, x))
+
+
+@pytest.mark.parametrize("knobs", [{"heads": 0}, {"rotary": Rotary(values=True)}], ids=str)
+def test_what_it_cannot_do_is_refused(knobs):
+    with pytest.raises(UserError, match="latent attention"):
+        LatentAttention(**{"heads": 2, "nope_dim": 4, "rope_dim": 2, "value_dim": 3, "kv_rank": 5} | knobs)

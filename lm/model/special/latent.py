@@ -52,6 +52,8 @@ class LatentAttention:
         for name in ("heads", "nope_dim", "rope_dim", "value_dim", "kv_rank"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} of latent attention must be at least 1")
+        if self.rotary.values:
+            raise UserError("latent attention does not rotate values: leave rotary.values out")
 
     def spec(self, d: int) -> Tree:
         query = self.heads * (self.nope_dim + self.rope_dim)
