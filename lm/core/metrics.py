@@ -1,5 +1,5 @@
-"""Metrics are sums: parts of a batch, microbatches, devices and batches add up, and whoever reports a metric divides
-once. Trainer, evaluator and TensorBoard write whatever metrics there are and know no name of them.
+"""Metrics are sums: they add up over microbatches, devices and batches, and are divided once, when reported. Trainer,
+evaluator and TensorBoard write whatever metrics an objective returns, without knowing their names.
 
 No JAX here: values may be traced arrays, arrays or plain numbers.
 """
@@ -18,7 +18,7 @@ class Mean(NamedTuple):
 
     @property
     def value(self) -> float:
-        """What is reported; of a weight of 0 nothing."""
+        """As reported; undefined where the weight is 0."""
         return float(self.total) / float(self.weight)
 
 
@@ -57,36 +57,36 @@ def added(parts: Iterable[Mapping[str, Metric]]) -> dict[str, Metric]:
 
 
 def values(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """What is reported: means divided, sums and plain scalars as they are. A mean of nothing is left out."""
+    """Metrics as reported: means divided, sums and plain scalars as they are. Means of weight 0 are left out."""
     reported = {name: m for name, m in metrics.items() if not isinstance(m, Mean) or float(m.weight)}
     return {name: m.value if isinstance(m, Mean | Sum) else float(m) for name, m in reported.items()}
 
 
 class AuxRecord(abc.ABC):
-    """What a layer leaves in `aux` for the loss: a registered dataclass of arrays with leading axes [layers, B].
+    """What a layer records in `aux` for the loss: a registered dataclass of arrays with leading axes [layers, B].
 
-    An objective finds these records by their type, wherever in the model they come from, and adds their losses, each
-    times the weight that it gives to that name. It knows neither the layer nor what the names stand for."""
+    Objectives collect these records by type, wherever in the model they come from, and add their losses, each times the
+    weight configured for its name. They know neither the layer nor what the names mean."""
 
     @abc.abstractmethod
     def losses(self) -> dict[str, Mean]:
-        """Auxiliary losses by name: the sum over layers and rows, each row times its tokens; and the layers, over which
-        it is averaged together with other records'. Divided by the batch's weight with the rest of the loss."""
+        """Auxiliary losses by name. The total sums over layers and rows, each row times its tokens; the weight is the
+        number of layers, over which the losses of all records are averaged."""
 
     @abc.abstractmethod
     def metrics(self) -> Metrics:
-        """What to report."""
+        """Metrics to report, by name."""
 
 
 def aux_losses(aux: Any, weights: Iterable[tuple[str, float]]) -> Any:
-    """The auxiliary losses that a model recorded, times the weights of their names; those of no name are left out."""
+    """Sum of the recorded auxiliary losses, times the weights of their names; names without a weight do not count."""
     losses = added(record.losses() for record in _records(aux))
     terms = [weight * (losses[name].total / losses[name].weight) for name, weight in weights if name in losses]
     return sum(terms[1:], terms[0]) if terms else 0.0
 
 
 def aux_metrics(aux: Any) -> Metrics:
-    """What the records of a model report."""
+    """Metrics of all records."""
     return added(record.metrics() for record in _records(aux))
 
 

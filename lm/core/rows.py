@@ -1,8 +1,8 @@
 """Rows: every key that a batch may carry, what a mask or an attention bias may know of tokens, and who sees whom.
 
-A batch is a flat dict of arrays, each with a leading axis B: so it can be cut into microbatches, put on devices and
-stacked from examples without anyone knowing what is in it. Its keys are declared here, and no others are accepted. Of
-an encoder-decoder, what the encoder reads stands under `encoder/`: `encoder/tokens`, `encoder/segments` and so on.
+A batch is a flat dict of arrays with a leading axis B, so that examples are stacked, microbatches cut and devices
+filled without knowing what it holds. Its keys are declared here; any other is an error. In an encoder-decoder the
+encoder reads the same keys under `encoder/`: `encoder/tokens`, `encoder/segments` and so on.
 """
 
 import dataclasses
@@ -20,56 +20,56 @@ Batch = dict[str, Array]
 HIDDEN = -1e30  # finite: a row that sees nothing stays finite
 
 
-# What a model reads of its rows, int32 [B, S] where nothing else is said. All but tokens may be missing.
-READ = {
+# What a model reads: int32 [B, S] unless noted, and all optional except tokens.
+MODEL_KEYS = {
     "tokens": "ids",
     "positions": "place in the order of reading, by which masks hide what is ahead; from 0 in each segment",
-    "segments": "the document within a packed row, from 1; 0 is padding, which nobody sees",
+    "segments": "number of the document within a packed row, from 1; 0 is padding, which nobody sees",
     "prefix": "bool: part of a prefix that all of the row sees",
     "order": "place in an order of prediction; ~place for a query that asks for that place's token",
     "global": "1 where a token sees, and is seen by, all of its segment",
-    "place": "where the token stands in the text, if that is not the order of reading",
-    "span": "place within a span that is filled in, from 1; 0 outside",
-    "length": "tokens of the whole text, where only a part of it is read and rotations depend on all",
-    "types": "token types: which of two texts a token is of",
-    "tasks": "the task that a row is of",
+    "place": "position in the text, where that differs from the order of reading",
+    "span": "position within a span that is filled in, from 1; 0 outside",
+    "length": "tokens of the whole text, where only part of it is read and rotations depend on the whole",
+    "types": "token type: which of two texts a token belongs to",
+    "tasks": "task of the row",
     "span_left": "index of the token before the hidden span that a token is in",
-    "span_right": "index of the token behind it",
-    "span_place": "a token's place within that span, from 0",
-    "row": "[B] the row's number in the whole batch, by which dropout is drawn",
+    "span_right": "index of the token after it",
+    "span_place": "position within that span, from 0",
+    "row": "[B] number of the row in the whole batch, which keys its dropout",
 }
-# What a loss reads, and no model sees.
-ASKED = {
-    "targets": "ids to predict: [B, S], or of the last places where they are fewer",
-    "weights": "float32, the targets' shape: what each counts for; 0 where nothing is predicted",
-    "bytes": "[B] bytes of text that the targets of a row cover",
-    "reset": "[B] 1 where a row does not go on from the batch before: what was remembered is of elsewhere",
+# What the loss reads and the model never sees.
+LOSS_KEYS = {
+    "targets": "ids to predict: [B, S], or fewer, which are those of the last positions",
+    "weights": "float32, shaped as targets; 0 where nothing is predicted",
+    "bytes": "[B] bytes of text that the row's targets cover",
+    "reset": "[B] 1 where the row does not continue the previous batch, so that its memory is cleared",
 }
 ENCODER = "encoder/"
-# `ctx.rows` holds what is READ, and of each memory that cross-attention reads, such as "encoder", its states under
-# that name [B, T, D] and its tokens' rows under "encoder/positions", "encoder/segments" ...
+# `ctx.rows` holds the model's keys. Cross-attention finds a memory there under its name: its states [B, T, D] as
+# "encoder", its tokens as "encoder/positions", "encoder/segments" ...
 
 
 def reads(tree: Any) -> set[str]:
-    """The keys beyond tokens, positions and segments that parts of a component tree name in their `reads`: some make
-    up keys of their own, such as the tables of an embedding."""
+    """Keys that parts of a component tree declare in `reads`, a class attribute: those without which they do nothing,
+    and keys of their own, such as further tables of an embedding."""
     return {key for part in components(tree) for key in getattr(part, "reads", ())}
 
 
 def check_keys(batch: Mapping[str, Any], own: Collection[str] = (), encoder: bool = False) -> None:
     """Raise `UserError` for an unknown key. `own`: keys that the model `reads`; `encoder`: whether it has one."""
-    known = {*READ, *own}
+    known = {*MODEL_KEYS, *own}
     known |= {ENCODER + name for name in known} if encoder else set()
     for name in batch:
-        if name not in known and name not in ASKED:
-            raise UserError(f"key {name!r} of a batch is unknown{nearest(name, known | ASKED.keys())}")
+        if name not in known and name not in LOSS_KEYS:
+            raise UserError(f"key {name!r} of a batch is unknown{nearest(name, known | LOSS_KEYS.keys())}")
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Tokens:
-    """What a mask or an attention bias may know of a run of tokens, each [B, S], as READ says; None where it does not
-    apply."""
+    """What a mask or an attention bias may know of a run of tokens, each [B, S], as `MODEL_KEYS` describes; None where
+    it does not apply."""
 
     positions: Array
     segments: Array | None = None

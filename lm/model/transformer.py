@@ -15,7 +15,7 @@ from lm.core.component import component
 from lm.core.ctx import Ctx
 from lm.core.errors import UserError
 from lm.core.param import Ties, Tree, with_aliases, without_aliases
-from lm.core.rows import ASKED, ENCODER, Batch, check_keys, reads
+from lm.core.rows import ENCODER, LOSS_KEYS, Batch, check_keys, reads
 from lm.model.cache import CacheShape
 from lm.model.embed import Embed
 from lm.model.heads import Head
@@ -30,7 +30,7 @@ Result = tuple[Array, Any, Tree]  # states [B, S, d], cache, aux
 
 def rows_of(batch: Batch, prefix: str = "") -> dict[str, Array]:
     """The rows of ctx that stand under `prefix` in a batch, positions counted from 0 where they are not given."""
-    rows = {k.removeprefix(prefix): v for k, v in batch.items() if k.startswith(prefix) and k not in ASKED}
+    rows = {k.removeprefix(prefix): v for k, v in batch.items() if k.startswith(prefix) and k not in LOSS_KEYS}
     rows = {k: v for k, v in rows.items() if "/" not in k and k != "tokens"}
     tokens = batch[f"{prefix}tokens"]
     if "positions" not in rows:

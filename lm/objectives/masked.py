@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 @component
 class MaskedTokens(TokenObjective):
-    """Tell some tokens of each row, chosen anew whenever it comes, from what is left of it (dynamic masking: RoBERTa,
-    Liu et al. 2019, arXiv 1907.11692). For models whose tokens see both sides.
+    """Predict some tokens of each row from the rest, others in every epoch (dynamic masking: RoBERTa, Liu et al. 2019,
+    arXiv 1907.11692). For models whose tokens see both sides.
 
-    share: of the text's tokens that are to be told, at least one
-    masked: share of these for which the mask stands, the vocabulary's or else its first sentinel
-    random: share for which any other token stands; the rest are shown as they are"""
+    share: of the text's tokens to predict, at least one
+    masked: share of these replaced by the mask: the vocabulary's, or else its first sentinel
+    random: share replaced by a random token; the rest are left as they are"""
 
     share: float = 0.15
     masked: float = 0.8

@@ -1,10 +1,10 @@
-"""What an objective is. Its two sides run in different processes:
+"""The protocol of objectives. An objective has two sides, which run in different processes:
 
-- examples: numpy, on the host, where a data worker may have no JAX (`lm.objectives.examples`);
+- examples: numpy, in data workers on the host (`lm.objectives.examples`);
 - the loss: traced, within the step.
 
-An objective is a component, so that its knobs are stored with a run. What it asks of a model it declares, and
-`check_needs` compares the two before anything compiles."""
+It is a component, so that its knobs are stored with a run. It declares what it needs of a model, and `check_needs`
+compares the two before anything compiles."""
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -28,33 +28,33 @@ Array = jax.Array
 
 
 class Needs(NamedTuple):
-    """What an objective asks of a model."""
+    """What an objective needs of a model."""
 
-    head: str = TOKENS  # what the model's head must predict: `Head.predicts`
-    rows: tuple[str, ...] = ()  # keys of its examples that some part of the model must read, besides those all do
-    carries: bool = False  # it takes a `cache`: rows may go on from those of the batch before
+    head: str = TOKENS  # what the head must predict (`Head.predicts`)
+    rows: tuple[str, ...] = ()  # batch keys that some part of the model must read (`lm.core.rows.reads`)
+    carries: bool = False  # it passes a `cache` on: rows may continue those of the previous batch
 
 
 class Loss(NamedTuple):
     """A loss as a sum and its weight, so that parts of a batch add up to the whole; divided once, at the end."""
 
-    total: Array  # what is minimised, summed over the predictions
-    weight: Array  # how many those are
-    metrics: Metrics  # what to report: always `loss`, a mean in nats, and `tokens`, a sum; else what it likes
-    aux: Tree  # what the model recorded, each leaf [layers, B, ...]
-    cache: Tree = None  # what the model remembers for the next batch, where it was given such
+    total: Array  # minimised, once divided by weight; a sum over predictions
+    weight: Array  # number of predictions
+    metrics: Metrics  # to report: always `loss` (Mean, nats) and `tokens` (Sum), plus any others
+    aux: Tree  # what the model recorded, leaves [layers, B, ...]
+    cache: Tree = None  # the model's memory for the next batch, if one was passed in
 
 
 class Objective(Protocol):
     """A component of two sides."""
 
     def needs(self) -> Needs:
-        """What it asks of a model, and whether it carries a cache on, by its knobs."""
+        """What it needs of a model; may depend on its knobs."""
 
     def examples(self, tokenizer: "Tokenizer | None") -> ExampleBuilder:
-        """The builder of its examples for data of that tokenizer, None where only shapes are wanted.
+        """The builder of its examples, for text of that tokenizer; None: only their shapes matter.
 
-        Raises `UserError` where the tokenizer lacks what they need: sentinels, a mask."""
+        Raises `UserError` if the tokenizer lacks what they need, such as sentinels or a mask."""
 
     def __call__(
         self,
@@ -65,8 +65,8 @@ class Objective(Protocol):
         dtype: jax.typing.DTypeLike = jnp.float32,
         cache: Tree = None,
     ) -> Loss:
-        """The loss of a batch, leaves [B, ...], of any number of rows. `dtype` is that of the states; losses are
-        float32. With a `cache`, leaves [B, ...], rows go on from it but where `reset` is set."""
+        """The loss of a batch (leaves [B, ...], any B). `dtype` is that of the states; losses are float32. With a
+        `cache` (leaves [B, ...]) rows continue from it, except where the batch says `reset`."""
 
 
 def check_needs(objective: Objective, model: Model) -> None:

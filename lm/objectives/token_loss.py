@@ -1,4 +1,4 @@
-"""The loss of predicted tokens, which most objectives share: they differ in their examples."""
+"""The loss of predicted tokens, shared by most objectives, which differ in their examples."""
 
 from typing import Any
 
@@ -28,13 +28,12 @@ def _with_aux(stored: dict[str, Any]) -> dict[str, Any]:
 
 @component(upgrade=_with_aux)
 class TokenLoss:
-    """Cross-entropy of `batch["targets"]` [B, S], or of the last places where they are fewer, under `batch["weights"]`,
-    as the model's head computes it, plus the auxiliary losses of what the model recorded.
+    """Cross-entropy of `batch["targets"]` under `batch["weights"]`, as the model's head computes it, plus auxiliary
+    losses of what the model recorded.
 
     z_loss: weight of squared logsumexp (PaLM)
-    smoothing: share of the target's probability that goes to all tokens evenly (Szegedy et al. 2016, 1512.00567)
-    aux: (name, weight) of the auxiliary losses, divided by as many tokens: `balance` (Switch) and `router_z` (ST-MoE)
-        of routers
+    smoothing: share of the target's probability spread evenly over all tokens (Szegedy et al. 2016, 1512.00567)
+    aux: (name, weight) of each auxiliary loss: routers record `balance` (Switch) and `router_z` (ST-MoE)
     chunk: positions whose logits exist at once"""
 
     z_loss: float = 0.0
@@ -56,8 +55,8 @@ class TokenLoss:
         cache: Tree = None,
         ahead: float = 0.0,
     ) -> Loss:
-        """With `cache` rows go on from those of the batch before, but for those that `reset` it. `ahead`: weight of
-        tokens further ahead, where the head predicts those."""
+        """With `cache` rows continue those of the previous batch, except where `reset`. `ahead`: weight of tokens
+        further ahead, where the head predicts those."""
         targets, weights = batch["targets"], batch["weights"].astype(jnp.float32)
         if cache is not None:
             cache = emptied(cache, batch["reset"] > 0)
@@ -75,7 +74,7 @@ class TokenLoss:
 
 
 class TokenObjective:
-    """Base of objectives whose loss is that of tokens, and which differ in their examples."""
+    """Base of objectives whose loss is a `TokenLoss`: they add `examples` and, at need, `needs`."""
 
     loss: TokenLoss  # a knob of each
 
@@ -95,5 +94,5 @@ class TokenObjective:
 
 
 def emptied(cache: Tree, rows: Array) -> Tree:
-    """`cache`, whose leaves are [B, ...], as it was at first where `rows`, bool [B], says so."""
+    """`cache`, leaves [B, ...], set to zero, its first value, where `rows` (bool [B]) says so."""
     return jax.tree.map(lambda x: jnp.where(rows.reshape(-1, *(1,) * (x.ndim - 1)), 0, x).astype(x.dtype), cache)

@@ -1,6 +1,6 @@
-"""What a head is: from the stack's last states to predictions, and to the loss of those.
+"""The protocol of heads: from the stack's last states to predictions, and to their loss.
 
-`ctx.rows` holds the rows that the states stand for, `tokens` among them, wherever a model or an objective calls a head.
+Wherever a model or an objective calls a head, `ctx.rows` holds the rows of these states, `tokens` included.
 """
 
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -16,26 +16,25 @@ from lm.kernels.cross_entropy import Terms, chunked_loss, token_losses
 Array = jax.Array
 
 # What heads may predict. An objective asks for one of these (`lm.objectives.objective.Needs`).
-TOKENS = "tokens"  # each place one token, the same vocabulary as the input's
-AHEAD = "tokens further ahead"  # each place the next token and some after it
-SPANS = "tokens of spans"  # tokens that are hidden, from the states beside their span
+TOKENS = "tokens"  # one at each position
+AHEAD = "tokens further ahead"  # at each position the next one and some after it
+SPANS = "tokens of spans"  # hidden tokens, from the states beside their span
 TOKEN_LABELS = "labels of tokens"
 ROW_LABELS = "labels of rows"
-NOTHING = "nothing"  # states, or several things at once: there is no one loss
+NOTHING = "nothing"  # states, or several things at once: no single loss
 
 
 class LossTerms(NamedTuple):
-    """What is minimised besides cross-entropy, and how it is computed."""
+    """What is minimised beside cross-entropy, and how it is computed."""
 
     z_loss: float = 0.0  # weight of the squared logsumexp
-    smoothing: float = 0.0  # share of the target's probability that goes to all classes evenly
-    ahead: float = 0.0  # weight of the tokens further ahead, beside the next one, of heads that predict those
+    smoothing: float = 0.0  # share of the target's probability spread evenly over all classes
+    ahead: float = 0.0  # weight of tokens further ahead, for heads that predict those
     chunk: int = 128  # positions whose logits exist at once
 
 
 class HeadLoss(NamedTuple):
-    """A loss as a sum and its weight, and what to report: `loss` (nats), `accuracy` and the number of `tokens`, of the
-    plain predictions, whatever else is in the sum."""
+    """A loss as a sum and its weight, and metrics of the plain predictions: `loss` (nats), `accuracy`, `tokens`."""
 
     total: Array
     weight: Array
@@ -44,29 +43,28 @@ class HeadLoss(NamedTuple):
 
 @runtime_checkable
 class Head(Protocol):
-    """A component behind the last states x [B, S, D].
-
-    Parameters come from `spec(d)`, d being the states' width. Scores are made without drawing at random."""
+    """A component that reads the last states x [B, S, D]. Its scores use no random numbers."""
 
     @property
     def predicts(self) -> str:
-        """One of the above."""
+        """One of the constants above."""
 
-    def spec(self, d: int) -> Tree: ...
+    def spec(self, d: int) -> Tree:
+        """Parameters, for states of width d."""
 
     def __call__(self, p: Tree, x: Array, ctx: Ctx) -> Any:
         """float32 scores: [B, S, V] of tokens, [B, S, classes] or [B, classes] of labels; or a dict of such."""
 
     def loss(self, p: Tree, x: Array, targets: Array, weights: Array, ctx: Ctx, terms: LossTerms) -> HeadLoss:
-        """The loss of `targets`, int [B, S] (labels of rows: [B]) under `weights`, float32 of the same shape; in chunks
-        where there is a vocabulary. No gradient goes to the weights."""
+        """The loss of `targets` (int [B, S]; [B] for labels of rows) under `weights` (float32, same shape), in chunks
+        where there is a vocabulary. No gradient flows to the weights."""
 
 
 def vocabulary_loss(
     head: Any, p: Tree, x: Array, targets: Array, weights: Array, ctx: Ctx, terms: LossTerms, counted: int | None = None
 ) -> HeadLoss:
-    """The loss of a head that scores tokens at each place by itself. x [B, S, D], targets and weights [B, S]; reported
-    are the first `counted` places (None: all)."""
+    """The loss of a head that scores each position by itself. x [B, S, D], targets and weights [B, S]; metrics cover
+    the first `counted` positions (None: all)."""
     # Without the step's key: a head draws nothing, and what the kernel differentiates must not hold traced values.
     plain = Ctx(sharding=ctx.sharding, execution=ctx.execution, path=ctx.path)
     own = Terms(terms.z_loss, terms.smoothing)
@@ -76,7 +74,7 @@ def vocabulary_loss(
 
 
 def label_loss(scores: Array, targets: Array, weights: Array, terms: LossTerms) -> HeadLoss:
-    """The loss of scores [..., classes] that are there already. One score is that of class 1, against 0 of class 0."""
+    """The loss of given scores [..., classes]. A single score is that of class 1, against 0 for class 0."""
     if scores.shape[-1] == 1:
         scores = jnp.concatenate([jnp.zeros_like(scores), scores], axis=-1)
     nll, log_z, hit = token_losses(scores, targets)

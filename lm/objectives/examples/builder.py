@@ -1,6 +1,6 @@
-"""What an example builder is, and what every one of them is wrapped in.
+"""The protocol of example builders, and the wrapper that counts bytes.
 
-Builders are numpy only: they run in data workers, which need not have JAX, and a test forbids its import here."""
+Builders use numpy only: they run in data workers, which start without JAX; a test forbids importing it here."""
 
 import dataclasses
 from typing import Protocol
@@ -16,17 +16,16 @@ class ExampleBuilder(Protocol):
 
     def __call__(self, row: Row, rng: np.random.Generator) -> Example:
         """A packed row of S + 1 tokens (`lm.data.packing`) -> arrays of the same shapes for every row, under keys of
-        `lm.core.rows`: what the model reads, `targets` and their `weights`. Where weights are 0 nothing is predicted;
-        padding has none. Of a row with `bytes` also those that each target covers, where this is not for each target
-        what its token stands for by itself.
+        `lm.core.rows`: what the model reads, `targets` and `weights` (0 where nothing is predicted, as on padding). If
+        the row has `bytes`, also the bytes of text that each target covers.
 
-        It draws from `rng` only, which is seeded by the row's address."""
+        All randomness comes from `rng`, which is seeded by the row's address."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Covered:
-    """A builder whose examples tell how many `bytes` of text they predict, int32 []: the sum of those that the builder
-    tells of its targets, or else of `sizes`, int32[V], those that each token stands for."""
+    """Adds `bytes`, int32 []: how much text an example predicts. Summed over its targets: what the builder says of
+    each, or else `sizes`, int32 [V], by token."""
 
     build: ExampleBuilder
     sizes: np.ndarray

@@ -1,4 +1,4 @@
-"""Examples with some tokens hidden, which are to be told from what is left on both sides."""
+"""Examples with some tokens hidden, to be predicted from the rest on both sides."""
 
 import dataclasses
 
@@ -13,8 +13,8 @@ class HiddenTokens:
     """Rows of which a `share` of the tokens is hidden: see `MaskedTokens`.
 
     mask: the id that stands for a hidden token
-    vocab: random tokens are drawn below it
-    kept: ids that are never hidden, those of no text"""
+    vocab: random tokens are drawn from ids below it
+    kept: ids that are never hidden: end-of-text and the like"""
 
     share: float
     masked: float
