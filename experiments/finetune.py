@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
     config.data.length = 256  # tokens per row, however long the model's context is
     config.data.batch_size = 8
     config.optimizer.learning_rate = 5e-5
-    config.optimizer.warmup = 20
+    config.schedule.warmup = 20
     config.optimizer.weight_decay = 0.0
     config.train.steps = 300
     config.log.eval_every = 100

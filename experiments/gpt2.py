@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
     config.data.length = 1024
     config.data.batch_size = 512
     config.optimizer.learning_rate = 6e-4
-    config.optimizer.warmup = 2000
+    config.schedule.warmup = 2000
     config.train.steps = 600_000
     config.train.dtype = "bfloat16"
     config.train.remat = "dots"

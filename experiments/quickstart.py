@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
     config.data.length = 256
     config.data.batch_size = 8
     config.optimizer.learning_rate = 4e-3
-    config.optimizer.warmup = 60
+    config.schedule.warmup = 60
     config.train.steps = 540
     config.train.unroll = True  # faster than lax.scan on a CPU, and four layers compile quickly all the same
     config.log.eval_every = 135

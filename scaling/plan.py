@@ -20,7 +20,7 @@ from lm.core.param import count
 from lm.inspect.cost import training_flops
 from lm.model.transformer import Model
 from lm.train import config as train_config
-from lm.train.optim.schedule import Span, multiplier
+from lm.train.optim.schedule import WSD
 from lm.zoo.registry import build
 
 from .laws import Array
@@ -29,7 +29,6 @@ row_flops = functools.cache(training_flops)  # traces the model: once for all se
 
 MOST_EPOCHS = 4  # up to here repeated data is nearly as good as new (Muennighoff et al. 2023, arXiv 2305.16264)
 WIDEST_GRID = 16  # largest / smallest model: a parabola in log N is biased on a wide grid (2603.22339)
-PLANNED = ("learning_rate", "warmup", "schedule")  # knobs of config.optimizer that the plan sets
 
 
 def default() -> ConfigDict:
@@ -38,8 +37,8 @@ def default() -> ConfigDict:
     config = train_config.default()
     with config.unlocked():
         del config.seed, config.log, config.train.steps
-        for name in PLANNED:
-            del config.optimizer[name]
+        config.schedule = train_config.as_config(WSD(final_lr_ratio=0.0))
+        del config.optimizer.learning_rate, config.schedule.warmup  # which the plan sets for each run
         config.sweep = ConfigDict(
             {
                 "budgets": (1e12, 2e12),  # training FLOPs of a run
@@ -51,7 +50,6 @@ def default() -> ConfigDict:
                 "evaluation_tokens": 262_144,  # held-out, the same for every run; 0: the whole split
             }
         )
-    config.optimizer.final = 0.0
     config.optimizer.b2 = 0.99  # averages over more steps than usual, since batches are small
     return config.lock()
 
@@ -90,10 +88,9 @@ class Trunk:
 
     def learning_rates(self, cell: Cell) -> Array:
         """Of each step of a cell, [steps]; before `cell.branch` the same for every cell."""
-        c = self.config.optimizer
-        span = Span(cell.steps, c.warmup, c.final, c.cooldown)
-        share = jax.jit(lambda step: multiplier("wsd", step, span))
-        return c.learning_rate * np.asarray(share(np.arange(cell.steps)), np.float64)
+        schedule = train_config.section(self.config, "schedule")
+        share = jax.jit(lambda step: schedule(step, cell.steps))
+        return self.config.optimizer.learning_rate * np.asarray(share(np.arange(cell.steps)), np.float64)
 
 
 def plan(config: ConfigDict, lengths: tuple[int, int], corpus_tokens: int) -> list[Trunk]:
@@ -115,8 +112,15 @@ def plan(config: ConfigDict, lengths: tuple[int, int], corpus_tokens: int) -> li
         raise UserError(f"config.sweep.shapes={s.shapes} has fewer than three sizes, which a parabola needs")
     if not (s.lr > 0 and s.warmup >= 0 and s.evaluation_tokens >= 0):
         raise UserError("config.sweep.lr must be positive, warmup and evaluation_tokens not negative")
-    if not 0 < config.optimizer.cooldown < 1:
-        raise UserError(f"config.optimizer.cooldown={config.optimizer.cooldown} must lie between 0 and 1")
+    if config.schedule.type != "WSD":
+        raise UserError(
+            f"config.schedule.type={config.schedule.type!r} must be WSD: the runs of a size share their steps up to "
+            "where the learning rate begins to fall"
+        )
+    if not 0 < config.schedule.cooldown_fraction < 1:
+        raise UserError(
+            f"config.schedule.cooldown_fraction={config.schedule.cooldown_fraction} must lie between 0 and 1"
+        )
     trunks = [
         _trunk(config, shape, seed, budgets, lengths, corpus_tokens) for shape, seed in itertools.product(shapes, seeds)
     ]
@@ -148,9 +152,9 @@ def warnings(trunks: list[Trunk]) -> list[str]:
                     f"{where} reads the corpus {cell.epochs:.1f} times, and repeated data counts for less: "
                     "give more text, or drop this size"
                 )
-            if trunk.config.optimizer.warmup > cell.branch / 2:
+            if trunk.config.schedule.warmup > cell.branch / 2:
                 lines.append(
-                    f"{where} warms up for {trunk.config.optimizer.warmup} of {cell.steps} steps, which "
+                    f"{where} warms up for {trunk.config.schedule.warmup} of {cell.steps} steps, which "
                     "favours smaller models: lower config.sweep.warmup"
                 )
     return lines
@@ -177,7 +181,7 @@ def _trunk(
     model, rows = build(run.model), run.data.batch_size
     params, step_flops = count(model.spec()), rows * row_flops(model, *lengths)
     step_tokens = rows * sum(lengths)
-    run.optimizer.warmup = math.ceil(config.sweep.warmup * params / step_tokens)
+    run.schedule.warmup = math.ceil(config.sweep.warmup * params / step_tokens)
     cells = []
     for budget in sorted(budgets):
         steps = round(budget / step_flops)
@@ -186,7 +190,7 @@ def _trunk(
                 f"config.sweep.budgets holds {budget:.4g} FLOPs, less than one step of d_model={shape[0]}, "
                 f"layers={shape[1]} ({step_flops:.3g}): raise it, or lower config.data.batch_size"
             )
-        branch, tokens = int(steps * (1 - config.optimizer.cooldown)), steps * step_tokens
+        branch, tokens = int(steps * (1 - config.schedule.cooldown_fraction)), steps * step_tokens
         cells.append(Cell(float(budget), steps, branch, steps * step_flops, tokens, tokens / corpus_tokens))
     run.train.steps = cells[-1].steps
     train_config.check(run)
@@ -209,9 +213,11 @@ def _train_config(config: ConfigDict, shape: Any, seed: int) -> ConfigDict:
             raise UserError(f"config.model.{name} comes from config.sweep.shapes: leave it unset")
     run = train_config.default()
     with run.unlocked():
-        run.update({k: v for k, v in config.to_dict().items() if k != "sweep"})
+        chosen = ("optimizer", "schedule")
+        run.update({k: v for k, v in config.to_dict().items() if k not in ("sweep", *chosen)})
+        run.optimizer, run.schedule = (ConfigDict(config[name].to_dict()) for name in chosen)
+        run.optimizer.learning_rate = config.sweep.lr * d_model**config.sweep.lr_power
+        run.schedule.warmup = 0  # until the number of parameters is known
         run.model.update({"d_model": d_model, "layers": layers, "heads": d_model // head_dim})
     run.seed = seed
-    run.optimizer.schedule = "wsd"
-    run.optimizer.learning_rate = config.sweep.lr * d_model**config.sweep.lr_power
     return run

@@ -29,8 +29,10 @@ from lm.data.open import Data
 from lm.inspect.cost import CONVENTION
 from lm.objectives.objective import Objective
 from lm.runs.config_json import difference, plain
+from lm.runs.upgrade import upgraded_config
 from lm.train.config_file import part
 from lm.train.data import lengths_of
+from lm.train.optim.schedule import ConstantRate
 from lm.train.prefetch import DevicePrefetcher, evaluation_batches
 from lm.train.record import completed
 from lm.train.setup import assemble
@@ -101,7 +103,7 @@ def run_trunk(
     """
     config = trunk.config
     # The learning rate comes with each step, so that one compiled program serves the trunk and its cool-downs.
-    parts = assemble(config, model=trunk.model, objective=objective, data=data, schedule=lambda step: jnp.ones(()))
+    parts = assemble(config, model=trunk.model, objective=objective, data=data, schedule=ConstantRate(warmup=0))
     batches, held_out, sharding = parts.batches, parts.held_out, parts.sharding
     asked = math.ceil(evaluation_tokens / (config.data.length * config.data.batch_size)) or len(held_out)
     spread = np.linspace(0, len(held_out) - 1, min(asked, len(held_out))).astype(int)
@@ -163,7 +165,7 @@ def _record(trunk: Trunk, cell: Cell, result: dict[str, float] | None, seconds: 
         "batch_size": c.data.batch_size,
         "steps": cell.steps,
         "learning_rate": c.optimizer.learning_rate,
-        "warmup": c.optimizer.warmup,
+        "warmup": c.schedule.warmup,
         "seconds": round(seconds, 2),  # the trunk's share included
     }
 
@@ -212,7 +214,7 @@ def _claim(out: Path, config: ConfigDict, data: Data) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
         theirs = json.loads(path.read_text(encoding="utf-8")) if path.exists() else ours
-        format_of(theirs, SWEEP, path)
+        theirs = theirs | {"config": upgraded_config(theirs["config"], format_of(theirs, SWEEP, path))}
         if (where := difference(_identity(ours), _identity(theirs), "")) is not None:
             raise UserError(
                 f"{out} holds a sweep with {where[0].lstrip('.')}={where[2]!r}, not {where[1]!r}: its runs cannot be "

@@ -150,6 +150,11 @@ def known() -> list[type]:
     return list(dict.fromkeys(_registry.values()))
 
 
+def names_of(kind: type) -> list[str]:
+    """The stored names of the components derived from that class, as far as their modules have been imported."""
+    return sorted({stored_names(cls)[0] for cls in known() if issubclass(cls, kind)})
+
+
 def to_dict(value: Any) -> Any:
     """A component tree as plain dicts, lists and scalars, ready for JSON or ConfigDict."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -192,7 +197,7 @@ def from_dict(value: Any, where: str = "model") -> Any:
     for f in fields.values():
         if f.name not in knobs and f.default is f.default_factory is dataclasses.MISSING:
             raise UserError(f"{where} is a {kind} without its knob {f.name!r}: add it")
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     return cls(**{k: checked(from_dict(v, f"{where}.{k}"), hints[k], f"{where}.{k}") for k, v in knobs.items()})
 
 
@@ -214,7 +219,13 @@ def canonical(saved: Any) -> Any:
 
 
 def checked(value: Any, hint: Any, where: str) -> Any:
-    """`value` if it suits the type hint (an int is accepted, and converted, where a float is due)."""
+    """`value` if it suits the type hint (an int is accepted, and converted, where a float is due) and is in its range:
+    that of the hint (`lm.core.ranges.Share`), or else the one that goes with the knob's name."""
+    allowed_range = RANGES.get(where.rpartition(".")[2], FINITE)
+    if typing.get_origin(hint) is typing.Annotated:
+        hint, allowed_range, *_ = typing.get_args(hint)
+    if typing.get_origin(hint) is typing.Literal:
+        return _one_of(value, typing.get_args(hint), where)
     allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     plain = [typing.get_origin(t) or t for t in allowed]
     if any(t is Any or not isinstance(t, type) for t in plain):
@@ -227,7 +238,13 @@ def checked(value: Any, hint: Any, where: str) -> Any:
     if isinstance(value, tuple) and (items := typing.get_args(allowed[plain.index(tuple)])):
         return _checked_items(value, items, where)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return in_range(value, RANGES.get(where.rpartition(".")[2], FINITE), where)
+        return in_range(value, allowed_range, where)
+    return value
+
+
+def _one_of(value: T, known: tuple[T, ...], where: str) -> T:
+    if value not in known:
+        raise UserError(f"{where}={value!r} must be one of {', '.join(map(str, known))}")
     return value
 
 

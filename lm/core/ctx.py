@@ -19,14 +19,12 @@ class Execution:
 
     remat: what the backward pass recomputes within a layer: "none", "dots" (keep matmul results) or "full";
     walk: how repeated layers are gone through: by `lax.scan`, unrolled, or in a pipeline (`lm.core.walk.Walk`);
-    attention: a kernel by its name in `lm.kernels.attention.select.KERNELS`; None: for each layer the best one for it;
-    embed_gradient: share of its gradient that the token table gets from the tokens that go in (GLM-130B's
-    embedding-gradient shrink, Zeng et al. 2022, arXiv 2210.02414: 0.1)."""
+    attention: a kernel by its name in `lm.kernels.attention.select.KERNELS`; None: for each layer the best one for
+    it."""
 
     remat: str = "none"
     walk: Walk = Scan()
     attention: str | None = None
-    embed_gradient: float = 1.0
 
 
 @jax.tree_util.register_dataclass
@@ -41,6 +39,9 @@ class Ctx:
     sharding: Sharding | None = dataclasses.field(default=None, metadata={"static": True})
     record: frozenset[str] = dataclasses.field(default=frozenset(), metadata={"static": True})
     execution: Execution = dataclasses.field(default=Execution(), metadata={"static": True})
+    # Share of its gradient that the token table gets from the tokens that go in (GLM-130B's embedding-gradient shrink,
+    # Zeng et al. 2022, arXiv 2210.02414).
+    embed_gradient: float = dataclasses.field(default=1.0, metadata={"static": True})
     path: str = dataclasses.field(default="", metadata={"static": True})  # of the component being called
 
     def at(self, name: str) -> "Ctx":

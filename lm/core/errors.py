@@ -26,7 +26,7 @@ def nearest(name: str, known: Iterable[str], others: Container[str] = ()) -> str
 
 
 def _alike(a: str, b: str) -> float:
-    return difflib.SequenceMatcher(None, a, b).ratio()
+    return difflib.SequenceMatcher(None, a.lower(), b.lower()).ratio()
 
 
 def _slip(a: str, b: str) -> bool:

@@ -17,9 +17,9 @@ class Format(NamedTuple):
     number: int
 
 
-CHECKPOINT = Format("checkpoint", 2)  # meta of checkpoints/<step>, which stands for the other items too
-RUN = Format("config.json of a run", 1)  # stands for the metrics.jsonl beside it too
-SWEEP = Format("config.json of a sweep", 1)
+CHECKPOINT = Format("checkpoint", 3)  # meta of checkpoints/<step>, which stands for the other items too
+RUN = Format("config.json of a run", 2)  # stands for the metrics.jsonl beside it too
+SWEEP = Format("config.json of a sweep", 2)
 RECORD = Format("run record", 1)  # a line of runs.jsonl
 TOKEN_CACHE = Format("token cache", 4)
 

@@ -1,7 +1,8 @@
-"""Ranges of numbers: what a knob may be, and how that is said."""
+"""Ranges of numbers: what a knob may be, and how that is said. A knob whose type is one of those at the end, as
+`momentum: BelowOne = 0.9`, is checked against its range when it is read."""
 
 import math
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 
 class Range(NamedTuple):
@@ -39,3 +40,10 @@ NOT_NEGATIVE = Range(0)
 AT_LEAST_1 = Range(1)
 SHARE = Range(0, 1)  # the whole included
 BELOW_1 = Range(0, 1, below=True)
+
+Positive = Annotated[float, POSITIVE]
+NotNegative = Annotated[float, NOT_NEGATIVE]
+Share = Annotated[float, SHARE]
+BelowOne = Annotated[float, BELOW_1]
+Count = Annotated[int, AT_LEAST_1]
+CountOrNone = Annotated[int, NOT_NEGATIVE]  # 0: none, or never

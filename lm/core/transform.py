@@ -48,7 +48,7 @@ class Transform(Protocol):
 
         It is asked about every tensor, those that other transforms made included, and a tensor moves only where all
         transforms agree. One that does not move has no gradient, optimizer state, weight decay or average, and a buffer
-        is not updated. What the model or `config.optimizer.rates` freezes stays frozen."""
+        is not updated. What the model or `config.optimizer.lr_multipliers` freezes stays frozen."""
         ...
 
     def merge(self, params: Tree) -> Tree:

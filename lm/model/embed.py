@@ -89,7 +89,7 @@ class Embed:
         x = take(table, ids, dtype)
         if self.blank and "order" in ctx.rows:
             x = jnp.where((ctx.rows["order"] < 0)[..., None], take(p["blank"], 0, dtype), x)
-        if (share := ctx.execution.embed_gradient) != 1:
+        if (share := ctx.embed_gradient) != 1:
             x = share * x + (1 - share) * jax.lax.stop_gradient(x)
         if self.scale != 1:
             x = x * self.scale

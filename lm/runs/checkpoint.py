@@ -37,7 +37,6 @@ from lm.runs.config_json import plain
 from lm.runs.upgrade import upgraded
 
 ITEMS = ("params", "opt", "ema", "meta")
-UNCHANGED = 1  # format of a checkpoint without transforms, which versions that know of none read as well
 FOREIGN = (ValueError, KeyError, OSError, TypeError, EOFError)  # what orbax raises for files of another structure
 log = logging.getLogger(__name__)
 
@@ -72,7 +71,7 @@ def meta_of(
     digest, to know them again. `wording`: how a model from elsewhere has its text written (`Text.saved`)."""
     tree, changes, knobs = to_dict(model), to_dict(transforms), canonical(plain(config))
     return {
-        KEY: CHECKPOINT.number if transforms else UNCHANGED,
+        KEY: CHECKPOINT.number,
         "config": knobs,
         "model": tree,
         "transforms": changes,

@@ -1,12 +1,66 @@
-"""What checkpoints of earlier formats say of themselves, brought to the present format step by step."""
+"""What files of earlier formats say, brought to the present format step by step: the config of runs and sweeps, and what
+checkpoints say of themselves."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from lm.core.formats import CHECKPOINT, KEY, format_of
 
 Meta = dict[str, Any]
+
+# Once there was one flat section for all optimizers and schedules: what their knobs are called now.
+MOVED = {
+    "optimizer.name": "optimizer.type",
+    "optimizer.decay": "optimizer.decay_rules",
+    "optimizer.rates": "optimizer.lr_multipliers",
+    "optimizer.schedule": "schedule.type",
+    "optimizer.warmup": "schedule.warmup",
+    "optimizer.final": "schedule.final_lr_ratio",
+    "optimizer.cooldown": "schedule.cooldown_fraction",
+}
+# By their names of then: the component, and those of its own knobs that were said by another name, or by a shared one.
+OPTIMIZERS = {
+    "adamw": ("AdamW", {"b1": "b1", "b2": "b2", "eps": "eps"}),
+    "adafactor": ("Adafactor", {}),
+    "lion": ("Lion", {"b1": "b1", "b2": "b2"}),
+    "muon": ("Muon", {"beta": "b1", "b1": "b1", "b2": "b2", "eps": "eps"}),
+    "sgd": ("SGD", {"momentum": "b1"}),
+}
+SCHEDULES = {
+    "cosine": ("Cosine", {"final_lr_ratio": "final"}),
+    "linear": ("Linear", {"final_lr_ratio": "final"}),
+    "inverse_sqrt": ("InverseSqrt", {}),
+    "constant": ("ConstantRate", {}),
+    "wsd": ("WSD", {"final_lr_ratio": "final", "cooldown_fraction": "cooldown"}),
+}
+SHARED = {"decay_rules": "decay", "lr_multipliers": "rates"}  # of every optimizer; the others kept their names
+ONCE = ("name", "schedule", "warmup", "final", "cooldown", "b1", "b2", "eps", "decay", "rates")
+
+
+def _optimizer_apart(config: Meta) -> Meta:
+    """Optimizer and schedule became components, each with its own knobs. What a config does not say is left unsaid."""
+    old = config.get("optimizer")
+    if not isinstance(old, Mapping) or "type" in old:
+        return config
+    kind, own = OPTIMIZERS.get(old.get("name", "adamw"), (old.get("name"), {n: n for n in ("b1", "b2", "eps")}))
+    kept = {now: old[then] for now, then in {**SHARED, **own}.items() if then in old}
+    new = {**config, "optimizer": {"type": kind, **{k: v for k, v in old.items() if k not in ONCE}, **kept}}
+    if any(name in old for name in ("schedule", "warmup", "final", "cooldown")):
+        name = old.get("schedule", "wsd" if "sweep" in config else "cosine")  # which a sweep took without saying so
+        kind, own = SCHEDULES.get(name, (name, {"final_lr_ratio": "final", "cooldown_fraction": "cooldown"}))
+        new["schedule"] = {"type": kind, **{now: old[then] for now, then in {"warmup": "warmup", **own}.items() if then in old}}
+    return new
+
+
+CONFIG: tuple[Callable[[Meta], Meta], ...] = (dict, _optimizer_apart)  # CONFIG[n] makes format n + 1 of format n
+
+
+def upgraded_config(config: Meta, number: int) -> Meta:
+    """The config of a run or sweep of that format as the present one has it."""
+    for upgrade in CONFIG[number:]:
+        config = upgrade(config)
+    return config
 
 
 def _to_1(meta: Meta) -> Meta:
@@ -19,7 +73,11 @@ def _to_2(meta: Meta) -> Meta:
     return {"transforms": []} | meta
 
 
-UPGRADES: tuple[Callable[[Meta], Meta], ...] = (_to_1, _to_2)  # UPGRADES[n] makes format n + 1 of format n
+def _to_3(meta: Meta) -> Meta:
+    return meta | {"config": _optimizer_apart(meta["config"])}
+
+
+UPGRADES: tuple[Callable[[Meta], Meta], ...] = (_to_1, _to_2, _to_3)  # UPGRADES[n] makes format n + 1 of format n
 
 
 def upgraded(meta: Meta, where: str | Path) -> Meta:

@@ -1,24 +1,112 @@
 """The knobs of a training run. An experiment file's `get_config()` starts from `default()` and changes what it wants;
-`--config.a.b=value` changes the rest. Unknown knobs and wrong types are errors that name the nearest right one."""
+`--config.a.b=value` changes the rest.
+
+A config is a `ConfigDict`, and each section of it is the image of a typed one: a dataclass below, or a component that
+is chosen by its `type` (objective, optimizer, schedule; the model is a family or a component). The types say what a
+knob may be: `check` reads every section as its type, and an unknown knob or a wrong value is one line that names the
+nearest right one."""
 
 import dataclasses
 import difflib
+import importlib
+import pkgutil
 import re
-from collections.abc import Collection, Iterator
-from typing import Any
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
 
 from ml_collections.config_dict import ConfigDict
 
-from lm.core.component import checked, in_range, to_dict
+import lm.train.optim
+from lm.core.component import checked, names_of, registered, stored_names, to_dict, upgraded
 from lm.core.errors import UserError, nearest
-from lm.core.mesh import PRESETS
-from lm.core.ranges import AT_LEAST_1, BELOW_1, NOT_NEGATIVE, POSITIVE, SHARE, Range
-from lm.core.walk import REMAT
-from lm.data.packing import PACKINGS
+from lm.core.ranges import Count, CountOrNone, Range
 from lm.objectives.causal import NextToken
-from lm.train.health.monitor import ACTIONS, Recovery
-from lm.train.optim.optimizer import TRANSFORMS
-from lm.train.optim.schedule import SCHEDULES
+from lm.runs.upgrade import MOVED
+from lm.train.health.monitor import Recovery
+from lm.train.optim.adamw import AdamW
+from lm.train.optim.optimizer import Optimizer
+from lm.train.optim.schedule import Cosine, Schedule
+
+for _module in pkgutil.iter_modules(lm.train.optim.__path__, f"{lm.train.optim.__name__}."):
+    importlib.import_module(_module.name)  # each optimizer is known by its file being there
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """config.data: the text, and the rows that are cut from it."""
+
+    source: str = "python-stdlib"  # or a text file, a folder, JSON, .csv, .tsv, .parquet; compressed too
+    validation: str = ""  # a source of its own; "": part of `source`
+    holdout: Annotated[float, Range(0, 1, above=True, below=True)] = 0.02  # that part's size
+    pattern: str = "*.txt"  # files of a folder
+    field: str = "text"  # of JSON ("meta.text": in another), column of a table: its name, else its number
+    # byte, bpe-2048, unigram-2048 (trained on `source`), a SentencePiece .model file, a tokenizer.json; "" is that of
+    # train.init_from, or byte
+    tokenizer: str = ""
+    reserved: tuple[str, ...] = ()  # special tokens besides, of a tokenizer trained here
+    # begin-of-text before each document; auto: as the model of train.init_from reads
+    bos: Literal["auto", "on", "off"] = "auto"
+    mixture: tuple = ()  # ((source, weight), (source, weight, field), ...) in place of `source`
+    # or best-fit: whole documents, padded rows; stream: rows go on in the next batch
+    packing: Literal["concat", "best-fit", "stream"] = "concat"
+    length: Count = 256  # tokens per row
+    batch_size: Count = 16  # rows per step, over all devices
+    cache: str = "~/.cache/pure-lm"  # folder of token caches and trained tokenizers
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """config.train: how long, from what, and how a step is computed."""
+
+    steps: Count = 1000  # of the whole run
+    # A model to go on from: a run's folder, a Hugging Face folder, a GGUF file. Its model and tokenizer are taken where
+    # `model` and `data.tokenizer` are not set.
+    init_from: str = ""
+    accumulate: Count = 1  # microbatches per step
+    # ((first step, rows), ...): smaller batches at first; multiples of a microbatch
+    batch_warmup: tuple[tuple[int, int], ...] = ()
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the computation; parameters are float32
+    # what is computed anew in the backward pass: or dots (all but matrix products), full
+    remat: Literal["none", "dots", "full"] = "none"
+    unroll: bool = False  # walk layers in Python instead of lax.scan
+    noise_scale: bool = False  # measure the gradient noise scale; needs two microbatches
+    recovery: Recovery = Recovery()  # from a loss that is not finite, or spikes
+
+    def __post_init__(self) -> None:
+        if self.noise_scale and self.accumulate < 2:
+            raise UserError("config.train.noise_scale compares microbatches: set config.train.accumulate to 2 or more")
+
+
+@dataclasses.dataclass(frozen=True)
+class ParallelConfig:
+    """config.parallel: how a step is spread over the devices of config.mesh."""
+
+    pipeline: Count = 1  # stages over which repeated layers are spread: as many times the devices of `mesh`
+    microbatches: CountOrNone = 0  # that go through the stages one after the other; 0: as many as there are stages
+    # or sequence: between sub-layers the tensor axis shares out the tokens of a row
+    rules: Literal["default", "sequence"] = "default"
+    # (("batch", ("replica", "data")), ...): logical axis, the mesh axes that cut it
+    own_rules: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class LogConfig:
+    """config.log: what a run leaves behind, and how often."""
+
+    every: Count = 10  # steps between metric records
+    eval_every: CountOrNone = 250  # steps; 0: at the end only
+    eval_batches: CountOrNone = 0  # of each evaluation; 0: the whole validation split
+    checkpoint_every: CountOrNone = 250  # steps; 0: at the end only
+    keep: Count = 3  # checkpoints
+    profile_at: CountOrNone = 0  # step at which a trace for TensorBoard or Perfetto begins; 0: when SIGUSR1 comes
+    profile_steps: Count = 3  # of such a trace
+    tensorboard: bool = False  # event files in <workdir>/tensorboard; needs the extra `board`
+
+
+SEED = Annotated[int, Range(0, 2**32 - 1)]
+SECTIONS: dict[str, type] = {"data": DataConfig, "train": TrainConfig, "parallel": ParallelConfig, "log": LogConfig}
+CHOSEN: dict[str, type] = {"optimizer": Optimizer, "schedule": Schedule}  # components of these kinds, by their `type`
 
 
 def default() -> ConfigDict:
@@ -28,62 +116,10 @@ def default() -> ConfigDict:
     config.model = ConfigDict()
     config.objective = ConfigDict(to_dict(NextToken()))
     config.transforms = ()  # of the parameters, in order, as JSON: [{"type": "Int8"}, {"type": "LoRA", "rank": 8}]
-    config.data = ConfigDict(
-        {
-            "source": "python-stdlib",  # or a text file, a folder, JSON, .csv, .tsv, .parquet; compressed too
-            "validation": "",  # a source of its own; "": part of `source`
-            "holdout": 0.02,  # that part's size
-            "pattern": "*.txt",  # files of a folder
-            "field": "text",  # of JSON ("meta.text": in another), column of a table: its name, else its number
-            # byte, bpe-2048, unigram-2048 (trained on `source`), a SentencePiece .model file, a tokenizer.json; "" is
-            # that of train.init_from, or byte
-            "tokenizer": "",
-            "reserved": (),  # special tokens besides, of a tokenizer trained here
-            "bos": "auto",  # begin-of-text before each document: on, off; auto: as the model of train.init_from reads
-            "mixture": (),  # ((source, weight), (source, weight, field), ...) in place of `source`
-            "packing": "concat",  # or best-fit: whole documents, padded rows; stream: rows go on in the next batch
-            "length": 256,  # tokens per row
-            "batch_size": 16,  # rows per step, over all devices
-            "cache": "~/.cache/pure-lm",  # folder of token caches and trained tokenizers
-        }
-    )
-    config.optimizer = ConfigDict(
-        {
-            "name": "adamw",  # or adafactor, lion, muon, sgd
-            "learning_rate": 1e-3,  # the peak
-            "schedule": "cosine",  # of the learning rate; or linear, inverse_sqrt, constant, wsd
-            "warmup": 100,  # steps
-            "final": 0.1,  # the last learning rate, as a share of the first
-            "cooldown": 0.2,  # wsd: share of the steps
-            "b1": 0.9,  # of the running mean of gradients; the momentum of muon and sgd
-            "b2": 0.95,  # of their squares
-            "eps": 1e-8,  # beside the square root of those
-            "weight_decay": 0.1,  # times the learning rate
-            "clip": 1.0,  # global norm of the gradient; 0: off
-            # (pattern of a parameter's path, share of weight_decay); the first match counts. What none matches goes by
-            # its kind: 1 for weights, 0 for gains and biases
-            "decay": (("embed/position", 0.0),),
-            # (pattern, share of the learning rate); 0 freezes: neither gradient nor optimizer state
-            "rates": ((r".*", 1.0),),
-            "embed_gradient": 1.0,  # share of the gradient that reaches the token table from the input (GLM-130B: 0.1)
-            "ema": 0.0,  # average of the parameters: share kept at each step, as 0.999; 0: off
-        }
-    )
-    config.train = ConfigDict(
-        {
-            "steps": 1000,  # of the whole run
-            # A model to go on from: a run's folder, a Hugging Face folder, a GGUF file. Its model and tokenizer are
-            # taken where `model` and `data.tokenizer` are not set.
-            "init_from": "",
-            "accumulate": 1,  # microbatches per step
-            "batch_warmup": (),  # ((first step, rows), ...): smaller batches at first; multiples of a microbatch
-            "dtype": "float32",  # of the computation, or bfloat16, float16; parameters are float32
-            "remat": "none",  # what is computed anew in the backward pass: or dots (all but matrix products), full
-            "unroll": False,  # walk layers in Python instead of lax.scan
-            "noise_scale": False,  # measure the gradient noise scale; needs two microbatches
-            "recovery": dataclasses.asdict(Recovery()),  # from a loss that is not finite, or spikes
-        }
-    )
+    config.data = as_config(DataConfig())
+    config.optimizer = as_config(AdamW())  # a component of lm.train.optim, or one of your own
+    config.schedule = as_config(Cosine())  # of the learning rate: one of lm.train.optim.schedule
+    config.train = as_config(TrainConfig())
     config.mesh = ConfigDict(  # axes of the mesh and their sizes; axes of one's own need a rule
         {
             "data": -1,  # devices that each take rows of the batch; -1: all that remain
@@ -93,146 +129,106 @@ def default() -> ConfigDict:
             "tensor": 1,  # that share out heads, feed-forward width and vocabulary
         }
     )
-    config.parallel = ConfigDict(
-        {
-            "pipeline": 1,  # stages over which repeated layers are spread: as many times the devices of `mesh`
-            "microbatches": 0,  # that go through the stages one after the other; 0: as many as there are stages
-            "rules": "default",  # or sequence: between sub-layers the tensor axis shares out the tokens of a row
-            "own_rules": (),  # (("batch", ("replica", "data")), ...): logical axis, the mesh axes that cut it
-        }
-    )
-    config.log = ConfigDict(
-        {
-            "every": 10,  # steps between metric records
-            "eval_every": 250,  # steps; 0: at the end only
-            "eval_batches": 0,  # of each evaluation; 0: the whole validation split
-            "checkpoint_every": 250,  # steps; 0: at the end only
-            "keep": 3,  # checkpoints
-            "profile_at": 0,  # step at which a trace for TensorBoard or Perfetto begins; 0: when SIGUSR1 comes
-            "profile_steps": 3,  # of such a trace
-            "tensorboard": False,  # event files in <workdir>/tensorboard; needs the extra `board`
-        }
-    )
+    config.parallel = as_config(ParallelConfig())
+    config.log = as_config(LogConfig())
     return config.lock()
 
 
-CHOICES: dict[str, Collection[str]] = {
-    "optimizer.name": TRANSFORMS,  # these two as they stand, to which an experiment file may add its own
-    "optimizer.schedule": SCHEDULES,
-    "train.dtype": ("float32", "bfloat16", "float16"),
-    "train.recovery.action": ACTIONS,
-    "data.packing": tuple(PACKINGS),
-    "data.bos": ("auto", "on", "off"),
-    "train.remat": tuple(REMAT),
-    "parallel.rules": tuple(PRESETS),
-}
-# Of the other numbers: finite ones (`mesh` is judged with the devices at hand).
-RANGES: dict[str, Range] = {
-    "seed": Range(0, 2**32 - 1),
-    "data.holdout": Range(0, 1, above=True, below=True),
-    "optimizer.b1": BELOW_1,
-    "optimizer.b2": BELOW_1,
-    "optimizer.eps": POSITIVE,  # Adam divides 0 by it where a gradient is 0
-    "optimizer.ema": BELOW_1,
-    **dict.fromkeys(("optimizer.final", "optimizer.cooldown", "optimizer.embed_gradient"), SHARE),
-    **dict.fromkeys(
-        (
-            "train.steps",
-            "train.accumulate",
-            "train.recovery.window",
-            "train.recovery.skip",
-            "train.recovery.limit",
-            "data.length",
-            "data.batch_size",
-            "log.every",
-            "parallel.pipeline",
-            "log.keep",
-            "log.profile_steps",
-        ),
-        AT_LEAST_1,
-    ),
-    **dict.fromkeys(
-        (
-            "optimizer.learning_rate",
-            "optimizer.warmup",
-            "optimizer.weight_decay",
-            "optimizer.clip",
-            "log.eval_every",
-            "log.eval_batches",
-            "log.checkpoint_every",
-            "log.profile_at",
-            "train.recovery.spike",
-            "train.recovery.back",
-            "parallel.microbatches",
-        ),
-        NOT_NEGATIVE,
-    ),
-}
-LISTS: dict[str, Any] = {  # all but data.mixture, which is judged with its sources
-    "data.reserved": tuple[str, ...],
-    "optimizer.decay": tuple[tuple[str, float], ...],
-    "optimizer.rates": tuple[tuple[str, float], ...],
-    "train.batch_warmup": tuple[tuple[int, int], ...],
-    "parallel.own_rules": tuple[tuple[str, Any], ...],
-}
+def as_config(part: Any) -> ConfigDict:
+    """A section, or the component that is chosen for one, as knobs to be changed: as_config(Muon(beta=0.95))."""
+    cls = type(part)
+    name = stored_names(cls)[0]
+    knobs = {"type": name} if registered(name) is cls else {}
+    for f in dataclasses.fields(part):
+        value = getattr(part, f.name)
+        knobs[f.name] = as_config(value) if dataclasses.is_dataclass(value) else value
+    return ConfigDict(knobs)
 
 
 def check(config: ConfigDict) -> None:
     """Raise `UserError` for what no run could use: an unknown or missing knob, a wrong type, a value out of range."""
-    _check_tree(config, default(), "config")
-    recovery = config.train.recovery
+    like = default()
+    _check_names(config, like, "config")
+    checked(config.seed, SEED, "config.seed")
+    for name in ("model", "objective"):  # whose knobs are checked when they are built
+        if not isinstance(value := config[name], ConfigDict):
+            kind = type(value).__name__
+            raise UserError(f"config.{name}={value!r} is a {kind}; it must be a ConfigDict: see knobs()")
+    for name in (*SECTIONS, *CHOSEN):
+        section(config, name)
+    for axis, size in _knobs(config.mesh, "config.mesh", like.mesh).items():
+        checked(size, int, f"config.mesh.{axis}")  # axes and sizes are judged with the rules and the devices at hand
+    _check_missing(config.mesh, like.mesh, "config.mesh")
     if config.data.batch_size % config.train.accumulate:
         raise UserError(
             f"config.data.batch_size={config.data.batch_size} is no multiple of "
             f"config.train.accumulate={config.train.accumulate}: change one of them"
         )
-    if recovery.action == "rewind" and recovery.skip <= recovery.back:
-        raise UserError(
-            f"config.train.recovery.skip={recovery.skip} does not reach the bad batch from back={recovery.back} steps "
-            "before it: raise skip above back"
-        )
-    if config.train.noise_scale and config.train.accumulate < 2:
-        raise UserError("config.train.noise_scale compares microbatches: set config.train.accumulate to 2 or more")
 
 
-def _check_tree(config: ConfigDict, like: ConfigDict, where: str) -> None:
-    """Each knob against the default of that name, and its range."""
-    for name in config:
-        if where == "config.mesh":  # axes of one's own, which are judged with the rules
-            checked(config[name], int, f"{where}.{name}")
-        elif name not in like:
-            raise UserError(f"{where}.{name} is no knob{nearest_knob(f'{where}.{name}')}")
-    for name, default_value in like.items():
-        path = f"{where}.{name}"
-        if name not in config:
-            raise UserError(f"{path} is missing: let get_config() start from lm.train.config.default()")
-        value = config[name]
-        if path in ("config.model", "config.objective"):  # checked when they are built
-            if not isinstance(value, ConfigDict):
-                raise UserError(f"{path}={value!r} is a {type(value).__name__}; it must be a ConfigDict: see knobs()")
-        elif isinstance(default_value, ConfigDict):
-            if not isinstance(value, ConfigDict):
-                raise UserError(f"{path}={value!r} must have the knobs {', '.join(default_value)}")
-            _check_tree(value, default_value, path)
-        else:
-            _check_value(path.removeprefix("config."), value, type(default_value))
+def section(config: ConfigDict, name: str) -> Any:
+    """A section as its type has it (`SECTIONS`, `CHOSEN`). Raises `UserError` for knobs that this does not allow."""
+    if name in CHOSEN:
+        return chosen(name, config[name])
+    return _read(SECTIONS[name], config[name], f"config.{name}")
 
 
-def _check_value(path: str, value: Any, kind: type) -> None:
-    where = f"config.{path}"
-    if kind is tuple:
-        value = checked(tuples(value), LISTS.get(path, Any), where)
-        for i, share in enumerate(value if path in ("optimizer.decay", "optimizer.rates") else ()):
-            in_range(share[1], NOT_NEGATIVE, f"{where}[{i}][1]")
-        return
-    if path in RANGES and isinstance(value, (int, float)) and not isinstance(value, bool):
-        in_range(value, RANGES[path], where)  # first: it says which numbers there are
-    value = checked(value, kind, where)
-    if path in CHOICES and value not in CHOICES[path]:
-        if path == "optimizer.name":
-            hint = f"{nearest(value, CHOICES[path])} (one of your own: name its file with --import)"
-            raise UserError(f"{where}={value!r} is unknown{hint}")
-        raise UserError(f"{where}={value!r} must be one of {', '.join(CHOICES[path])}")
+def chosen(name: str, knobs: Any) -> Any:
+    """The component that these knobs of config.optimizer or config.schedule describe; what they leave out has its
+    default. Raises `UserError`."""
+    kind, where = CHOSEN[name], f"config.{name}"
+    given = upgraded(_knobs(knobs, where, ("type",)))
+    cls: Any = registered(given.get("type"))
+    if cls is None or not issubclass(cls, kind):
+        raise UserError(f"{where}.{wrong_type(name, given.get('type'))}")
+    defaults = {f.name: f.default for f in dataclasses.fields(cls) if f.default is not dataclasses.MISSING}
+    return _read(cls, defaults | {k: v for k, v in given.items() if k != "type"}, where)
+
+
+def wrong_type(name: str, given: Any) -> str:
+    """What to say of a `type` which is that of no component that may stand in this section."""
+    hint = nearest(str(given), names_of(CHOSEN[name]))
+    return f"type={given!r} is no {name}{hint} (one of your own: name its file with --import)"
+
+
+def _knobs(value: Any, where: str, names: Any) -> dict[str, Any]:
+    if isinstance(value, ConfigDict):
+        return value.to_dict()
+    if not isinstance(value, Mapping):
+        raise UserError(f"{where}={value!r} must have the knobs {', '.join(names)}")
+    return dict(value)
+
+
+def _check_names(given: Any, names: Any, where: str, kind: type | None = None) -> None:
+    for name in given:
+        if name not in names:
+            like = default()
+            if where.removeprefix("config.") in CHOSEN and kind is not None:
+                with like.unlocked():
+                    like[where.removeprefix("config.")] = as_config(kind())
+            raise UserError(f"{where}.{name} is no knob{nearest_knob(f'{where}.{name}', like)}")
+    _check_missing(given, names, where)
+
+
+def _check_missing(given: Any, names: Any, where: str) -> None:
+    for name in names:
+        if name not in given:
+            raise UserError(f"{where}.{name} is missing: let get_config() start from lm.train.config.default()")
+
+
+def _read(kind: type, knobs: Any, where: str) -> Any:
+    """The dataclass with these knobs, each of the type and in the range that its field says."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    names = [f.name for f in dataclasses.fields(kind)]
+    knobs = _knobs(knobs, where, names)
+    _check_names(knobs, names, where, kind)
+    read = {
+        name: _read(hints[name], knobs[name], f"{where}.{name}")
+        if dataclasses.is_dataclass(hints[name])
+        else checked(tuples(knobs[name]), hints[name], f"{where}.{name}")
+        for name in names
+    }
+    return kind(**read)
 
 
 def tuples(value: Any) -> Any:
@@ -244,6 +240,8 @@ def tuples(value: Any) -> Any:
 ELSEWHERE = {
     "lr": "optimizer.learning_rate",
     "wd": "optimizer.weight_decay",
+    "warmup_steps": "schedule.warmup",
+    "num_warmup_steps": "schedule.warmup",
     "beta1": "optimizer.b1",
     "beta2": "optimizer.b2",
     "grad_clip": "optimizer.clip",
@@ -263,9 +261,13 @@ ELSEWHERE = {
 
 def nearest_knob(path: str, config: ConfigDict | None = None) -> str:
     """`; did you mean config.a.b?` for a path `config.x.y` that is no knob (of `config`, or else of a training run's):
-    by what other programs call it, then by spelling, first in its own section, then in the others."""
+    by what it was called before, what other programs call it, then by spelling, first in its own section, then in the
+    others. In a section that is a component, also the knobs that this one has."""
     config = default() if config is None else config
-    *section, name = path.removeprefix("config.").split(".")
+    path = path.removeprefix("config.")
+    if path in MOVED:
+        return f"; it is config.{MOVED[path]} now"
+    *section, name = path.split(".")
     paths = [p for p in knobs_of(config) if not p.startswith(("model.", "objective."))]
     here = [p for p in paths if p.split(".")[:-1] == section]
     elsewhere = [path for path in (ELSEWHERE.get(n) for n in _close(name, list(ELSEWHERE), 0.8)) if path in paths]
@@ -276,8 +278,13 @@ def nearest_knob(path: str, config: ConfigDict | None = None) -> str:
         near = [p for p in paths if meant and re.fullmatch(rf"{meant[0]}\.(.*\.)?{name}", p)] or meant or near
     elif not section:
         near = near or _close(name, sections)
+    own = ""
+    if section and section[0] in CHOSEN and isinstance(parts := config.get(section[0]), ConfigDict):
+        own = f" ({parts.get('type')} has {', '.join(k for k in parts if k != 'type')})"
     if near:
-        return f"; did you mean config.{near[0]}?"
+        return f"; did you mean config.{near[0]}?{own}"
+    if own:
+        return f";{own}"
     return "; python -m lm.train --print_config lists them all"
 
 

@@ -3,6 +3,7 @@ it."""
 
 import ast
 import contextlib
+import dataclasses
 import json
 import re
 import traceback
@@ -17,12 +18,13 @@ from lm.core.component import canonical, registered
 from lm.core.errors import UserError, nearest
 from lm.core.formats import CHECKPOINT, KEY, RUN, SWEEP, format_of
 from lm.runs import components
+from lm.runs.upgrade import upgraded_config
 from lm.train import config
-from lm.train.config import nearest_knob, tuples
+from lm.train.config import CHOSEN, as_config, chosen, nearest_knob, tuples
 from lm.zoo.registry import knobs
 
 SAVED = "config.json"  # in the folder of a run
-COMPONENTS = ("model", "objective")  # parts of a config that differ in their knobs
+COMPONENTS = ("model", "objective", *CHOSEN)  # sections that are components, whose knobs depend on which
 TRANSFORMS = "transforms"  # a list of such parts
 
 
@@ -105,8 +107,9 @@ def _from_json(file: Path, text: str, default: Callable[[], ConfigDict]) -> Conf
     if isinstance(given, dict) and isinstance(given.get("config"), dict):  # what a sweep and a checkpoint write
         kind = CHECKPOINT if "model" in given else SWEEP
     if isinstance(given, dict):
-        format_of(given, kind, f"config file {file}")
+        number = format_of(given, kind, f"config file {file}")
         given = {k: v for k, v in (given if kind is RUN else given["config"]).items() if k != KEY}
+        given = upgraded_config(given, number)
     if not isinstance(given, dict):
         raise UserError(f"config file {file} holds {_a(given)}; it must hold the knobs of a config")
     _find_own(given, file.parent)
@@ -135,7 +138,9 @@ def _lay_over(onto: ConfigDict, given: Mapping[str, Any], where: str) -> None:
         path = f"{where}.{name}"
         if name not in onto:
             raise UserError(f"{path} is no knob{nearest_knob(path)}")
-        if where == "config" and name in COMPONENTS:
+        if where == "config" and name in CHOSEN:
+            onto[name] = _chosen_over(onto[name], value, name)
+        elif where == "config" and name in COMPONENTS:
             onto[name] = part(value, path)
         elif where == "config" and name == TRANSFORMS:
             onto[name] = listed(value, path)
@@ -153,9 +158,21 @@ def _lay_over(onto: ConfigDict, given: Mapping[str, Any], where: str) -> None:
                 raise UserError(f"{path}={value!r} is a {type(value).__name__}; it must be {kind}") from e
 
 
+def _chosen_over(onto: ConfigDict, given: Any, name: str) -> ConfigDict:
+    """The component of a section, without those knobs of all its kind that `onto` leaves out: of a sweep, which sets
+    them for each of its runs."""
+    if isinstance(given, Mapping):
+        given = {"type": onto.type, **given}
+    made = as_config(chosen(name, given))
+    planned = {f.name for f in dataclasses.fields(CHOSEN[name])} - {*onto, *given}
+    return ConfigDict({k: v for k, v in made.items() if k not in planned})
+
+
 def part(value: Any, where: str) -> ConfigDict:
-    """`config.model` or `config.objective` from JSON: a family with its knobs, or a tree of components. Raises
+    """A section that is a component, from JSON: a component, or for `config.model` a family with its knobs. Raises
     `UserError`."""
+    if (name := where.removeprefix("config.")) in CHOSEN:
+        return as_config(chosen(name, value))
     if isinstance(value, Mapping) and "family" in value:
         return knobs(**{name: v for name, v in value.items() if v is not None})
     if isinstance(value, Mapping) and "type" in value:

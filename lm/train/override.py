@@ -3,8 +3,9 @@
 Rules. A value takes the type that the knob has. Parts that are chosen whole come first, whatever their order on the
 command line: `--config.model=FILE.json` (or a JSON text) replaces the model, as `--config.objective=` does the
 objective and `--config.transforms=` the list of transforms; another `--config.model.family=` begins a new model, and
-another `--config.objective.type=` (or the type of any component) a new component: no knob of the old one remains. Then
-come the others, from left to right."""
+another `--config.objective.type=` (or the type of any component) a new component: of the old one's knobs those remain
+that both have from a common class, as optimizers have their learning rate. Then come the others, from left to
+right."""
 
 import dataclasses
 import json
@@ -18,7 +19,7 @@ from ml_collections.config_dict import ConfigDict, placeholder
 
 from lm.core.component import registered, to_dict
 from lm.core.errors import UserError, nearest
-from lm.train.config import nearest_knob, tuples
+from lm.train.config import CHOSEN, nearest_knob, tuples, wrong_type
 from lm.train.config_file import COMPONENTS, TRANSFORMS, listed, literal, part
 from lm.zoo.registry import FAMILIES, knobs, knobs_of_family
 
@@ -86,7 +87,7 @@ def _check_step(node: Any, step: str | int, path: str, config: ConfigDict) -> No
     if node is config.get("model") and "family" in node:
         family = node["family"]
         raise UserError(f"config.{path} is no knob of {family}{nearest(str(step), knobs_of_family(family))}")
-    if re.split(r"[.\[]", path)[0] in (*COMPONENTS, TRANSFORMS):
+    if (top := re.split(r"[.\[]", path)[0]) in (*COMPONENTS, TRANSFORMS) and top not in CHOSEN:
         raise UserError(f"config.{path} is no knob of {node.get('type', 'it')}{nearest(str(step), node)}")
     raise UserError(f"config.{path} is no knob of this config{nearest_knob(f'config.{path}', config)}")
 
@@ -118,24 +119,36 @@ def _set_type(node: Any, name: str, where: str, told: list[str]) -> None:
     before = node["type"]
     if name == before:
         return
-    cls = registered(name)
+    cls, section = registered(name), where.split(".")[1]
+    if section in CHOSEN and where.count(".") == 2 and (cls is None or not issubclass(cls, CHOSEN[section])):
+        raise UserError(f"{where.removesuffix('type')}{wrong_type(section, name)}")
     if cls is None or not dataclasses.is_dataclass(cls):
         raise UserError(f"{where}={name!r} is no component (one of your own: name its file with --import)")
+    shared = _shared_knobs(registered(before), cls)
     hints, new = typing.get_type_hints(cls), dict[str, Any](type=name)
     for f in dataclasses.fields(cls):
-        if f.default is not dataclasses.MISSING:
-            new[f.name] = to_dict(f.default)
+        if f.name in shared:
+            new |= {f.name: node[f.name]} if f.name in node else {}  # left out by a sweep, which sets it itself
+        elif f.default is not dataclasses.MISSING:
+            new[f.name] = f.default if isinstance(f.default, tuple) else to_dict(f.default)
         else:  # to be given as well
             new[f.name] = placeholder(hints[f.name]) if hints[f.name] in (int, float, str, bool) else None
-    dropped = [knob for knob in node if knob != "type"]
+    dropped = [knob for knob in node if knob != "type" and knob not in shared]
     for knob in list(node):
         del node[knob]
     if isinstance(node, ConfigDict):
         node.update(ConfigDict(new))
     else:
-        node.update({k: None if not isinstance(v, (str, int, float, dict, list)) else v for k, v in new.items()})
+        node.update({k: None if not isinstance(v, (str, int, float, dict, list, tuple)) else v for k, v in new.items()})
     if dropped:
-        told.append(f"{where.removesuffix('.type')}: {name} in place of {before}, whose knobs are dropped")
+        own = f"own knobs are dropped: {', '.join(dropped)}" if shared else "knobs are dropped"
+        told.append(f"{where.removesuffix('.type')}: {name} in place of {before}, whose {own}")
+
+
+def _shared_knobs(before: type | None, now: type) -> set[str]:
+    """The knobs that two components have from a class which both are derived from: they mean the same in both."""
+    common = set() if before is None else {*before.__mro__} & {*now.__mro__}
+    return {f.name for cls in common if dataclasses.is_dataclass(cls) for f in dataclasses.fields(cls)}
 
 
 def _given(text: str | None, where: str) -> str:

@@ -85,7 +85,7 @@ def execution_of(config: ConfigDict, model: Model) -> Execution:
     if config.parallel.pipeline > 1:
         _check_pipeline(config, model)
         walk = Pipelined(microbatches(config))
-    return Execution(config.train.remat, walk, embed_gradient=config.optimizer.embed_gradient)
+    return Execution(config.train.remat, walk)
 
 
 def _check_pipeline(config: ConfigDict, model: Model) -> None:

@@ -11,7 +11,7 @@ from lm.runs.config_json import plain
 from lm.train.config import default
 
 NAME = "config.json"
-OPEN = ("model", "objective")  # sections without a fixed set of knobs
+OPEN = ("model", "objective", "optimizer", "schedule")  # sections whose knobs depend on what is chosen
 # A metrics record, which every later checkpoint holds too: {event: "change", step, changed: {knob: [before, now]}}.
 Change = dict[str, Any]
 
@@ -44,7 +44,8 @@ def completed(saved: dict, known: dict | None = None) -> dict:
     """A saved config with the defaults of knobs that were not there when it was saved, and present component names.
     `known`: all knobs with their defaults, those of a run by default."""
     known = plain(default()) if known is None else known
-    return canonical(saved) | {k: _over(known[k], saved.get(k, known[k])) for k in known if k not in OPEN}
+    chosen = {k: canonical(saved.get(k, known[k])) for k in known if k in OPEN}
+    return canonical(saved) | chosen | {k: _over(known[k], saved.get(k, known[k])) for k in known if k not in OPEN}
 
 
 def _over(known: Any, saved: Any) -> Any:

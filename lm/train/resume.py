@@ -9,7 +9,7 @@ from lm.core.param import flatten
 from lm.runs.checkpoint import Checkpoints
 from lm.runs.config_json import difference
 from lm.train.initial import initial_params
-from lm.train.optim.optimizer import by_pattern, trained
+from lm.train.optim.bound import by_pattern, trained
 from lm.train.record import completed
 from lm.train.state import State, saved_state
 from lm.train.step import Trainer
@@ -38,20 +38,23 @@ def resume_or_start(trainer: Trainer, hyper: dict, checkpoints: Checkpoints, met
                 f"{checkpoints.path} holds a run with {where[0]}={where[2]!r}, not {where[1]!r}: choose another "
                 "--workdir, or give the same config"
             )
-    _check_rates(trainer, completed(saved["config"]))
+    _check_frozen(trainer, completed(saved["config"]))
     return saved_state(checkpoints, checkpoints.latest, trainer.abstract(hyper), hyper), saved
 
 
-def _check_rates(trainer: Trainer, saved: dict) -> None:
+def _check_frozen(trainer: Trainer, saved: dict) -> None:
     """Raise `UserError` if other parameters train than did so far: there is no optimizer state for them."""
     spec = trainer.program.spec()
-    before = trained(spec, by_pattern(saved["optimizer"]["rates"], spec, "rates"), trainer.program.trainable)
+    before = trained(
+        spec, by_pattern(saved["optimizer"]["lr_multipliers"], spec, "lr_multipliers"), trainer.program.trainable
+    )
     theirs, ours = ({path for path, _ in flatten(tree)} for tree in (before, trainer.optimizer.spec))
     if other := sorted(theirs ^ ours):
         was, now = ("trained", "frozen") if other[0] in theirs else ("frozen", "trained")
         raise UserError(
-            f"config.optimizer.rates: {other[0]} was {was} so far and would be {now}, but its optimizer state cannot: "
-            "leave what is frozen, or begin another run with config.train.init_from set to this one's folder"
+            f"config.optimizer.lr_multipliers: {other[0]} was {was} so far and would be {now}, but its optimizer "
+            "state cannot: leave what is frozen, or begin another run with config.train.init_from set to the folder of "
+            "this one"
         )
 
 
@@ -67,7 +70,7 @@ def _identity(meta: dict) -> dict[str, Any]:
         "objective": config["objective"],
         "data": data,
         "seed": config["seed"],
-        "optimizer.name": config["optimizer"]["name"],
+        "optimizer.type": config["optimizer"]["type"],
         "train.init_from": config["train"]["init_from"],
         "train.batch_warmup": config["train"]["batch_warmup"],
         "digest of the tokens of data.source": meta["text"],

@@ -1,7 +1,7 @@
 """The assembly: from a config to the parts of a run. Whoever trains, sweeps, compiles or evaluates takes them from
 `assemble`, the only reader of the whole config, and hands on the values that are needed below."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, TypedDict, Unpack
 
@@ -23,16 +23,15 @@ from lm.model.transformer import Model
 from lm.objectives.objective import Objective
 from lm.text.format import TextFormat
 from lm.text.tokenizers import Tokenizer
+from lm.train.config import section
 from lm.train.data import abstract_batch, batches_of, held_out_of, open_data_of
-from lm.train.health.monitor import Recovery
-from lm.train.optim.optimizer import Hyper, Optimizer, hyper_of
-from lm.train.optim.schedule import Span, multiplier
+from lm.train.optim.bound import BoundOptimizer
+from lm.train.optim.optimizer import Hyper, Optimizer
+from lm.train.optim.schedule import Schedule
 from lm.train.parallel import execution_of, sharding_of
 from lm.train.state import State
 from lm.train.step import Trainer
 from lm.zoo.registry import build
-
-Array = jax.Array
 
 
 class Given(TypedDict, total=False):
@@ -41,7 +40,7 @@ class Given(TypedDict, total=False):
     model: Model
     objective: Objective
     execution: Execution
-    schedule: Callable[[Array], Array]  # step -> share of the peak learning rate
+    schedule: Schedule
     devices: Sequence[jax.Device]  # of which the mesh is made; all by default
     sharding: Sharding | None
     text: TextFormat | None  # of the model that the run goes on from
@@ -95,10 +94,12 @@ class Parts:
         return jnp.dtype(self.config.train.dtype)
 
     @cached_property
-    def schedule(self) -> Callable[[Array], Array]:
-        c = self.config.optimizer
-        span = Span(self.config.train.steps, c.warmup, c.final, c.cooldown)
-        return lambda step: multiplier(c.schedule, step, span)
+    def optimizer(self) -> Optimizer:
+        return section(self.config, "optimizer")
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        return section(self.config, "schedule")
 
     @cached_property
     def devices(self) -> Sequence[jax.Device]:
@@ -115,18 +116,19 @@ class Parts:
 
     @cached_property
     def trainer(self) -> Trainer:
-        c = self.config
+        c = section(self.config, "train")
         return Trainer(
             program=self.program,
             objective=self.objective,
-            optimizer=Optimizer.of(c.optimizer, self.program.spec(), self.schedule, self.program.trainable),
-            seed=c.seed,
-            accumulate=c.train.accumulate,
-            ragged=bool(c.train.batch_warmup),
-            ema=c.optimizer.ema,
+            optimizer=BoundOptimizer.of(
+                self.optimizer, self.program.spec(), self.schedule, c.steps, self.program.trainable
+            ),
+            seed=self.config.seed,
+            accumulate=c.accumulate,
+            ragged=bool(c.batch_warmup),
             memory=self.memory,
-            recovery=Recovery(**c.train.recovery.to_dict()),
-            noise_scale=c.train.noise_scale,
+            recovery=c.recovery,
+            noise_scale=c.noise_scale,
             dtype=self.dtype,
             execution=self.execution,
             sharding=self.sharding,
@@ -135,7 +137,7 @@ class Parts:
     @property
     def hyper(self) -> Hyper:
         """The traced knobs of the optimizer."""
-        return hyper_of(self.config.optimizer)
+        return self.optimizer.hyper
 
     @cached_property
     def evaluator(self) -> Evaluator:

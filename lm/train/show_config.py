@@ -7,13 +7,14 @@ import io
 import re
 import textwrap
 import tokenize
+import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ml_collections.config_dict import ConfigDict
 
+from lm.core.component import names_of, registered
 from lm.train import config as train_config
-from lm.train.health.monitor import Recovery
 from lm.zoo.registry import FAMILIES, departures
 
 MARK = "*"
@@ -32,7 +33,8 @@ def told_model(config: ConfigDict) -> list[str]:
 def shown(config: ConfigDict, default: Callable[[], ConfigDict] = train_config.default) -> str:
     """A line a knob, as `config.data.length = 256  # tokens per row`; `*` marks what differs from `default()`."""
     comments = comments_of(train_config.default) | comments_of(default)
-    comments |= {f"train.recovery.{name}": text for name, text in _of_fields(Recovery).items()}
+    for name in (n for n in config if n in train_config.SECTIONS or n in train_config.CHOSEN):
+        comments |= _of_section(name, config[name])
     plain = default()
     lines = [f"# {MARK} differs from the default, which stands behind. --config.a.b=value changes a knob."]
     lines += [f"# {line}" for line in told_model(config)]
@@ -49,6 +51,26 @@ def shown(config: ConfigDict, default: Callable[[], ConfigDict] = train_config.d
         note = "; ".join(filter(None, notes))
         lines.append(f"{text:{WIDTH}}  # {note}" if note else text)
     return "\n".join(lines)
+
+
+def _of_section(name: str, knobs: ConfigDict) -> dict[str, str]:
+    """The comments of the class that a section is read as, by knob."""
+    if name in train_config.SECTIONS:
+        return dict(_of_dataclass(name, train_config.SECTIONS[name]))
+    kinds = ", ".join(names_of(train_config.CHOSEN[name]))
+    cls = registered(knobs.get("type"))
+    return {f"{name}.type": f"of {kinds}"} | (dict(_of_dataclass(name, cls)) if cls else {})
+
+
+def _of_dataclass(where: str, cls: type) -> Iterator[tuple[str, str]]:
+    hints, comments = typing.get_type_hints(cls), dict[str, str]()
+    for owner in reversed(cls.__mro__):
+        comments |= _of_fields(owner) if dataclasses.is_dataclass(owner) else {}
+    for f in dataclasses.fields(cls):
+        if dataclasses.is_dataclass(hints[f.name]):
+            yield from _of_dataclass(f"{where}.{f.name}", hints[f.name])
+        else:
+            yield f"{where}.{f.name}", comments[f.name]
 
 
 MISSING = object()
@@ -109,8 +131,7 @@ def comments_of(default: Callable[[], ConfigDict]) -> dict[str, str]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Assign) and re.fullmatch(r"config\.\w+", target := ast.unparse(node.targets[0])):
             section = target.removeprefix("config.")
-            if isinstance(node.value, ast.Constant | ast.Tuple):
-                found[section] = _beside(comments, node.lineno, node.end_lineno)
+            found[section] = _beside(comments, node.lineno, node.end_lineno)
             for inner in ast.walk(node.value):
                 if isinstance(inner, ast.Dict):
                     for key, value in zip(inner.keys, inner.values, strict=True):

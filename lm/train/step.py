@@ -17,7 +17,8 @@ from lm.model.program import Program
 from lm.model.transformer import Model
 from lm.objectives.objective import Objective, check_needs
 from lm.train.health import monitor as watch
-from lm.train.optim.optimizer import Hyper, Optimizer
+from lm.train.optim.bound import BoundOptimizer
+from lm.train.optim.optimizer import Hyper
 from lm.train.state import State
 
 Array = jax.Array
@@ -29,11 +30,10 @@ class Trainer:
 
     program: Program
     objective: Objective
-    optimizer: Optimizer
+    optimizer: BoundOptimizer
     seed: int = 0
     accumulate: int = 1  # microbatches
     ragged: bool = False  # the last ones may be empty, and are left out
-    ema: float = 0.0  # share of the average that a step keeps; 0: no average
     memory: int = 0  # rows of a batch, where the model remembers them in the next; 0: it does not
     recovery: watch.Recovery = watch.Recovery()
     noise_scale: bool = False
@@ -47,7 +47,7 @@ class Trainer:
     def first(self, params: Tree, hyper: Hyper) -> State:
         """Step 0 with these parameters, the program's. What its transforms freeze is not averaged."""
         weights, _ = self.optimizer.split(params)
-        ema = jax.tree.map(jnp.copy, self.program.split(params)[0]) if self.ema else None
+        ema = jax.tree.map(jnp.copy, self.program.split(params)[0]) if self.optimizer.rule.ema else None
         opt, zero = self.optimizer.init(weights, hyper), jnp.zeros((), jnp.int32)
         memory = self.model.cache(CacheShape(self.memory, 0, dtype=self.dtype)) if self.memory else None
         return State(zero, params, opt, hyper, watch.first(), ema, memory)
@@ -108,6 +108,7 @@ class Trainer:
             key=jax.random.fold_in(jax.random.key(self.seed + 1), state.step),
             sharding=self.sharding,
             execution=self.execution,
+            embed_gradient=self.optimizer.rule.embed_gradient,
         )
         scale = state.watch.scale if self.scaled else 1.0
 
@@ -138,7 +139,7 @@ class Trainer:
             )
         ema = state.ema
         if ema is not None:  # shorter in the beginning, which the random first parameters should not outlast
-            keep = jnp.minimum(self.ema, (1.0 + state.step) / (10.0 + state.step))
+            keep = jnp.minimum(self.optimizer.rule.ema, (1.0 + state.step) / (10.0 + state.step))
             ema = jax.tree.map(lambda e, p: keep * e + (1 - keep) * p, ema, free)
         if self.scaled or self.recovery.action == "skip":
             (params, opt, ema) = jax.tree.map(

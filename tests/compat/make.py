@@ -65,7 +65,14 @@ def _config(optimizer: str, model: ConfigDict, objective=None, ema: float = 0.0,
             loss = {"type": "TokenLoss", "balance": balance}
             c.objective = ConfigDict(to_dict(from_dict({"type": "NextToken", "loss": loss})))
     c.data.update(source="corpus.txt", holdout=0.1, tokenizer="byte", length=LENGTH, batch_size=8, cache="cache")
-    c.optimizer.update(name=optimizer, learning_rate=1e-2, schedule="constant", warmup=2, eps=1e-5, ema=ema)
+    if "name" in c.optimizer:  # formats 0 and 1
+        c.optimizer.update(name=optimizer, learning_rate=1e-2, schedule="constant", warmup=2, eps=1e-5, ema=ema)
+    else:
+        from lm.train.override import override
+
+        kinds = {"adamw": "AdamW", "muon": "Muon", "adafactor": "Adafactor"}
+        override(c, [("optimizer.type", kinds[optimizer]), ("schedule.type", "ConstantRate"), ("schedule.warmup", "2")])
+        c.optimizer.update(learning_rate=1e-2, ema=ema, **({} if optimizer == "adafactor" else {"eps": 1e-5}))
     c.train.steps = STEPS
     c.log.update(every=1, eval_every=0, eval_batches=2, checkpoint_every=0, keep=1)
     return c

@@ -43,7 +43,7 @@ def planned(config):
 )
 def test_every_cell_is_within_a_step_of_its_budget(budgets, cooldown, batch_size):
     config = config_of(budgets=budgets)
-    config.optimizer.cooldown, config.data.batch_size = cooldown, batch_size
+    config.schedule.cooldown_fraction, config.data.batch_size = cooldown, batch_size
     for trunk in planned(config):
         step = batch_size * row_flops(trunk.config.model.d_model)
         assert trunk.params == count(trunk.model.spec())
@@ -60,13 +60,13 @@ def test_every_cell_is_within_a_step_of_its_budget(budgets, cooldown, batch_size
 @settings(max_examples=5)
 def test_cells_share_the_learning_rates_of_their_trunk(cooldown, warmup):
     config = config_of(warmup=warmup)
-    config.optimizer.cooldown = cooldown
+    config.schedule.cooldown_fraction = cooldown
     trunk = planned(config)[0]
     small, large = trunk.cells
     rates = trunk.learning_rates(small)
     shared, cooling = rates[: small.branch], rates[small.branch :]
     np.testing.assert_array_equal(shared, trunk.learning_rates(large)[: small.branch])
-    assert (np.diff(cooling) < 0).all() or trunk.config.optimizer.warmup > small.branch
+    assert (np.diff(cooling) < 0).all() or trunk.config.schedule.warmup > small.branch
     assert rates[-1] > 0 and rates.max() <= trunk.config.optimizer.learning_rate
 
 
@@ -75,7 +75,7 @@ def test_learning_rate_and_warm_up_follow_the_size():
     assert [(t.shape, t.config.seed) for t in trunks] == [(s, n) for s in ((8, 1), (16, 1), (24, 2)) for n in (0, 7)]
     for t in trunks:
         assert t.config.optimizer.learning_rate == pytest.approx(0.128 / t.shape[0])
-        assert t.config.optimizer.warmup == -(-t.params // (4 * LENGTH))  # a token for each parameter
+        assert t.config.schedule.warmup == -(-t.params // (4 * LENGTH))  # a token for each parameter
         assert t.config.model.heads == t.shape[0] // 8
 
 

@@ -82,14 +82,20 @@ def test_a_value_may_stand_by_itself_and_the_last_counts():
         ("--config.train.steps=true", "--config.train.steps=true must be an int"),
         ("--config.train.unroll=3", "--config.train.unroll=3 must be true or false"),
         ("--config.optimizer.clip=big", "--config.optimizer.clip=big must be a number"),
-        ("--config.optimizer.rates=(('a', 1", "--config.optimizer.rates=(('a', 1 must be a tuple of numbers"),
+        (
+            "--config.optimizer.lr_multipliers=(('a', 1",
+            "--config.optimizer.lr_multipliers=(('a', 1 must be a tuple of numbers",
+        ),
         ("--config.train.steps", "--config.train.steps has no value: write --config.train.steps=VALUE"),
         ("--config.train=3", "--config.train=3: name one of its knobs accumulate, "),
         ("--config.train.steps.x=3", "config.train.steps.x is no knob of this config: 540 has no 'x'"),
         ("--config.lr=3", "config.lr is no knob of this config; did you mean config.optimizer.learning_rate?"),
         ("--config.max_steps=3", "did you mean config.train.steps?"),
         ("--config.optimizer.lr=3", "did you mean config.optimizer.learning_rate?"),
-        ("--config.optimizer.betta1=3", "did you mean config.optimizer.b1?"),
+        ("--config.optimizer.betta1=3", "did you mean config.optimizer.b1? (AdamW has b1, b2, clip, decay_rules, em"),
+        ("--config.optimizer.warmup=3", "is no knob of this config; it is config.schedule.warmup now"),
+        ("--config.optimizer.name=muon", "is no knob of this config; it is config.optimizer.type now"),
+        ("--config.optimizer.type=adam", "config.optimizer.type='adam' is no optimizer; did you mean 'AdamW'?"),
         ("--config.trian.steps=3", "config.trian.steps is no knob of this config; did you mean config.train.steps?"),
         ("--config.train.recovery.windw=3", "did you mean config.train.recovery.window?"),
         ("--config.qqq=3", "config.qqq is no knob of this config; python -m lm.train --print_config lists them all"),
@@ -146,6 +152,15 @@ def test_another_objective_has_its_own_knobs():
     assert told == ["config.objective: MultiToken in place of NextToken, whose knobs are dropped"]
 
 
+def test_another_optimizer_has_its_own_knobs_and_keeps_those_of_all():
+    words = ("--config.optimizer.beta=0.95", "--config.optimizer.type=Muon", "--config.optimizer.clip=2")
+    config, told = given(*words)
+    assert (config.optimizer.beta, config.optimizer.clip, config.optimizer.learning_rate) == (0.95, 2.0, 4e-3)
+    assert told == ["config.optimizer: Muon in place of AdamW, whose own knobs are dropped: b1, b2, eps"]
+    with pytest.raises(UserError, match=r"config\.optimizer\.b1 is no knob.*\(SGD has .*momentum"):
+        given("--config.optimizer.type=SGD", "--config.optimizer.b1=0.5")
+
+
 def test_a_component_that_the_family_leaves_out():
     text = json.dumps({"type": "LinearScaling", "factor": 2.0})
     config, _ = given("--config.model.family=llama", "--config.model.size=3.2-1b", f"--config.model.scaling={text}")
@@ -179,7 +194,7 @@ def test_a_run_is_repeated_from_its_folder(name, how, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(saved, indent=2))
     again = read_config(tmp_path if how == "folder" else tmp_path / "config.json", plain)
     assert json.dumps(again.to_dict(), sort_keys=True) == json.dumps(config.to_dict(), sort_keys=True)
-    for section in ("data", "optimizer", "train", "log", "sweep"):
+    for section in ("data", "optimizer", "schedule", "train", "log", "sweep"):
         assert again.get(section) == config.get(section), "tuples are tuples again"
     if "family" in config.model:
         assert {k: again.model.get_type(k) for k in again.model} == {k: config.model.get_type(k) for k in config.model}
@@ -225,6 +240,10 @@ HEAD = (
         ("def get_config():\n    pass\n", r"get_config\(\) returns None, not a ConfigDict: add `return config`"),
         ("import nowhere\n", r"bad\.py, line 1: ModuleNotFoundError: No module named 'nowhere'"),
         ("from lm.train.config import defalt\n", r"bad\.py, line 1: ImportError: cannot import name 'defalt'"),
+        (
+            HEAD + "    c.optimizer.rates = ()\n",
+            r"rates is no knob; it is config\.optimizer\.lr_m",
+        ),
         (HEAD + "    c.optimizer.lr = 3\n", r"bad\.py, line 7: config\.optimizer\.lr is no knob; did you"),
         (HEAD + "    c.max_steps = 3\n", r"bad\.py, line 7: config\.max_steps is no knob; did you mean config\.tr"),
         (HEAD + "    c.trian.steps = 3\n", r"bad\.py, line 7: config\.trian is no knob; did you mean config\.train\?"),

@@ -18,6 +18,7 @@ from lm.model.moe.routers import SoftmaxRouter
 from lm.model.transformer import LanguageModel
 from lm.parallel.pipeline import Pipelined
 from lm.train.config import default
+from lm.train.optim.adafactor import Adafactor
 from lm.train.parallel import sharding_of
 from lm.train.prefetch import put
 from lm.zoo.gpt2 import gpt2
@@ -99,7 +100,7 @@ def test_factors_lie_as_their_matrix_does():
     large = gpt2(layers=1, d_model=128, heads=4, vocab=tiny.VOCAB, context=tiny.LENGTH)
     ends = []
     for sharding in (None, Sharding(make_mesh({"fsdp": 4, "tensor": 2}))):
-        trainer, hyper = tiny.trainer(large, sharding, name="adafactor", learning_rate=1e-2)
+        trainer, hyper = tiny.trainer(large, sharding, optimizer=Adafactor(), learning_rate=1e-2)
         state = trainer.init(hyper)
         step = trainer.jitted(state)
         for k in range(2):

@@ -73,7 +73,7 @@ def losses(workdir: Path) -> list[float]:
 
 
 def test_a_run_is_repeated_from_its_folder(tmp_path):
-    c = short(tmp_path, 4, decay=((r"norm", 0.0), (r".*", 1.0)))
+    c = short(tmp_path, 4, decay_rules=((r"norm", 0.0), (r".*", 1.0)))
     other = tmp_path / "other.txt"
     other.write_text((tmp_path / "corpus.txt").read_text().upper())
     c.data.mixture = ((c.data.source, 0.7), (str(other), 0.3, "text"))
@@ -120,8 +120,8 @@ def test_a_start_of_which_nothing_was_saved(tmp_path):
 
 
 def test_frozen_parameters_stay_frozen(tmp_path):
-    run(short(tmp_path, rates=(("embed", 0.0), (".*", 1.0))), tmp_path / "run")
-    with pytest.raises(UserError, match=r"rates: \S*embed/\S+ was frozen so far and would be trained"):
+    run(short(tmp_path, lr_multipliers=(("embed", 0.0), (".*", 1.0))), tmp_path / "run")
+    with pytest.raises(UserError, match=r"lr_multipliers: \S*embed/\S+ was frozen so far and would be trained"):
         run(short(tmp_path, 4), tmp_path / "run")
 
 

@@ -19,6 +19,7 @@ from lm.runs.checkpoint import Checkpoints, open_model
 from lm.runs.metrics import read_metrics
 from lm.train import loop
 from lm.train.config_file import read_config
+from lm.train.optim.schedule import ConstantRate
 from lm.train.state import State
 from lm.train.step import Trainer
 from tests.train import tiny
@@ -151,7 +152,7 @@ def test_a_run_may_change_its_mesh(tmp_path, monkeypatch):
         return programs[-1]
 
     def run(workdir: str, steps: int, stages: int = 1, **mesh: int) -> None:
-        config = tiny.config(tmp_path, schedule="constant")
+        config = tiny.config(tmp_path, schedule=ConstantRate(warmup=4))
         config.train.steps, config.model.dropout, config.parallel.pipeline = steps, 0.1, stages
         config.mesh.update({"data": 1} | mesh)
         loop.train(config, tmp_path / workdir, Console(file=io.StringIO()))

@@ -21,11 +21,12 @@ from tests.train import tiny
 STEPS = 48
 EXPERIMENT = """
 from pathlib import Path
+from lm.train.optim.schedule import ConstantRate
 from tests.train import tiny
 
 def get_config():
     here = Path(__file__).parent
-    config = tiny.config(here, schedule="constant", ema=0.9)
+    config = tiny.config(here, schedule=ConstantRate(warmup=4), ema=0.9)
     other = here / "other.jsonl"
     if not other.exists():
         words = "abcdefghij"

@@ -5,42 +5,44 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lm.train.optim.schedule import SCHEDULES, Span, multiplier
+from lm.train.optim.schedule import WSD, ConstantRate, Cosine, InverseSqrt, Linear
 
 
 @settings(max_examples=60)
 @given(
-    st.sampled_from(list(SCHEDULES)),
+    st.sampled_from([WSD, ConstantRate, Cosine, InverseSqrt, Linear]),
     st.integers(1, 300),
     st.integers(0, 400),
     st.floats(0, 1),
     st.sampled_from([0.0, 0.05, 0.2, 0.7, 1.0]),
 )
-def test_schedules(name, steps, warmup, final, cooldown):
+def test_schedules(kind, steps, warmup, final, cooldown):
+    knobs = {} if kind in (ConstantRate, InverseSqrt) else {"final_lr_ratio": final}
+    schedule = kind(warmup=warmup, **knobs, **({"cooldown_fraction": cooldown} if kind is WSD else {}))
     every = np.arange(301)  # always as many, so that each operation is compiled once
-    rate = np.broadcast_to(multiplier(name, every, Span(steps, warmup, final, cooldown)), every.shape)[: steps + 1]
+    rate = np.broadcast_to(schedule(every, steps), every.shape)[: steps + 1]
     assert (rate >= 0).all() and (rate <= 1 + 1e-6).all()
     up = np.arange(1, min(warmup, steps) + 1) / max(warmup, 1)
-    if name == "constant" or (name == "wsd" and cooldown == 0):
+    if kind is ConstantRate or (kind is WSD and cooldown == 0):
         np.testing.assert_allclose(rate[: len(up)], up, rtol=1e-5)
     assert (rate[: len(up)] <= up + 1e-6).all()
     after = rate[warmup:]
     assert (np.diff(after) <= 1e-6).all()
     if warmup >= steps:
         return
-    if name == "inverse_sqrt":
+    if kind is InverseSqrt:
         at = max(warmup, 1)
         np.testing.assert_allclose(after, np.sqrt(at / np.maximum(np.arange(warmup, steps + 1) + 1, at)), rtol=1e-5)
-    elif name == "constant":
+    elif kind is ConstantRate:
         assert (after == 1).all()
     else:
-        np.testing.assert_allclose(rate[-1], 1.0 if name == "wsd" and cooldown == 0 else final, atol=2e-3)
-    if name == "linear":
+        np.testing.assert_allclose(rate[-1], 1.0 if kind is WSD and cooldown == 0 else final, atol=2e-3)
+    if kind is Linear:
         np.testing.assert_allclose(np.diff(after, 2), 0, atol=1e-5)
-    if name == "cosine":
+    if kind is Cosine:
         assert after[0] == pytest.approx(1)
         assert rate[(steps + warmup) // 2] >= (1 + final) / 2 - 1e-5
-    if name == "wsd":
+    if kind is WSD:
         start = int(np.floor(steps * (1 - cooldown)))
         np.testing.assert_allclose(rate[warmup : max(start, warmup)], 1)
         if start >= warmup and cooldown * steps >= 4:

@@ -10,6 +10,8 @@ from lm.core.metrics import values
 from lm.core.param import flatten
 from lm.model.moe.routers import BalancedRouter, SoftmaxRouter
 from lm.objectives.token_loss import TokenLoss
+from lm.train.optim.muon import Muon
+from lm.train.optim.sgd import SGD
 from lm.train.step import Trainer
 from tests.train import tiny
 
@@ -44,8 +46,7 @@ def test_microbatches_add_up_to_the_batch():
             tiny.sparse(SWITCH, capacity_factor=0.8, dropout=0.2),
             loss=TokenLoss(z_loss=0.01, aux=(("balance", 0.5), ("router_z", 0.01))),
             accumulate=parts,
-            name="sgd",
-            b1=0.0,
+            optimizer=SGD(momentum=0.0),
             learning_rate=1.0,
             weight_decay=0.0,
             clip=0.0,
@@ -76,7 +77,7 @@ def test_microbatches_add_up_to_the_batch():
 
 
 def test_experts_learn_in_bfloat16():
-    trainer, hyper = tiny.trainer(tiny.sparse(SWITCH), dtype="bfloat16", name="muon", learning_rate=1e-2)
+    trainer, hyper = tiny.trainer(tiny.sparse(SWITCH), dtype="bfloat16", optimizer=Muon(eps=1e-4), learning_rate=1e-2)
     state, told = run(trainer, hyper, 25)
     assert loss_of(told[-1]) < 0.7 * loss_of(told[0])
     assert {x.dtype for x in jax.tree.leaves((state.params, state.opt))} <= {jnp.dtype("float32"), jnp.dtype("int32")}

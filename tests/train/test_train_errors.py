@@ -14,15 +14,16 @@ import pytest
 from ml_collections.config_dict import ConfigDict
 from rich.console import Console
 
-from lm.core.component import from_dict
+from lm.core.component import component, from_dict
 from lm.core.errors import UserError
 from lm.runs.checkpoint import Checkpoints, meta_of, open_model
 from lm.runs.metrics import read_metrics
 from lm.text.tokenizers import ByteTokenizer
 from lm.train.config import check, default, knobs_of
 from lm.train.loop import train
-from lm.train.optim.optimizer import TRANSFORMS
-from lm.train.optim.schedule import SCHEDULES
+from lm.train.optim.schedule import ConstantRate
+from lm.train.optim.sgd import SGD
+from lm.train.override import override
 from lm.train.setup import assemble
 from lm.train.state import save_state
 from lm.zoo.registry import build
@@ -39,10 +40,11 @@ WRONG_DATA = {
 }
 
 WRONG_KNOBS = {
-    "optimizer.name=adam": r"config\.optimizer\.name='adam' is unknown; did you mean 'adamw'\?",
-    "optimizer.schedule=cosin": r"config\.optimizer\.schedule='cosin' must be one of cosine, linear, inverse_sqrt, ",
+    "optimizer.type=adam": r"config\.optimizer\.type='adam' is no optimizer; did you mean 'AdamW'\?",
+    "schedule.type=constant": r"config\.schedule\.type='constant' is no schedule; did you mean 'ConstantRate'\?",
+    "schedule.type=AdamW": r"config\.schedule\.type='AdamW' is no schedule; known: ConstantRate, Cosine, ",
     "optimizer.learning_rate=-1.0": r"config\.optimizer\.learning_rate=-1\.0 must be at least 0",
-    "optimizer.final=-0.1": r"config\.optimizer\.final=-0\.1 must be between 0 and 1",
+    "schedule.final_lr_ratio=-0.1": r"config\.schedule\.final_lr_ratio=-0\.1 must be between 0 and 1",
     "optimizer.b1=2": r"config\.optimizer\.b1=2\.0 must be at least 0 and less than 1",
     "optimizer.b2=1.0": r"config\.optimizer\.b2=1\.0 must be at least 0 and less than 1",
     "optimizer.eps=-1e-8": r"config\.optimizer\.eps=-1e-08 must be greater than 0",
@@ -51,11 +53,11 @@ WRONG_KNOBS = {
     "seed=4294967296": r"config\.seed=4294967296 must be between 0 and 4294967295",  # which JAX takes for 0
     "train.batch_warmup=(0, 4)": r"config\.train\.batch_warmup\[0\]=0 is a int; it must be tuple",
     "data.reserved=(1,)": r"config\.data\.reserved\[0\]=1 is a int; it must be str",
-    "optimizer.rates=(('.*', -1.0),)": r"config\.optimizer\.rates\[0\]\[1\]=-1\.0 must be at least 0",
-    "optimizer.cooldown=1.5": r"config\.optimizer\.cooldown=1\.5 must be between 0 and 1",
-    "optimizer.rates=(('heads', 0.0), ('.*', 1.0))": r"config\.optimizer\.rates: 'heads' is in no parameter's path; .*",
-    "optimizer.rates=(('.*', 0.0),)": r"config\.optimizer\.rates freezes every parameter",
-    "optimizer.rates=(('norm', 0.0),)": r"no rule of config\.optimizer\.rates covers body/\S+: add \('\.\*', value\)",
+    "optimizer.lr_multipliers=(('.*', -1.0),)": r"config\.optimizer\.lr_multipliers\[0\]\[1\]=-1\.0 must be at least 0",
+    "schedule.warmup=-1": r"config\.schedule\.warmup=-1 must be at least 0",
+    "optimizer.lr_multipliers=(('heads', 0.0), ('.*', 1.0))": r"lr_multipliers: 'heads' is in no parameter's path; .*",
+    "optimizer.lr_multipliers=(('.*', 0.0),)": r"config\.optimizer\.lr_multipliers freezes every parameter",
+    "optimizer.lr_multipliers=(('norm', 0.0),)": r"lr_multipliers covers body/\S+: add \('\.\*', value\)",
     "train.dtype=float64": r"config\.train\.dtype='float64' must be one of float32, bfloat16, float16",
     "train.steps=0": r"config\.train\.steps=0 must be at least 1",
     "train.accumulate=3": r"config\.data\.batch_size=8 is no multiple of config\.train\.accumulate=3: change",
@@ -90,6 +92,9 @@ def says(pattern: str, config: Any, workdir: Path) -> None:
 def changed(config: Any, knob: str) -> Any:
     """As `--config.a.b=value` does."""
     path, value = knob.split("=", 1)
+    if knob == "optimizer.type=SGD":  # with the knobs that it has
+        override(config, [(path, value)])
+        return config
     with config.unlocked():
         config.update_from_flattened_dict({path: eval(value) if value[0] in "(-0123456789" else value})
     return config
@@ -158,14 +163,28 @@ def test_knobs_that_are_not_there_or_missing():
         check(config)
 
 
-def test_optimizers_and_schedules_of_an_experiment_file(monkeypatch):
-    monkeypatch.setitem(TRANSFORMS, "mine", TRANSFORMS["sgd"])
-    monkeypatch.setitem(SCHEDULES, "flat", SCHEDULES["constant"])
+@component
+class SlidingSGD(SGD):
+    """An optimizer of an experiment file."""
+
+    nesterov: bool = False
+
+
+@component
+class FlatRate(ConstantRate):
+    """A schedule of an experiment file."""
+
+
+def test_optimizers_and_schedules_of_an_experiment_file():
     config = default()
-    config.optimizer.update(name="mine", schedule="flat")
+    told = override(
+        config, [("optimizer.nesterov", None), ("optimizer.type", "SlidingSGD"), ("schedule.type", "FlatRate")]
+    )
     check(config)
-    config.optimizer.name = "your"
-    with pytest.raises(UserError, match=r"'your' is unknown.*\(one of your own: name its file with --import\)"):
+    assert config.optimizer.nesterov and "momentum" in config.optimizer
+    assert told[0] == "config.optimizer: SlidingSGD in place of AdamW, whose own knobs are dropped: b1, b2, eps"
+    config.optimizer.type = "Your"
+    with pytest.raises(UserError, match=r"'Your' is no optimizer.*\(one of your own: name its file with --import\)"):
         check(config)
 
 
@@ -202,7 +221,7 @@ def test_checkpoints_of_another_run(tmp_path):
         "seed=1": r"holds a run with seed=0, not 1",
         "data.length=8": r"holds a run with data\.length=16, not 8",
         "objective.loss.z_loss=0.5": r"holds a run with objective\.loss\.z_loss=0\.0, not 0\.5",
-        "optimizer.name=sgd": r"holds a run with optimizer\.name='adamw', not 'sgd'",
+        "optimizer.type=SGD": r"holds a run with optimizer\.type='AdamW', not 'SGD'",
     }.items():
         says(pattern, changed(tiny.config(tmp_path), knob), tmp_path / "run")
     corpus = tmp_path / "corpus.txt"
@@ -212,8 +231,7 @@ def test_checkpoints_of_another_run(tmp_path):
 
 
 def test_a_loss_that_is_no_number(tmp_path):
-    config = tiny.config(tmp_path, learning_rate=1e30, schedule="constant")
-    config.optimizer.warmup = 0
+    config = tiny.config(tmp_path, learning_rate=1e30, schedule=ConstantRate(warmup=0))
     config.log.checkpoint_every = 1
     pattern = r"^step \d+: loss (nan|inf).* the run diverged\. Earlier checkpoints are kept; lower config\.opt"
     says(pattern, config, tmp_path / "run")

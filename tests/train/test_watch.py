@@ -13,6 +13,7 @@ from lm.core.metrics import values
 from lm.core.param import flatten
 from lm.train.health import monitor as watch
 from lm.train.health.monitor import Recovery
+from lm.train.optim.sgd import SGD
 from tests.train import tiny
 
 
@@ -76,8 +77,8 @@ def broken(batch):
 
 
 def test_skip_leaves_a_bad_step_out():
-    trainer, hyper = tiny.trainer(tiny.dense())
-    trainer = dataclasses.replace(trainer, recovery=Recovery(action="skip"), ema=0.5)
+    trainer, hyper = tiny.trainer(tiny.dense(), ema=0.5)
+    trainer = dataclasses.replace(trainer, recovery=Recovery(action="skip"))
     step = jax.jit(trainer.step)
     start = trainer.init(hyper)
     good, told = step(start, tiny.batch(0))
@@ -90,8 +91,7 @@ def test_skip_leaves_a_bad_step_out():
 
 
 def test_the_average_follows_the_parameters():
-    trainer, hyper = tiny.trainer(tiny.dense())
-    trainer = dataclasses.replace(trainer, ema=0.9)
+    trainer, hyper = tiny.trainer(tiny.dense(), ema=0.9)
     state, want = trainer.init(hyper), None
     step = jax.jit(trainer.step)
     for k in range(4):
@@ -132,7 +132,7 @@ def test_a_warm_up_batch_steps_like_a_small_batch():
         padded[k][places] = v
     ends = []
     for batch, parts, ragged in ((small, 2, False), (padded, 4, True), (padded, 4, False)):
-        trainer, hyper = tiny.trainer(tiny.dense(), accumulate=parts, name="sgd", weight_decay=0.0)
+        trainer, hyper = tiny.trainer(tiny.dense(), accumulate=parts, optimizer=SGD(), weight_decay=0.0)
         trainer = dataclasses.replace(trainer, ragged=ragged, noise_scale=ragged)
         step = jax.jit(trainer.step)
         state, told = step(trainer.init(hyper), batch)
@@ -150,8 +150,8 @@ def test_embedding_gradients_shrink():
     """The table's gradient from the input, not that from the tied head."""
     ends = {}
     for share in (1.0, 0.25, 0.0):
-        trainer, hyper = tiny.trainer(tiny.dense(), name="sgd", b1=0.0, weight_decay=0.0, clip=0.0, learning_rate=1.0)
-        trainer = dataclasses.replace(trainer, execution=dataclasses.replace(trainer.execution, embed_gradient=share))
+        plain = SGD(momentum=0.0, weight_decay=0.0, clip=0.0, learning_rate=1.0, embed_gradient=share)
+        trainer, hyper = tiny.trainer(tiny.dense(), optimizer=plain)
         start = trainer.init(hyper)
         end, told = jax.jit(trainer.step)(start, tiny.batch(0))
         table, up = (tiny.at_layer(end.params, name) for name in ("embed/token", "mlp/up/w"))

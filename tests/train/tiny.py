@@ -1,5 +1,6 @@
 """A run that is over in seconds: two layers of width 16, bytes, rows of 16 tokens, a corpus of a few pages."""
 
+import dataclasses
 import os
 import random
 from pathlib import Path
@@ -28,7 +29,10 @@ from lm.model.stack import Stack
 from lm.model.transformer import LanguageModel, Transformer
 from lm.objectives.causal import NextToken
 from lm.objectives.token_loss import TokenLoss
-from lm.train.config import default
+from lm.train.config import as_config, default
+from lm.train.optim.adamw import AdamW
+from lm.train.optim.optimizer import Optimizer
+from lm.train.optim.schedule import ConstantRate, Cosine, Schedule
 from lm.train.setup import Parts, assemble
 from lm.train.step import Trainer
 from lm.zoo.gpt2 import gpt2
@@ -38,8 +42,8 @@ ROOT = Path(__file__).resolve().parents[2]
 VOCAB, LENGTH, ROWS = 32, 16, 8
 
 
-def config(folder: Path, **optimizer: Any) -> ConfigDict:
-    """A run on `folder`/corpus.txt, which is written here if it is not there."""
+def config(folder: Path, schedule: Schedule = Cosine(warmup=4), **optimizer: Any) -> ConfigDict:
+    """A run on `folder`/corpus.txt, which is written here if it is not there; `optimizer` holds knobs of AdamW."""
     corpus = folder / "corpus.txt"
     if not corpus.exists():
         rng = random.Random(0)
@@ -48,8 +52,8 @@ def config(folder: Path, **optimizer: Any) -> ConfigDict:
     c = default()
     with c.unlocked():
         c.model = knobs("gpt2", layers=2, d_model=16, heads=4, vocab=384, context=LENGTH)
+        c.optimizer, c.schedule = as_config(AdamW(**{"eps": 1e-4} | optimizer)), as_config(schedule)
     c.data.update(source=str(corpus), holdout=0.05, length=LENGTH, batch_size=ROWS, cache=str(folder / "cache"))
-    c.optimizer.update(warmup=4, eps=1e-4, **optimizer)
     c.train.steps = 12
     c.log.update(every=1, eval_every=0, eval_batches=2, checkpoint_every=0)
     return c
@@ -85,11 +89,14 @@ def trainer(
     accumulate: int = 1,
     dtype: str = "float32",
     transforms: tuple[Transform, ...] = (),
-    **optimizer: Any,
+    optimizer: Optimizer = AdamW(eps=1e-4),
+    **knobs: Any,
 ) -> tuple[Trainer, dict]:
-    """A trainer and its hyperparameters; `optimizer` holds knobs of config.optimizer."""
+    """A trainer and its hyperparameters; `knobs` are some of `optimizer`'s."""
     c = default()
-    c.optimizer.update({"schedule": "constant", "warmup": 0, "eps": 1e-4} | optimizer)
+    with c.unlocked():
+        c.optimizer = as_config(dataclasses.replace(optimizer, **knobs))
+        c.schedule = as_config(ConstantRate(warmup=0))
     c.train.update(accumulate=accumulate, dtype=dtype)
     c.transforms = tuple(map(to_dict, transforms))
     parts = assemble(c, model=model, objective=NextToken(loss), sharding=sharding)

@@ -77,7 +77,7 @@ class AdaptiveEmbed:
             row = take(table, jnp.clip(ids - band.first, 0, band.last - band.first - 1), dtype)
             row = linear(own["project"], row) if band.projected else row
             x = jnp.where(((ids >= band.first) & (ids < band.last))[..., None], row, x)
-        if (share := ctx.execution.embed_gradient) != 1:
+        if (share := ctx.embed_gradient) != 1:
             x = share * x + (1 - share) * jax.lax.stop_gradient(x)
         return constrain(dropout(x * self.scale, self.dropout, ctx, "embed"), ctx, "batch", "seq", "embed")
 

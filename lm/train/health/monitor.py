@@ -1,13 +1,15 @@
 """What a step notices about itself: a loss that is not finite or spikes, an overflow in float16, gradient noise."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from lm.core.errors import UserError
+from lm.core.ranges import Count, CountOrNone, NotNegative
+
 Array = jax.Array
-ACTIONS = ("stop", "skip", "rewind")
 # The loss is a sum over tokens, so its gradients are large to begin with.
 FIRST_SCALE, GROW_AFTER, LARGEST_SCALE = 2.0**10, 1000, 2.0**24
 NOISE_KEEP = 0.99  # of the running means behind the noise scale, which of single steps is wild
@@ -23,12 +25,19 @@ class Recovery:
     did (Chowdhery et al. 2022, arXiv 2204.02311, section 5.1: about 100 steps back, 200 to 500 batches). After `limit`
     such events the run ends."""
 
-    action: str = "stop"  # or skip, rewind
-    spike: float = 0.0  # standard deviations; 0: only what is not finite counts
-    window: int = 100  # steps that the running mean looks back; no spike is called before so many
-    back: int = 100  # rewind: steps before the bad one from which on batches are passed over
-    skip: int = 300  # rewind: batches passed over
-    limit: int = 10  # such events in a run
+    action: Literal["stop", "skip", "rewind"] = "stop"  # or skip that step's update, or rewind and skip batches
+    spike: NotNegative = 0.0  # standard deviations; 0: only what is not finite counts
+    window: Count = 100  # steps that the running mean looks back; no spike is called before so many
+    back: CountOrNone = 100  # rewind: steps before the bad one from which on batches are passed over
+    skip: Count = 300  # rewind: batches passed over
+    limit: Count = 10  # such events in a run
+
+    def __post_init__(self) -> None:
+        if self.action == "rewind" and self.skip <= self.back:
+            raise UserError(
+                f"config.train.recovery.skip={self.skip} does not reach the bad batch from back={self.back} steps "
+                "before it: raise skip above back"
+            )
 
 
 @jax.tree_util.register_dataclass

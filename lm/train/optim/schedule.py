@@ -1,64 +1,86 @@
 """Learning-rate schedules: the share of the peak rate at a step, which may be traced."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import abc
+import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from lm.core.component import component
+from lm.core.ranges import CountOrNone, Share
+
 Array = jax.Array
 
 
-class Span(NamedTuple):
-    """What a schedule runs over: the run's steps, those of the warm-up, where to end, how much of it cools down."""
+@dataclasses.dataclass(frozen=True)
+class Schedule(abc.ABC):
+    """A linear warm-up, and what each schedule does besides. One of your own is a component derived from this class,
+    whose knobs have defaults."""
 
-    steps: int
-    warmup: int
-    final: float  # the last learning rate, as a share of the peak
-    cooldown: float  # share of the steps
+    warmup: CountOrNone = 100  # steps in which the learning rate rises to its peak
+
+    def __call__(self, step: Any, steps: int) -> Array:
+        """Share of the peak learning rate at `step`, counted from 0, of a run of so many `steps`."""
+        t = jnp.asarray(step, jnp.float32)
+        up = jnp.minimum(1.0, (t + 1) / max(self.warmup, 1))
+        return up * self.share(t, steps)
+
+    @abc.abstractmethod
+    def share(self, t: Array, steps: int) -> Array | float:
+        """Of the peak learning rate at step `t`, a float, the warm-up left aside."""
 
 
 def _progress(t: Array, first: float, last: float) -> Array:
     return jnp.clip((t - first) / max(last - first, 1e-6), 0, 1)
 
 
-def cosine(t: Array, s: Span) -> Array:
-    """To `final` along half a cosine (Loshchilov and Hutter 2016, arXiv 1608.03983)."""
-    return s.final + (1 - s.final) * 0.5 * (1 + jnp.cos(jnp.pi * _progress(t, s.warmup, s.steps)))
+@component
+class Cosine(Schedule):
+    """Falls along half a cosine (Loshchilov and Hutter 2016, arXiv 1608.03983)."""
+
+    final_lr_ratio: Share = 0.1  # the last learning rate, as a share of the peak
+
+    def share(self, t: Array, steps: int) -> Array:
+        last = self.final_lr_ratio
+        return last + (1 - last) * 0.5 * (1 + jnp.cos(jnp.pi * _progress(t, self.warmup, steps)))
 
 
-def linear(t: Array, s: Span) -> Array:
-    """To `final` along a line (BERT, Devlin et al. 2019, arXiv 1810.04805)."""
-    return 1 - (1 - s.final) * _progress(t, s.warmup, s.steps)
+@component
+class Linear(Schedule):
+    """Falls along a line (BERT, Devlin et al. 2019, arXiv 1810.04805)."""
+
+    final_lr_ratio: Share = 0.1  # the last learning rate, as a share of the peak
+
+    def share(self, t: Array, steps: int) -> Array:
+        return 1 - (1 - self.final_lr_ratio) * _progress(t, self.warmup, steps)
 
 
-def inverse_sqrt(t: Array, s: Span) -> Array:
-    """sqrt(warmup / step), whatever `final` and the number of steps (Vaswani et al. 2017, arXiv 1706.03762; T5)."""
-    at = max(s.warmup, 1)
-    return jnp.sqrt(at / jnp.maximum(t + 1, at))
+@component
+class InverseSqrt(Schedule):
+    """sqrt(warmup / step), whatever the number of steps (Vaswani et al. 2017, arXiv 1706.03762; T5)."""
+
+    def share(self, t: Array, steps: int) -> Array:
+        at = max(self.warmup, 1)
+        return jnp.sqrt(at / jnp.maximum(t + 1, at))
 
 
-def constant(t: Array, s: Span) -> float:
-    return 1.0
+@component
+class ConstantRate(Schedule):
+    """The peak, once it is reached."""
+
+    def share(self, t: Array, steps: int) -> float:
+        return 1.0
 
 
-def wsd(t: Array, s: Span) -> Array:
-    """Constant, then 1 - sqrt to `final` over the last `cooldown` share of the steps (Haegele et al. 2024,
+@component
+class WSD(Schedule):
+    """Warm-up, stable, decay: constant, then 1 - sqrt over the last share of the steps (Haegele et al. 2024,
     arXiv 2405.18392)."""
-    return 1 - (1 - s.final) * jnp.sqrt(_progress(t, s.steps * (1 - s.cooldown), s.steps))
 
+    final_lr_ratio: Share = 0.1  # the last learning rate, as a share of the peak
+    cooldown_fraction: Share = 0.2  # of the steps
 
-SCHEDULES: dict[str, Callable[[Array, Span], Array | float]] = {  # (step, as a float, span) -> share
-    "cosine": cosine,
-    "linear": linear,
-    "inverse_sqrt": inverse_sqrt,
-    "constant": constant,
-    "wsd": wsd,
-}
-
-
-def multiplier(name: str, step: Any, span: Span) -> Array:
-    """Share of the peak learning rate at `step` (counted from 0): a linear warm-up, then the schedule of that name."""
-    t = jnp.asarray(step, jnp.float32)
-    up = jnp.minimum(1.0, (t + 1) / max(span.warmup, 1))
-    return up * SCHEDULES[name](t, span)
+    def share(self, t: Array, steps: int) -> Array:
+        cooled = _progress(t, steps * (1 - self.cooldown_fraction), steps)
+        return 1 - (1 - self.final_lr_ratio) * jnp.sqrt(cooled)

@@ -1,0 +1,42 @@
+"""Muon: orthogonal updates of matrices."""
+
+import jax
+import optax
+
+from lm.core.component import component
+from lm.core.param import Tree, is_matrix
+from lm.core.ranges import BelowOne, Positive
+from lm.train.optim.optimizer import Optimizer
+from lm.train.optim.per_tensor import stacked
+
+Array = jax.Array
+
+
+@component
+class Muon(Optimizer):
+    """Muon for matrices between features (Jordan et al. 2024), each scaled by sqrt(max(1, out / in)); Adam for the
+    rest."""
+
+    beta: BelowOne = 0.9  # share kept of the momentum that is orthogonalised
+    b1: BelowOne = 0.9  # the rest: of Adam
+    b2: BelowOne = 0.95
+    eps: Positive = 1e-8
+
+    def direction(self, spec: Tree) -> optax.GradientTransformation:
+        labels = jax.tree.map(lambda p: "muon" if is_matrix(p) else "adam", spec)
+        matrices = jax.tree.map(lambda p: p if is_matrix(p) else None, spec)
+        muon = optax.contrib.scale_by_muon(beta=self.beta, weight_dimension_numbers=_in_out)
+        adam = optax.scale_by_adam(b1=self.b1, b2=self.b2, eps=self.eps)
+        return optax.partition({"muon": stacked(optax.chain(muon, _scale_by_shape()), matrices), "adam": adam}, labels)
+
+
+def _in_out(tree: Tree) -> Tree:
+    """optax's names for the axes of [in, out]; without them it takes a bare matrix only, no tree of them."""
+    return jax.tree.map(lambda _: optax.contrib.MuonDimensionNumbers(0, 1), tree)
+
+
+def _scale_by_shape() -> optax.GradientTransformation:
+    def scale(u: Array) -> Array:
+        return u * max(1.0, u.shape[-1] / u.shape[-2]) ** 0.5
+
+    return optax.stateless_with_tree_map(lambda u, _: scale(u))
