@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from lm.core.errors import UserError
-from lm.train import footprint, hardware, loop
+from lm.train import footprint, hardware, loop, session
 from lm.train.chips import DEVICES, TPUS
 from lm.train.setup import assemble
 from tests.train import tiny
@@ -65,8 +65,8 @@ def test_a_batch_that_no_machine_holds(tmp_path, monkeypatch):
 
 def test_a_step_that_the_compiler_says_is_too_large(tmp_path, monkeypatch):
     tiny.use_one_device(monkeypatch)
-    monkeypatch.setattr(loop, "check_room", lambda needed, limit: "")
-    monkeypatch.setattr(loop, "memory_limit", lambda: 2**20)
+    monkeypatch.setattr(session, "check_room", lambda needed, limit: "")
+    monkeypatch.setattr(session, "memory_limit", lambda: 2**20)
     with pytest.raises(UserError, match=r"the compiled train step needs [\d.]+ MiB a device, and there are 1\.0 MiB"):
         loop.train(tiny.config(tmp_path), tmp_path / "run", Console(file=io.StringIO()))
 

@@ -21,7 +21,7 @@ from lm.objectives.causal import NextToken
 from lm.objectives.examples.next_token import NextTokens
 from lm.runs.checkpoint import Checkpoints
 from lm.runs.metrics import plot_losses, read_metrics
-from lm.train import loop
+from lm.train import loop, session
 from lm.train.config_file import read_config
 from tests.train import tiny
 
@@ -152,7 +152,7 @@ def test_an_objective_that_predicts_nothing(tmp_path):
 
 
 def test_one_empty_batch_among_good_ones(tmp_path, monkeypatch):
-    batch = loop.DevicePrefetcher.__next__
+    batch = session.DevicePrefetcher.__next__
     seen = []
 
     def empty(self):
@@ -162,7 +162,7 @@ def test_one_empty_batch_among_good_ones(tmp_path, monkeypatch):
             made = made | {"weights": 0 * made["weights"], "bytes": 0 * made["bytes"]}
         return made
 
-    monkeypatch.setattr(loop.DevicePrefetcher, "__next__", empty)
+    monkeypatch.setattr(session.DevicePrefetcher, "__next__", empty)
     told = run(short(tmp_path, 5), tmp_path / "run")
     assert "step 3: NextToken predicts no token" in told
     records = {r["step"]: r for r in read_metrics(tmp_path / "run/metrics.jsonl") if "validation_loss" not in r}
@@ -208,7 +208,7 @@ def test_a_plot_that_fails_is_told(tmp_path, monkeypatch):
     def fail(*_):
         raise KeyError("bits_per_byte")
 
-    monkeypatch.setattr(loop, "plot_losses", fail)
+    monkeypatch.setattr(session, "plot_losses", fail)
     assert "loss.png could not be drawn: KeyError" in run(short(tmp_path), tmp_path / "run")
     assert saved(tmp_path / "run") == [2]
 

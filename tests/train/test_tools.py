@@ -11,7 +11,7 @@ from rich.console import Console
 
 from lm.runs.checkpoint import Checkpoints, open_model
 from lm.runs.metrics import read_metrics
-from lm.train import loop
+from lm.train import loop, session
 from lm.train.step import Trainer
 from tests.train import tiny
 
@@ -30,14 +30,14 @@ def run(config, workdir) -> str:
 def test_a_trace_of_chosen_steps_and_by_signal(tmp_path, one_device, monkeypatch):
     config = tiny.config(tmp_path)
     config.log.update(profile_at=3, profile_steps=2)
-    write = loop.Metrics.write
+    write = session.MetricsLog.write
 
     def signalled(self, record):
         if record["step"] == 8 and threading.current_thread() is threading.main_thread():
             os.kill(os.getpid(), signal.SIGUSR1)
         write(self, record)
 
-    monkeypatch.setattr(loop.Metrics, "write", signalled)
+    monkeypatch.setattr(session.MetricsLog, "write", signalled)
     told = run(config, tmp_path / "run")
     traces = {p.name for p in (tmp_path / "run/profile").iterdir()}
     assert "3" in traces and len(traces) == 2 and told.count("profile: ") == 2

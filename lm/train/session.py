@@ -1,0 +1,312 @@
+"""A training run under way: where it stands, and what its loop does now and then."""
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections.config_dict import ConfigDict
+from rich.console import Console
+
+from lm.core.errors import UserError
+from lm.core.metrics import added, values
+from lm.core.param import count
+from lm.data.batches import VERSIONS
+from lm.data.open import Data
+from lm.inspect.cost import training_flops
+from lm.runs.checkpoint import Checkpoints, meta_of
+from lm.runs.metrics import PLOT_ERRORS, MetricsLog, plot_losses
+from lm.train import record
+from lm.train.data import check_predicts, lengths_of, shapes_of
+from lm.train.figures import Clock, Record, summary
+from lm.train.footprint import allocating, check_exact, check_room, footprint, needed
+from lm.train.footprint import told as told_size
+from lm.train.hardware import memory_limit, peak_flops
+from lm.train.health.recovery import Event, bad_steps, check_limit, rewound, told
+from lm.train.origin import completed, origin_of, text_for
+from lm.train.prefetch import DevicePrefetcher, evaluation_batches
+from lm.train.profile import Profiler
+from lm.train.progress import progress_of
+from lm.train.resume import new_state, resume_or_start
+from lm.train.setup import assemble
+from lm.train.state import save_state, saved_state
+from lm.train.step import Trainer
+
+WARNING = "[yellow]warning:[/]"
+
+
+class Prepared:
+    """What a run is made of, checked before its folder is touched."""
+
+    def __init__(self, config: ConfigDict, workdir: Path, console: Console, chief: bool) -> None:
+        """`chief`: of several processes, whether this is the one that writes and tells."""
+        origin = origin_of(config, workdir)
+        config = completed(config, origin)
+        self.config, self.workdir, self.console, self.chief = config, workdir, console, chief
+        self.parts = parts = assemble(config, text=origin and origin.text)
+        _ = parts.model, parts.objective, parts.sharding  # whose errors come before those of the data
+        parts.check_fit()
+        self.text, notes = text_for(config, origin, parts.model, parts.data)
+        for note in notes:
+            self.tell(f"[yellow]note:[/] {note}")
+        self.limit = memory_limit()
+        batch = shapes_of(parts.batches)
+        if warned := check_room(footprint(parts.trainer, parts.abstract_state, batch), self.limit):
+            self.tell(f"{WARNING} {warned}")
+
+    def tell(self, line: str) -> None:
+        self.console.print(line, soft_wrap=True)
+
+
+class Session:
+    """Where a run stands: its state, the batch that comes next, its checkpoints and records. Whatever ends its `with`,
+    a save that is under way is finished."""
+
+    def __init__(self, run: Prepared) -> None:
+        """At step 0, or at the latest checkpoint."""
+        self.run, self.parts, self.config, self.tell = run, run.parts, run.config, run.tell
+        parts, data, program = run.parts, run.parts.data, run.parts.program
+        self.checkpoints = Checkpoints(run.workdir, keep=run.config.log.keep)
+        wording = run.text and run.text.saved()
+        self.meta = meta_of(run.config, parts.model, data.tokenizer, data.digest, wording, program.transforms)
+        self.state, self.saved = resume_or_start(parts.trainer, parts.hyper, self.checkpoints, self.meta)
+        self.step = self.begun = int(self.state.step)
+        self.last = run.config.train.steps
+        self.events: list[Event] = self.saved["events"]
+        self.changes: list[record.Change] = self.saved["changes"]
+        self.changed = record.changed(record.completed(self.saved["config"]), self.meta["config"])
+        self.batches = dataclasses.replace(parts.batches, skips=tuple(map(tuple, self.saved["skips"])))
+        self.metrics = MetricsLog(run.workdir, run.config.log.tensorboard, writes=run.chief)
+        self.size = f"{count(program.spec()):,} parameters"
+        self.pending: list[tuple[int, dict]] = []  # steps not looked at yet: looking waits for the device
+        self.told_empty = False
+
+    # Begin
+
+    def nothing_to_do(self) -> Record:
+        """The figures of a run that is at its end already."""
+        self.checkpoints.close()
+        unused = f"; {record.told(self.changed)}: without effect" if self.changed else ""
+        self.tell(f"nothing to do: {self.run.workdir} is at step {self.step} of {self.last}{unused}")
+        with contextlib.closing(self.metrics):
+            return self.evaluate(anew=not self.metrics.evaluated(self.step))
+
+    def begin(self) -> None:
+        """Write down what makes the run, say what it is, and compile its step."""
+        config, parts, workdir = self.config, self.parts, self.run.workdir
+        if self.changed:
+            self.changes.append({"event": "change", "step": self.step, "changed": self.changed})
+        with writing(workdir):
+            aside = record.keep(workdir, self.saved["config"], begins=self.step == 0) if self.run.chief else None
+            self.metrics.resume(self.step, [*self.events, *self.changes])
+        if aside is not None:
+            self.tell(f"the config of an earlier start, of which nothing was saved, is now {aside}")
+        self.step_fn = parts.trainer.jitted(self.state)
+        flops = training_flops(parts.model, *lengths_of(self.batches), parts.program.transforms)  # of a row
+        peak, peak_from = peak_flops(config.train.dtype)
+        self.cost = flops / peak  # seconds that a row would take at peak
+        with_changes = f" with {record.told(self.changed)}" if self.changed else ""
+        self.tell(
+            f"{self.size}{_told_trained(parts.trainer)}, {flops:.3g} FLOPs a row; {_told_data(parts.data)}; "
+            f"{jax.device_count()} {jax.devices()[0].device_kind} device(s), peak {peak / 1e9:,.0f} GFLOP/s "
+            f"({peak_from})" + (f"; resumed at step {self.step}{with_changes}" if self.step or self.changed else "")
+        )
+        if (versions := self.saved["versions"]) != VERSIONS:
+            self.tell(f"{WARNING} saved with {versions}, now {VERSIONS}: batches may be drawn otherwise")
+        check_predicts(self.batches, parts.objective, self.step)
+        self.feed = DevicePrefetcher(self.batches, parts.sharding, self.step)
+        self._compile()
+        self.profiler = Profiler(workdir / "profile", config.log.profile_at, config.log.profile_steps, self.run.console)
+        self.progress = progress_of(self.last, self.step, self.run.console)
+
+    def _compile(self) -> None:
+        """Compile the step, which its first call then finds done."""
+        console, begun = self.run.console, time.perf_counter()
+        console.print("compiling the train step ...")
+        with allocating("compiling the train step"):
+            exact = needed(self.step_fn.lower(self.state, self.feed.ahead).compile().memory_analysis())
+        seconds, memory = time.perf_counter() - begun, f"; it needs {told_size(exact)} a device" if exact else ""
+        console.print(f"compiled in {seconds:.1f} s{memory}", soft_wrap=True, highlight=False)
+        check_exact(exact, self.run.limit)
+
+    def __enter__(self) -> "Session":
+        self.clock = Clock(self.step)
+        with contextlib.ExitStack() as stack:
+            parts: tuple[contextlib.AbstractContextManager, ...] = (
+                contextlib.closing(self.checkpoints),
+                contextlib.closing(self.metrics),
+                writing(self.run.workdir),
+                self.progress,
+                self.profiler,
+            )
+            for part in parts:
+                stack.enter_context(part)
+            self._open = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self._open.__exit__(*error)
+
+    # Step
+
+    def advance(self) -> None:
+        """One step, which is begun and not waited for."""
+        self.step += 1
+        self.profiler.before(self.step)
+        self.state, measured = self.step_fn(self.state, next(self.feed))
+        self.profiler.after(self.step, measured)
+        self.pending.append((self.step, measured))
+
+    def due(self, every: int) -> bool:
+        """Whether what is done every so many steps is done after this one; 0: never."""
+        return every > 0 and self.step % every == 0
+
+    def _figures(self, reading: Any) -> Record | None:
+        step, measured = self.pending[-1]
+        return summary(step, measured, reading, self.cost * self.batches.rows_of(step - 1))
+
+    # Look
+
+    def glance(self) -> None:
+        """Tell of a step that is not recorded, where a line is due."""
+        if self.progress.wants():
+            # Else the clock would not see what the device still has to do.
+            jax.block_until_ready(self.pending[-1][1])
+            if seen := self._figures(self.clock.look(self.step, self.feed.waited)):
+                self.progress.tell(self.step, seen)
+
+    def recovered(self) -> bool:
+        """Look for bad steps since the last look, and do about them what config.train.recovery says. True where the run
+        went back: it stands at an earlier step then. Raises `UserError` where it is to stop."""
+        rule = self.parts.trainer.recovery
+        found = bad_steps(rule, self.pending)
+        back_to = None
+        if found and rule.action == "rewind":
+            back_to = self.checkpoints.newest(found[0]["step"] - 1 - rule.back) or 0
+            self.batches, found[0] = rewound(rule, self.batches, found[0], back_to)
+        for event in found:
+            self.events.append(event)
+            self.metrics.write(event)
+            self.tell(f"[yellow]{told(event)}[/]")
+        check_limit(rule, self.events)
+        if back_to is not None:
+            self.rewind(back_to)
+        return back_to is not None
+
+    def rewind(self, step: int) -> None:
+        """Go back to the checkpoint of `step`, or to the beginning; what came after it is given up."""
+        trainer, hyper = self.parts.trainer, self.parts.hyper
+        self.checkpoints.forget(after=step)
+        if step:
+            self.state = saved_state(self.checkpoints, step, trainer.abstract(hyper), hyper)
+        else:
+            self.state = new_state(trainer, hyper, self.config.train.init_from)
+        self.feed.close()
+        self.step, self.feed, self.pending = step, DevicePrefetcher(self.batches, self.parts.sharding, step), []
+        # They hold for what is repeated too.
+        self.changes = [change | {"step": min(change["step"], step)} for change in self.changes]
+        self.metrics.resume(step, [*self.events, *self.changes])
+        self.clock.restart(step, self.feed.waited)
+        self.progress.back(step)
+
+    def record(self) -> None:
+        """Write down and tell the figures of this step."""
+        seen = self._figures(self.clock.read(self.step, self.feed.waited))
+        self.pending.clear()
+        if seen is None:
+            return
+        self.metrics.write(seen)
+        self.progress.tell(self.step, seen)
+        if not (seen["tokens"] or self.told_empty):
+            self.told_empty = True
+            name = type(self.parts.objective).__name__
+            self.tell(f"{WARNING} step {self.step}: {name} predicts no token in its batch")
+
+    # Save
+
+    def save(self) -> None:
+        """Begin to save a checkpoint."""
+        kept = {"skips": self.batches.skips, "events": self.events, "changes": self.changes}
+        save_state(self.checkpoints, self.state, self.meta | kept)
+        self.clock.restart(self.step, self.feed.waited)
+
+    def stopped(self, why: str) -> str:
+        """Finish the save, and say how to go on."""
+        self.checkpoints.wait()
+        line = f"{why}: saved step {self.step} in {self.checkpoints.path}; run the same command to go on"
+        self.tell(line)
+        return line
+
+    # Evaluate
+
+    def evaluate(self, anew: bool = True) -> Record:
+        """Figures on held-out data, recorded unless they were (`anew`). What fails here is told, and costs nothing but
+        these figures."""
+        try:
+            result = self._evaluated()
+        except (UserError, jax.errors.JaxRuntimeError) as e:
+            if jax.process_count() > 1 and not isinstance(e, UserError):
+                raise  # the others may be waiting
+            self.tell(f"{WARNING} step {self.step}: no validation figures: {_line(e)}")
+            return {}
+        self.tell(f"step {self.step}: validation {_told(result)}")
+        if anew:
+            with writing(self.run.workdir):
+                self.metrics.write({"step": self.step, **{f"validation_{k}": v for k, v in result.items()}})
+            self.plot()
+        return result
+
+    def _evaluated(self) -> Record:
+        parts = self.parts
+        weights = parts.trainer.averaged(self.state)
+        chosen = [of_source[: self.config.log.eval_batches or None] for of_source in parts.held_out.ranges]
+        results = [parts.evaluator(weights, evaluation_batches(parts.held_out, w, parts.sharding)) for w in chosen]
+        by_name = {part.name: values(r)["loss"] for part, r in zip(parts.data.parts, results, strict=True)}
+        return values(added(results)) | ({"loss_of": by_name} if len(by_name) > 1 else {})
+
+    def plot(self) -> None:
+        """Draw loss.png."""
+        try:
+            if self.run.chief:
+                plot_losses(self.metrics.path, self.run.workdir / "loss.png", f"{self.run.workdir.name}: {self.size}")
+        except PLOT_ERRORS as e:
+            self.tell(f"{WARNING} loss.png could not be drawn: {_line(e)}")
+
+
+@contextlib.contextmanager
+def writing(workdir: Path) -> Iterator[None]:
+    """Tell of a full disk in one line."""
+    try:
+        yield
+    except OSError as e:
+        raise UserError(
+            f"cannot write to {workdir}: {e.strerror}; the checkpoints are kept: make room, then run the same command"
+        ) from e
+
+
+def _line(e: BaseException) -> str:
+    return f"{type(e).__name__ + ': ' if not isinstance(e, UserError) else ''}{' '.join(str(e).split())[:300]}"
+
+
+def _told_trained(trainer: Trainer) -> str:
+    trains = count(trainer.optimizer.spec)
+    return f" ({trains:,} train)" if trainer.program.transforms else ""
+
+
+def _told_data(data: Data) -> str:
+    documents, dropped = (sum(getattr(p.train, n) for p in data.parts) for n in ("documents", "dropped"))
+    empty = f", {dropped:,} without text left out" if dropped else ""
+    sources = f" of {len(data.parts)} sources" if len(data.parts) > 1 else ""
+    return (
+        f"{data.tokens:,} training tokens{sources} ({documents:,} documents{empty}), "
+        f"{sum(cache.size for cache in data.validation):,} for validation"
+    )
+
+
+def _told(result: Record) -> str:
+    bits = f", {result['bits_per_byte']:.4f} bits per byte" if "bits_per_byte" in result else ""
+    of = "".join(f"; {name} {loss:.4f}" for name, loss in result.get("loss_of", {}).items())
+    return f"loss {result['loss']:.4f} nats per token{bits}{of}"
