@@ -1,11 +1,11 @@
 """How far a run is, for a person: a bar on a terminal; elsewhere, in a log file, a line every few seconds."""
 
-import time
-from typing import Any, Protocol
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as RichProgress
+
+from lm.data.progress import Meter, clock
 
 Record = dict[str, Any]
 SECONDS = 10.0  # between lines
@@ -16,83 +16,40 @@ def console_of(chief: bool) -> Console:
     return Console(stderr=True, soft_wrap=True, quiet=not chief)
 
 
-class Progress(Protocol):
-    def __enter__(self) -> "Progress": ...
-    def __exit__(self, *_: Any) -> None: ...
-    def wants(self) -> bool:
-        """Whether a step besides those that are recorded should be told: looking at one waits for the device."""
-
-    def tell(self, step: int, record: Record) -> None: ...
-    def back(self, step: int) -> None:
-        """A rewind."""
-
-
-def progress_of(steps: int, done: int, console: Console) -> Progress:
-    return Bar(steps, done, console) if console.is_terminal else Lines(steps, console)
-
-
-class Bar:
-    """With loss, bits per byte, tokens/s, MFU and time left."""
+class Progress:
+    """How far a run is, with loss, bits per byte, tokens/s, MFU and time left."""
 
     def __init__(self, steps: int, done: int, console: Console) -> None:
-        self._bar = RichProgress(
+        columns = (
             BarColumn(bar_width=10),
             MofNCompleteColumn(),
             TextColumn("{task.fields[status]}"),
             TimeRemainingColumn(elapsed_when_finished=True),
-            console=console,
-            refresh_per_second=2,
         )
-        self._task = self._bar.add_task("train", total=steps, completed=done, status="first step")
+        self._meter = Meter(console, steps, *columns, every=SECONDS, done=done, status="first step", transient=False)
+        self.steps, self._told = steps, False
 
-    def __enter__(self) -> "Bar":
-        self._bar.start()
+    def __enter__(self) -> "Progress":
+        self._meter.__enter__()
         return self
 
-    def __exit__(self, *_: Any) -> None:
-        self._bar.stop()
+    def __exit__(self, *error: Any) -> None:
+        self._meter.__exit__(*error)
 
     def wants(self) -> bool:
-        return False
+        """Whether a step besides those that are recorded should be told: looking at one waits for the device."""
+        return self._meter.due()
 
     def tell(self, step: int, record: Record) -> None:
-        self._bar.update(self._task, completed=step, status=status(record))
-
-    def back(self, step: int) -> None:
-        self._bar.update(self._task, completed=step)
-
-
-class Lines:
-    """Plain lines, the first one soon after the first step."""
-
-    def __init__(self, steps: int, console: Console) -> None:
-        self.steps, self._console, self._due, self._told = steps, console, 0.0, False
-
-    def __enter__(self) -> "Lines":
-        return self
-
-    def __exit__(self, *_: Any) -> None: ...
-
-    def wants(self) -> bool:
-        return time.monotonic() >= self._due
-
-    def tell(self, step: int, record: Record) -> None:
-        if not self.wants() and step < self.steps:
-            return
-        self._due = time.monotonic() + SECONDS
         left = (self.steps - step) * record["seconds_per_step"]
-        end = f", {_duration(left)} left" if left and self._told else ""  # the first step's time tells little
-        self._told = True
-        self._console.print(f"step {step} of {self.steps}: {status(record)}{end}", soft_wrap=True, highlight=False)
+        end = f", {clock(left)} left" if left and self._told else ""  # the first step's time tells little
+        told = status(record)
+        self._told |= self.wants()
+        self._meter.tell(step, told, f"step {step} of {self.steps}: {told}{end}", always=step >= self.steps)
 
     def back(self, step: int) -> None:
-        self._due = 0.0
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}"
+        """A rewind."""
+        self._meter.back(step)
 
 
 def status(record: Record) -> str:

@@ -29,7 +29,7 @@ from lm.train.health.recovery import Event, bad_steps, check_limit, rewound, tol
 from lm.train.origin import completed, origin_of, text_for
 from lm.train.prefetch import DevicePrefetcher, evaluation_batches
 from lm.train.profile import Profiler
-from lm.train.progress import progress_of
+from lm.train.progress import Progress
 from lm.train.resume import new_state, resume_or_start
 from lm.train.setup import assemble
 from lm.train.state import save_state, saved_state
@@ -120,7 +120,7 @@ class Session:
         self.feed = DevicePrefetcher(self.batches, parts.sharding, self.step)
         self._compile()
         self.profiler = Profiler(workdir / "profile", config.log.profile_at, config.log.profile_steps, self.run.console)
-        self.progress = progress_of(self.last, self.step, self.run.console)
+        self.progress = Progress(self.last, self.step, self.run.console)
 
     def _compile(self) -> None:
         """Compile the step, which its first call then finds done."""
