@@ -27,6 +27,7 @@ from lm.runs.checkpoint import Checkpoints, meta_of, open_model
 from lm.runs.metrics import read_metrics
 from lm.train.initial import initial_params
 from lm.train.loop import train
+from lm.train.optim.schedule import ConstantRate
 from lm.zoo.registry import build
 from tests import toys
 from tests.train import tiny
@@ -39,7 +40,7 @@ TRANSFORMS = (Int8("attention"), LoRA(4, target="attention|mlp"))
 
 
 def config_of(folder: Path, init_from: Path, transforms: tuple = TRANSFORMS) -> ConfigDict:
-    c = tiny.config(folder, learning_rate=1e-2, schedule="constant", ema=0.5)
+    c = tiny.config(folder, learning_rate=1e-2, schedule=ConstantRate(warmup=4), ema=0.5)
     with c.unlocked():
         c.model = ConfigDict()
     c.data.tokenizer = ""
@@ -126,14 +127,14 @@ def test_a_run_goes_on_with_its_own_transforms_only(folder, transforms, told):
         ),
         ({"type": "LoRA", "ranks": 3}, r"^config\.transforms\[0\]\.ranks is no knob of LoRA; did you mean 'rank'\?"),
         ({"type": "LoRA", "target": "keel"}, r"^LoRA\.target='keel' is found in no matrix's path; they are body/"),
-        ({"type": "Int8", "target": "."}, r"^config\.optimizer\.rates and config\.transforms freeze every parameter"),
+        ({"type": "Int8", "target": "."}, r"^config\.optimizer\.lr_multipliers and config\.transforms freeze every parameter"),
     ],
 )
 def test_what_is_no_transform_of_this_model(tmp_path, item, told):
     config = tiny.config(tmp_path)
     config.transforms = (item,)
     if item["type"] == "Int8":
-        config.optimizer.rates = (("norm|/b$|position", 0.0), (".*", 1.0))
+        config.optimizer.lr_multipliers = (("norm|/b$|position", 0.0), (".*", 1.0))
     with pytest.raises(UserError, match=told):
         train(config, tmp_path / "run", Console(file=io.StringIO()))
 

@@ -16,7 +16,7 @@ from lm.train.loop import train
 HERE = Path(__file__).parent
 FORMATS = sorted(HERE.glob("format-*"))
 RUNS = [
-    # Of formats that this very code writes (1, and 2 for transforms) one is enough: other tests resume such runs.
+    # All runs of the oldest format, which go through every upgrade, and the one kind that it did not know.
     pytest.param(run, marks=pytest.mark.slow if folder != FORMATS[0] and run.name != "adapted" else ())
     for folder in FORMATS
     for run in sorted(folder.iterdir())
