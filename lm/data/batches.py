@@ -90,10 +90,10 @@ class Batches:
     only from rng, which is seeded by the row's address. `skips` = ((step, count), ...): from `step` on, batches come
     from `count` addresses further, which passes over those that made a loss spike.
 
-    `warmup` = ((address, rows), ...): from that address on, a batch has so many rows, until the next; in the beginning
-    the first of them, without any `batch_size`. A batch always has its full shape, with empty rows (segment 0, no
-    weight) in the places that are left. Of `parts` microbatches, to which row r belongs by r % parts, the first are
-    full and the others empty, so that a step can leave those out.
+    `batch_warmup` = ((address, rows), ...): from that address on, a batch has so many rows, until the next; without any,
+    `batch_size`. A batch always has its full shape, with empty rows (segment 0, no weight) in the places that are left.
+    Of `accumulate` microbatches, to which row r belongs by r % accumulate, the first are full and the others empty, so
+    that a step can leave those out.
     """
 
     sources: tuple[tuple[TokenCache, float], ...]
@@ -103,8 +103,8 @@ class Batches:
     example: Builder = packed_row
     packing: str = "concat"
     skips: tuple[tuple[int, int], ...] = ()
-    warmup: tuple[tuple[int, int], ...] = ()
-    parts: int = 1
+    batch_warmup: tuple[tuple[int, int], ...] = ()
+    accumulate: int = 1  # microbatches
 
     def __post_init__(self):
         if self.batch_size < 1:
@@ -119,21 +119,21 @@ class Batches:
             len(stream.rows)  # complains now, not at the first step, of too little text
 
     def _check_warmup(self) -> None:
-        unit = self.batch_size // self.parts
-        starts = [at for at, _ in self.warmup]
+        unit = self.batch_size // self.accumulate
+        starts = [at for at, _ in self.batch_warmup]
         if starts and (starts[0] != 0 or starts != sorted(set(starts))):
-            raise UserError(f"batch warm-up {self.warmup}: steps must rise, and the first be 0")
-        for _, rows in self.warmup:
+            raise UserError(f"batch warm-up {self.batch_warmup}: steps must rise, and the first be 0")
+        for _, rows in self.batch_warmup:
             if not 0 < rows <= self.batch_size or rows % unit:
                 raise UserError(
                     f"batch warm-up to {rows} rows: give a multiple of {unit} (batch size {self.batch_size} in "
-                    f"{self.parts} microbatches) up to {self.batch_size}, or more microbatches"
+                    f"{self.accumulate} microbatches) up to {self.batch_size}, or more microbatches"
                 )
 
     def _check_stream(self) -> None:
         if self.packing != "stream":
             return
-        if len(self.sources) > 1 or self.warmup:
+        if len(self.sources) > 1 or self.batch_warmup:
             what = "a mixture of sources" if len(self.sources) > 1 else "a batch warm-up"
             raise UserError(
                 f"packing 'stream' goes on row by row, which {what} would break: leave it, or pack 'concat'"
@@ -149,7 +149,7 @@ class Batches:
     def fingerprint(self) -> str:
         """Identifies the stream of rows."""
         sources = [(cache.digest, weight) for cache, weight in self.sources]
-        made_by = (self.length, self.batch_size, self.seed, self.packing, self.skips, self.warmup, VERSIONS)
+        made_by = (self.length, self.batch_size, self.seed, self.packing, self.skips, self.batch_warmup, VERSIONS)
         return hashlib.blake2b(repr((sources, made_by)).encode(), digest_size=16).hexdigest()
 
     @property
@@ -163,15 +163,15 @@ class Batches:
 
     def rows_of(self, k: int) -> int:
         """How many rows step k has."""
-        return next((rows for at, rows in reversed(self.warmup) if at <= self.address(k)), self.batch_size)
+        return next((rows for at, rows in reversed(self.batch_warmup) if at <= self.address(k)), self.batch_size)
 
     def batch(self, k: int, rows: Sequence[int] | slice | None = None) -> Batch:
         """The batch of step k, or those of its rows that this process needs. [rows, ...]"""
         first, real = self._rows_before(self.address(k)), self.rows_of(k)
-        full = real * self.parts // self.batch_size  # microbatches that have rows
+        full = real * self.accumulate // self.batch_size  # microbatches that have rows
         examples = []
         for place in _chosen(self.batch_size, rows):
-            turn, part = divmod(place, self.parts)
+            turn, part = divmod(place, self.accumulate)
             examples.append(self.row(first + turn * full + part) if part < full else self._empty)
         batch = _stack(examples)
         if "reset" in batch and k and self.address(k) != self.address(k - 1) + 1:  # behind skipped batches
@@ -218,7 +218,7 @@ class Batches:
 
     def _rows_before(self, address: int) -> int:
         """How many rows the batches before this address have."""
-        edges = [*self.warmup, (address, 0)] if self.warmup else [(0, self.batch_size), (address, 0)]
+        edges = [*self.batch_warmup, (address, 0)] if self.batch_warmup else [(0, self.batch_size), (address, 0)]
         return sum(rows * max(0, min(end, address) - at) for (at, rows), (end, _) in pairwise(edges))
 
 

@@ -280,11 +280,11 @@ def nearest_knob(path: str, config: ConfigDict | None = None) -> str:
         near = near or _close(name, sections)
     own = ""
     if section and section[0] in CHOSEN and isinstance(parts := config.get(section[0]), ConfigDict):
-        own = f" ({parts.get('type')} has {', '.join(k for k in parts if k != 'type')})"
+        own = f"{parts.get('type')} has {', '.join(k for k in parts if k != 'type')}"
     if near:
-        return f"; did you mean config.{near[0]}?{own}"
+        return f"; did you mean config.{near[0]}?" + (f" ({own})" if own else "")
     if own:
-        return f";{own}"
+        return f"; {own}"
     return "; python -m lm.train --print_config lists them all"
 
 

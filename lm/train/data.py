@@ -40,24 +40,23 @@ def open_data_of(config: ConfigDict, text: TextFormat | None = None) -> Data:
     )
 
 
-def batches_of(config: ConfigDict, data: Data, objective: Objective) -> tuple[Batches, EvalBatches]:
-    """Training batches by address and validation batches in order; each row also tells how many bytes it predicts."""
+def batches_of(config: ConfigDict, data: Data, objective: Objective) -> Batches:
+    """Training batches by address."""
     c = config.data
-    train = Batches(
+    return Batches(
         data.training,
         c.length,
         c.batch_size,
         config.seed,
         example_of(data, objective),
         packing=c.packing,
-        warmup=tuple(map(tuple, config.train.batch_warmup)),
-        parts=config.train.accumulate,
+        batch_warmup=tuple(map(tuple, config.train.batch_warmup)),
+        accumulate=config.train.accumulate,
     )
-    return train, held_out_of(config, data, objective)
 
 
 def held_out_of(config: ConfigDict, data: Data, objective: Objective) -> EvalBatches:
-    """Validation batches alone."""
+    """Validation batches, in order."""
     c = config.data
     return EvalBatches(data.validation, c.length, c.batch_size, example_of(data, objective), packing=c.packing)
 

@@ -125,7 +125,7 @@ class Parts:
             ),
             seed=self.config.seed,
             accumulate=c.accumulate,
-            ragged=bool(c.batch_warmup),
+            batch_warmup=bool(c.batch_warmup),
             memory=self.memory,
             recovery=c.recovery,
             noise_scale=c.noise_scale,
@@ -163,7 +163,7 @@ class Parts:
     @cached_property
     def batches(self) -> Batches:
         """For training, by address."""
-        return batches_of(self.config, self.data, self.objective)[0]
+        return batches_of(self.config, self.data, self.objective)
 
     @cached_property
     def held_out(self) -> EvalBatches:

@@ -33,7 +33,7 @@ class Trainer:
     optimizer: BoundOptimizer
     seed: int = 0
     accumulate: int = 1  # microbatches
-    ragged: bool = False  # the last ones may be empty, and are left out
+    batch_warmup: bool = False  # the last of them may be empty, and are left out
     memory: int = 0  # rows of a batch, where the model remembers them in the next; 0: it does not
     recovery: watch.Recovery = watch.Recovery()
     noise_scale: bool = False
@@ -118,7 +118,7 @@ class Trainer:
             return result.total * scale, (result.weight, result.metrics, (result.aux, kept))
 
         batch = batch | {"row": jnp.arange(batch["tokens"].shape[0])}
-        sums = accumulated(loss, weights, batch, state.memory, self.accumulate, self.ragged)
+        sums = accumulated(loss, weights, batch, state.memory, self.accumulate, self.batch_warmup)
         weight = jnp.maximum(sums.weight, 1.0)
         grads = jax.tree.map(lambda g: g / (weight * scale), sums.grads)
         moved, opt, metrics = self.optimizer.update(grads, state.opt, weights, state.hyper, state.step)

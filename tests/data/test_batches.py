@@ -175,8 +175,8 @@ def test_too_little_text():
         ({"batch_size": 0}, "batch size is 0"),
         ({"seed": -1}, "seed is -1"),
         ({"packing": "bestfit"}, "unknown packing 'bestfit'; did you mean 'best-fit'"),
-        ({"warmup": ((1, 2),)}, "steps must rise, and the first be 0"),
-        ({"batch_size": 4, "parts": 2, "warmup": ((0, 3),)}, "3 rows: give a multiple of 2"),
+        ({"batch_warmup": ((1, 2),)}, "steps must rise, and the first be 0"),
+        ({"batch_size": 4, "accumulate": 2, "batch_warmup": ((0, 3),)}, "3 rows: give a multiple of 2"),
     ],
 )
 def test_wrong_numbers(wrong, message):
@@ -213,7 +213,7 @@ def test_a_batch_warm_up_takes_the_rows_in_order(parts, unit, ramp):
     cache, size = cache_of(*[9] * 200), parts * unit
     at = np.cumsum([0] + [steps for steps, _ in ramp])[:-1].tolist()
     warmup = tuple((a, min(full, parts) * unit) for a, (_, full) in zip(at, ramp, strict=True))
-    batches = batches_of(cache, 3, size, seed=0, warmup=warmup, parts=parts)
+    batches = batches_of(cache, 3, size, seed=0, batch_warmup=warmup, accumulate=parts)
     n = 0
     for k in range(20):
         batch = batches.batch(k)

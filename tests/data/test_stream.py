@@ -71,7 +71,7 @@ def test_a_batch_is_the_same_however_it_is_reached(cache, length, batch_size, st
 
 def test_microbatches_do_not_change_the_stream():
     cache = cache_of(*[13] * 30)
-    one, four = stream(cache, 5, 8), stream(cache, 5, 8, parts=4)
+    one, four = stream(cache, 5, 8), stream(cache, 5, 8, accumulate=4)
     for k in range(12):
         np.testing.assert_array_equal(one.batch(k)["tokens"], four.batch(k)["tokens"])
 
@@ -113,7 +113,7 @@ def test_running_rows_are_the_same_rows(cache, length, shift):
     ("knobs", "message"),
     [
         ({"sources": 2}, "which a mixture of sources would break"),
-        ({"warmup": ((0, 4),)}, "which a batch warm-up would break"),
+        ({"batch_warmup": ((0, 4),)}, "which a batch warm-up would break"),
         ({"batch_size": 50}, "has 25 rows of 4 tokens, fewer than batch size 50"),
     ],
 )

@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 
 from lm.core.mesh import Sharding, make_mesh
-from lm.objectives.causal import NextToken
-from lm.train.data import batches_of, open_data_of
 from lm.train.prefetch import DevicePrefetcher, evaluation_batches, own_rows, put
+from lm.train.setup import assemble
 from tests.train import tiny
 
 
 @pytest.fixture(scope="module")
 def batches(tmp_path_factory):
     config = tiny.config(tmp_path_factory.mktemp("feed"))
-    return batches_of(config, open_data_of(config), NextToken())
+    parts = assemble(config)
+    return parts.batches, parts.held_out
 
 
 @pytest.mark.parametrize("sizes", [None, {"data": 8}, {"data": 2, "tensor": 4}, {"tensor": 8}, {"fsdp": 4, "data": 2}])

@@ -133,7 +133,7 @@ def test_a_warm_up_batch_steps_like_a_small_batch():
     ends = []
     for batch, parts, ragged in ((small, 2, False), (padded, 4, True), (padded, 4, False)):
         trainer, hyper = tiny.trainer(tiny.dense(), accumulate=parts, optimizer=SGD(), weight_decay=0.0)
-        trainer = dataclasses.replace(trainer, ragged=ragged, noise_scale=ragged)
+        trainer = dataclasses.replace(trainer, batch_warmup=ragged, noise_scale=ragged)
         step = jax.jit(trainer.step)
         state, told = step(trainer.init(hyper), batch)
         ends.append((dict(flatten(state.params)), *map(float, told["objective"])))

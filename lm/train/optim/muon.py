@@ -18,9 +18,9 @@ class Muon(Optimizer):
     rest."""
 
     beta: BelowOne = 0.9  # share kept of the momentum that is orthogonalised
-    b1: BelowOne = 0.9  # the rest: of Adam
-    b2: BelowOne = 0.95
-    eps: Positive = 1e-8
+    b1: BelowOne = 0.9  # of the Adam for the rest, as these
+    b2: BelowOne = 0.95  # share kept of the running mean of squares
+    eps: Positive = 1e-8  # beside the square root of those
 
     def direction(self, spec: Tree) -> optax.GradientTransformation:
         labels = jax.tree.map(lambda p: "muon" if is_matrix(p) else "adam", spec)
