@@ -90,7 +90,7 @@ class Batches:
     only from rng, which is seeded by the row's address. `skips` = ((step, count), ...): from `step` on, batches come
     from `count` addresses further, which passes over those that made a loss spike.
 
-    `batch_warmup` = ((address, rows), ...): from that address on, a batch has so many rows, until the next; without any,
+    `batch_warmup` = ((address, rows), ...): from that address on, a batch has so many rows, until the next; without it,
     `batch_size`. A batch always has its full shape, with empty rows (segment 0, no weight) in the places that are left.
     Of `accumulate` microbatches, to which row r belongs by r % accumulate, the first are full and the others empty, so
     that a step can leave those out.
