@@ -134,7 +134,7 @@ def test_wrong_commands(folder, run, tmp_path):
         (["exprt"], r"did you mean 'export'\?"),
         (["import", "a"], "import takes PATH and OUT, not 1 arguments"),
         (["import", str(folder), str(run)], "holds a run already"),
-        (["import", str(tmp_path / "no"), str(tmp_path / "out")], "no.*config.json"),
+        (["import", str(tmp_path / "no"), str(tmp_path / "out")], "no does not exist: give a Hugging Face"),
         (["inspect", str(run)], "is a training run: `python -m lm.hub export"),
         (["export", str(folder), str(tmp_path / "out")], "holds no checkpoints"),
         (["export", str(run), str(run)], "holds a run: choose another folder"),
