@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from lm.core.errors import UserError
 from lm.hub.folder import is_hf_folder
-from lm.hub.open import Opened, Place, context_of, is_gguf
+from lm.hub.open import ModelFiles, Opened, context_of, is_gguf
 from lm.hub.save_text import write_text
 from lm.hub.tensors import Progress, quiet, reason
 from lm.hub.text import size_note
@@ -31,8 +31,8 @@ def open_any(path: str | Path, step: int | None = None) -> OpenedModel:
         raise UserError(f"{path} {what}: give the --workdir of a training run, a Hugging Face folder, or a .gguf file")
     if step is not None:
         raise UserError(f"{path} has no steps: leave out --step={step}")
-    with Place(path) as place:
-        text, opened = place.text(), place.read(place.find())
+    with ModelFiles(path) as files:
+        text, opened = files.text(), files.read(files.find())
     text = _fitted(text, opened, path)
     params = jax.tree.map(jnp.asarray, opened.params)
     return OpenedModel(opened.model, params, text, config_of(opened, path), None)
@@ -46,16 +46,16 @@ def import_run(
     out = Path(out).expanduser()
     if (out / "checkpoints").exists():
         raise UserError(f"{out} holds a run already: choose another folder")
-    with Place(source) as place:
-        text, opened = place.text(), place.read(place.find(architecture), progress)
+    with ModelFiles(source) as files:
+        text, opened = files.text(), files.read(files.find(architecture), progress)
     text = _fitted(text, opened, source)
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_text(out, text, opened.config)
     except OSError as e:
         raise UserError(f"cannot write {out} ({reason(e)}): choose a folder with room to write to") from e
-    files = (out / name for name in ("tokenizer.model", "tokenizer.json"))
-    config = config_of(opened, next(file for file in files if file.is_file()))
+    candidates = (out / name for name in ("tokenizer.model", "tokenizer.json"))
+    config = config_of(opened, next(file for file in candidates if file.is_file()))
     with contextlib.closing(Checkpoints(out)) as checkpoints:
         meta = meta_of(config, opened.model, text.tokenizer, "", text.saved())
         checkpoints.write(0, {"params": opened.params}, meta)

@@ -29,7 +29,7 @@ COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "coll
 
 def report(config: Any, topology: str) -> dict[str, Any]:
     """Compile the train step of `config` for `topology`; bytes are per chip."""
-    from tpu.topology import chip_of, devices, hushed  # isort: skip  # sets up this process before jax starts
+    from tpu.topology import chip_of, devices, quiet_stderr  # isort: skip  # sets up this process before jax starts
     import jax
 
     from lm.core.param import count
@@ -42,7 +42,7 @@ def report(config: Any, topology: str) -> dict[str, Any]:
     parts = assemble(config, devices=pod)
     model, sharding, state, batch = parts.model, parts.sharding, parts.abstract_state, parts.abstract_batch
     start = time.perf_counter()
-    with hushed():
+    with quiet_stderr():
         compiled = parts.trainer.jitted(state).lower(state, batch).compile()
     seconds = time.perf_counter() - start
     memory: Any = compiled.memory_analysis()

@@ -27,7 +27,7 @@ def chip_of(topology: str) -> Chip:
 
 
 @contextlib.contextmanager
-def hushed() -> Iterator[None]:
+def quiet_stderr() -> Iterator[None]:
     """Keep standard error, C++'s included, from the user: libtpu warns at length about metadata that is not there.
     What was written is shown after all when an exception leaves the block."""
     sys.stderr.flush()
@@ -51,7 +51,7 @@ def hushed() -> Iterator[None]:
 def devices(topology: str) -> list[jax.Device]:
     """The devices of e.g. "v5e:4x4", "v5p:4x4x4" or "v6e:16x16": they compile, they do not run."""
     chip_of(topology)
-    with hushed():
+    with quiet_stderr():
         try:
             description = topologies.get_topology_desc(platform="tpu", topology_name=topology)
         except (RuntimeError, ValueError, NotImplementedError) as e:

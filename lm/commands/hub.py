@@ -52,23 +52,23 @@ def inspect(path: str) -> None:
     from lm.hub.text import size_note
     from lm.inspect import tables as show
 
-    with hub.Place(path) as place:
-        source = place.find(ARCHITECTURE.value)
+    with hub.ModelFiles(path) as files:
+        source = files.find(ARCHITECTURE.value)
         comparison, config = source.comparison, source.config
         dtypes = ", ".join(sorted({tensor.dtype for tensor in source.stored.values()}))
-        files = {tensor.path: tensor.path.stat().st_size for tensor in source.stored.values()}
+        file_sizes = {tensor.path: tensor.path.stat().st_size for tensor in source.stored.values()}
         rows = {
             "model type": config["model_type"],
             "class": (config.get("architectures") or list(MODEL_TYPES[config["model_type"]].classes))[0],
             "family": source.knobs["family"],
             "parameters": f"{count(source.model.spec()):,}",
-            "tensors": f"{len(source.stored):,} ({dtypes}), {sum(files.values()) / 1e6:,.1f} MB",
+            "tensors": f"{len(source.stored):,} ({dtypes}), {sum(file_sizes.values()) / 1e6:,.1f} MB",
             "vocabulary": f"{source.model.vocab:,}",
             "context": hub.context_of(source.model, config) or "not given",
         }
         note = None
         try:
-            tokenizer = place.text().tokenizer
+            tokenizer = files.text().tokenizer
             rows["tokenizer"] = f"{tokenizer.vocab_size:,} tokens"
             note = size_note(tokenizer, source.model.vocab)
         except UserError as e:

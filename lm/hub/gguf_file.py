@@ -51,14 +51,14 @@ class InGGUF(NamedTuple):
             ) from e
 
 
-class Opened(NamedTuple):
+class GGUFContents(NamedTuple):
     """Metadata of a file, or of the first of its parts, and the tensors of all, by their names there."""
 
     metadata: dict[str, Any]
     tensors: dict[str, InGGUF]
 
 
-def open_gguf(path: Path) -> Opened:
+def open_gguf(path: Path) -> GGUFContents:
     """Raises `UserError` where the package gguf or a part is missing, for a file that is no GGUF or damaged, and for
     parts that do not belong together."""
     found = _open(path)
@@ -76,7 +76,7 @@ def open_gguf(path: Path) -> Opened:
     said = parts[0].metadata.get("split.tensors.count", len(tensors))
     if said != len(tensors):
         raise UserError(f"{path}: its {count} parts hold {len(tensors)} tensors, not {said}: download them again")
-    return Opened(parts[0].metadata, tensors)
+    return GGUFContents(parts[0].metadata, tensors)
 
 
 def _parts(path: Path, count: int) -> list[Path]:
@@ -93,7 +93,7 @@ def _parts(path: Path, count: int) -> list[Path]:
     return parts
 
 
-def _open(path: Path) -> Opened:
+def _open(path: Path) -> GGUFContents:
     gguf = package("gguf", path, "gguf")
     try:
         version = _version(path)
@@ -120,7 +120,7 @@ def _open(path: Path) -> Opened:
                     f"{path} is {reader.endianess.name.lower()}-endian, and tensor {tensor.name!r} {tensor.dtype}: "
                     "convert it with gguf-convert-endian of the package gguf"
                 )
-    return Opened(metadata, tensors)
+    return GGUFContents(metadata, tensors)
 
 
 def _version(path: Path) -> int | None:

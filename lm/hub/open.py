@@ -37,7 +37,7 @@ from lm.zoo.registry import build
 LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len")  # what model types call it
 
 
-class Found(NamedTuple):
+class FoundModel(NamedTuple):
     """A model that stands in a folder or a GGUF file, whose tensors are not yet read. knobs: `config.model`, from which
     `lm.zoo.registry.build` makes the model again; config: config.json, or the one that a GGUF file's metadata stand
     for; stored: its tensors, by the names of the table."""
@@ -57,7 +57,7 @@ class Found(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """A model with its parameters; knobs and config as in `Found`."""
+    """A model with its parameters; knobs and config as in `FoundModel`."""
 
     model: Model
     params: Tree  # numpy float32
@@ -65,7 +65,7 @@ class Opened(NamedTuple):
     config: dict[str, Any]
 
 
-class Place:
+class ModelFiles:
     """A Hugging Face folder or a GGUF file, opened once for all that is asked of it. Use it in a `with` statement: it
     keeps files open.
 
@@ -83,7 +83,7 @@ class Place:
             what = "has no config.json" if self.path.is_dir() else "is no folder" if there else "does not exist"
             raise UserError(f"{self.path} {what}: give a Hugging Face folder or a .gguf file")
 
-    def __enter__(self) -> "Place":
+    def __enter__(self) -> "ModelFiles":
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -93,7 +93,7 @@ class Place:
         """Tokenizer and chat template."""
         return self._gguf.text() if self._gguf else read_text(self.path)
 
-    def find(self, architecture: str | None = None) -> Found:
+    def find(self, architecture: str | None = None) -> FoundModel:
         """The model, as another class of its model type than config.json says if `architecture` is one.
 
         Raises `UserError`, one line that names the file, for a config.json or metadata that are not supported."""
@@ -110,9 +110,9 @@ class Place:
             stored = renamed(stored, binding, described.spelling.prefixes)
             knobs, binding = _unpooled(described.knobs, binding, described, stored)
             knobs, binding = _untied(knobs, binding, described, stored)
-        return Found(knobs, config, binding, stored)
+        return FoundModel(knobs, config, binding, stored)
 
-    def read(self, found: Found, progress: Progress = quiet) -> Opened:
+    def read(self, found: FoundModel, progress: Progress = quiet) -> Opened:
         """Its parameters too. Raises `UserError`, one line that names file and tensor, for what is missing, damaged,
         unknown or of another shape."""
         with _naming(self.path):
@@ -130,8 +130,8 @@ def open_folder(folder: str | Path, architecture: str | None = None, progress: P
 
     Raises `UserError`, one line that names file and tensor, for what is missing, damaged, unknown or of another shape,
     and for values of config.json that are not supported."""
-    with Place(folder) as place:
-        return place.read(place.find(architecture), progress)
+    with ModelFiles(folder) as files:
+        return files.read(files.find(architecture), progress)
 
 
 def open_text(path: str | Path) -> TextFormat:

@@ -10,7 +10,7 @@ from ml_collections.config_dict import ConfigDict
 from lm.core.component import to_dict
 from lm.core.errors import UserError
 from lm.data.open import Data
-from lm.hub.open import Found, Opened, Place, context_of
+from lm.hub.open import FoundModel, ModelFiles, Opened, context_of
 from lm.model.transformer import EncoderDecoder, Model
 from lm.runs.checkpoint import Checkpoints, text_of
 from lm.runs.components import restored
@@ -48,9 +48,9 @@ def origin_of(config: ConfigDict, workdir: Path) -> Origin | None:
             raise UserError(f"{path} has no finished checkpoint yet: wait for its first, or give another folder")
         return found
     model, knobs, text, context, unknown = None, None, None, None, []
-    with Place(path) as place:
+    with ModelFiles(path) as files:
         try:
-            there = place.find()
+            there = files.find()
             model, knobs = there.model, config_of(there, "").model
             context = context_of(model, there.config)
         except UserError as e:
@@ -58,7 +58,7 @@ def origin_of(config: ConfigDict, workdir: Path) -> Origin | None:
                 raise
             unknown.append(f"{e}; the model is that of config.model")
         try:
-            text = place.text()._replace(context=context)
+            text = files.text()._replace(context=context)
         except UserError as e:
             if not config.data.tokenizer:
                 raise UserError(f"{e}; or set config.data.tokenizer") from e
@@ -111,7 +111,7 @@ def text_for(
     return text._replace(context=context), notes
 
 
-def config_of(opened: Found | Opened, tokenizer: str | Path) -> ConfigDict:
+def config_of(opened: FoundModel | Opened, tokenizer: str | Path) -> ConfigDict:
     """The config of a run with that model: its own context, one row at a time, and no data of its own."""
     length = context_of(opened.model, opened.config)
     config = default()
