@@ -1,9 +1,9 @@
 """Batches by address: the batch of step k is a pure function of (dataset, seed, k, recorded skips).
 
-Nothing is carried from batch to batch, so a restart, a rewind, another number of hosts or of data workers
-sees the same stream, to the bit. Row n of the run comes from one source of the mixture, whose rows are in epochs
-of their own: each row once an epoch, in a new order, cut at new boundaries. Or, for models that remember, row r of a
-batch goes on where row r of the batch before ended.
+No state is carried from batch to batch, so a restart, a rewind, another number of hosts or of data workers all see the
+same stream, to the bit. Row n of the run comes from one source of the mixture, and each source has its own epochs:
+every row once per epoch, in a new order, cut at new boundaries. For models with memory, row r of a batch instead
+continues row r of the previous batch.
 """
 
 import hashlib
@@ -24,24 +24,24 @@ from lm.data.packing import PACKINGS, ConcatenatedRows, PackedRows, Row, evaluat
 Builder = Callable[[Row, np.random.Generator], Row]
 Batch = dict[str, np.ndarray]  # an example's arrays with a leading batch axis
 
-# What a random number is for. The seeds of these uses are hashed, not added: grain shuffles epoch e by
-# seed + e, so that with the run's own seeds epoch 1 of run 0 would repeat epoch 0 of run 1.
+# What a random number is for. Seeds of different uses are derived by hashing, not by adding: grain shuffles epoch e
+# with seed + e, so with the run's own seed epoch 1 of run 0 would repeat epoch 0 of run 1.
 ORDER, SHIFT, EXAMPLE = range(3)
-VERSIONS = {"numpy": np.__version__, "grain": grain.__version__}  # whose random streams may change with them
+VERSIONS = {"numpy": np.__version__, "grain": grain.__version__}  # their random streams may change between versions
 
 
 def packed_row(row: Row, rng: np.random.Generator) -> Row:
-    """The plainest example: the row itself."""
+    """The simplest example builder: returns the row itself."""
     return row
 
 
 @dataclass(frozen=True)
 class Stream:
-    """[n] -> the example of row n of one source, epoch after epoch without end."""
+    """[n] -> the example of row n of one source, over endless epochs."""
 
     rows: PackedRows
     seed: int
-    source: int  # its number in the mixture: no two draw alike
+    source: int  # its number in the mixture, so that no two sources share random bits
     example: Builder
 
     def __getitem__(self, n: int) -> Row:
@@ -59,9 +59,9 @@ class Stream:
 
 @dataclass(frozen=True)
 class ContiguousStreams:
-    """[n] -> the example of row n of one source, which goes on from row n - count (Transformer-XL, Dai et al. 2019,
-    arXiv 1901.02860): the text is cut into `count` lanes of equal length, read side by side, and in a new epoch cut
-    elsewhere. An example's `reset` is 1 where its lane begins, and what was remembered is of elsewhere."""
+    """[n] -> the example of row n of one source, which continues row n - count (Transformer-XL, Dai et al. 2019, arXiv
+    1901.02860): the text is cut into `count` lanes of equal length that are read side by side, and cut elsewhere in the
+    next epoch. `reset` is 1 where a lane begins: memory from another part of the text must be cleared."""
 
     rows: PackedRows
     seed: int
@@ -71,7 +71,7 @@ class ContiguousStreams:
 
     @property
     def length(self) -> int:
-        """Of a lane, in rows."""
+        """Rows per lane."""
         return len(self.rows) // self.count
 
     def __getitem__(self, n: int) -> Row:
@@ -84,16 +84,16 @@ class ContiguousStreams:
 
 @dataclass(frozen=True)
 class Batches:
-    """Training batches without end, from `sources` = ((cache, weight), ...).
+    """Endless training batches from `sources` = ((cache, weight), ...).
 
-    `example(row, rng)` makes the arrays of one row (see `lm.data.packing`, whose PACKINGS `packing` names) and draws
-    only from rng, which is seeded by the row's address. `skips` = ((step, count), ...): from `step` on, batches come
-    from `count` addresses further, which passes over those that made a loss spike.
-
-    `batch_warmup` = ((address, rows), ...): from that address on, a batch has so many rows, until the next; without it,
-    `batch_size`. A batch always has its full shape, with empty rows (segment 0, no weight) in the places that are left.
-    Of `accumulate` microbatches, to which row r belongs by r % accumulate, the first are full and the others empty, so
-    that a step can leave those out.
+    example: (row, rng) -> the arrays of one row; it draws only from rng, which is seeded by the row's address
+    packing: how rows are packed, a key of `lm.data.packing.PACKINGS`
+    skips: ((step, count), ...): from `step` on, batches come from `count` addresses later, which skips the batches
+        around a loss spike
+    batch_warmup: ((address, rows), ...): from each address on, batches have that many rows; without any, `batch_size`.
+        Batches keep their full shape: the remaining rows are empty (segment 0, weight 0)
+    accumulate: microbatches per step. Row r belongs to microbatch r % accumulate; during warmup the first microbatches
+        are full and the others empty, so that a step can skip those
     """
 
     sources: tuple[tuple[TokenCache, float], ...]
@@ -116,7 +116,7 @@ class Batches:
         self._check_warmup()
         self._check_stream()
         for stream in self._streams:
-            len(stream.rows)  # complains now, not at the first step, of too little text
+            len(stream.rows)  # raises now, not at the first step, if there is too little text
 
     def _check_warmup(self) -> None:
         unit = self.batch_size // self.accumulate
@@ -154,33 +154,33 @@ class Batches:
 
     @property
     def rows_per_epoch(self) -> tuple[int, ...]:
-        """Of each source."""
+        """Rows per epoch of each source."""
         return tuple(len(stream.rows) for stream in self._streams)
 
     def address(self, k: int) -> int:
-        """The batch that step k takes, of the stream without skips."""
+        """The index of step k's batch in the stream without skips."""
         return k + sum(count for step, count in self.skips if step <= k)
 
     def rows_of(self, k: int) -> int:
-        """How many rows step k has."""
+        """The number of non-empty rows in step k's batch."""
         return next((rows for at, rows in reversed(self.batch_warmup) if at <= self.address(k)), self.batch_size)
 
     def batch(self, k: int, rows: Sequence[int] | slice | None = None) -> Batch:
-        """The batch of step k, or those of its rows that this process needs. [rows, ...]"""
+        """The batch of step k, or only these of its rows (those this process needs). [rows, ...]"""
         first, real = self._rows_before(self.address(k)), self.rows_of(k)
         full = real * self.accumulate // self.batch_size  # microbatches that have rows
         examples = []
-        for place in _chosen(self.batch_size, rows):
-            turn, part = divmod(place, self.accumulate)
+        for r in _chosen(self.batch_size, rows):
+            turn, part = divmod(r, self.accumulate)
             examples.append(self.row(first + turn * full + part) if part < full else self._empty)
         batch = _stack(examples)
-        if "reset" in batch and k and self.address(k) != self.address(k - 1) + 1:  # behind skipped batches
+        if "reset" in batch and k and self.address(k) != self.address(k - 1) + 1:  # after skipped batches
             batch["reset"] = np.ones_like(batch["reset"])
         return batch
 
     def row(self, n: int) -> Row:
-        """The example of row n of the run."""
-        source, i = self._mixture.place(n)
+        """The example for row n of the run."""
+        source, i = self._mixture.locate(n)
         return self._streams[source][i]
 
     def iterate(
@@ -192,8 +192,8 @@ class Batches:
         workers: int = 0,
         prefetch: int = 4,
     ) -> Iterator[Batch]:
-        """batch(start), batch(start + 1), ... made `prefetch` steps ahead by threads; where examples are slow
-        to make, by worker processes (each with its threads), whose number does not change the stream."""
+        """batch(start), batch(start + 1), ..., built `prefetch` steps ahead by threads, or by worker processes (each
+        with its own threads) where examples are slow to build. The number of workers does not change the stream."""
         steps = grain.MapDataset.range(start, sys.maxsize).map(partial(self.batch, rows=rows))
         batches = steps.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch))
         if workers:
@@ -217,24 +217,24 @@ class Batches:
         return empty_row(self.length, self.example)
 
     def _rows_before(self, address: int) -> int:
-        """How many rows the batches before this address have."""
+        """Total rows of the batches before this address."""
         edges = [*self.batch_warmup, (address, 0)] if self.batch_warmup else [(0, self.batch_size), (address, 0)]
         return sum(rows * max(0, min(end, address) - at) for (at, rows), (end, _) in pairwise(edges))
 
 
 def empty_row(length: int, example: Builder) -> Row:
-    """The example of a row that is all padding (segment 0), to which no example builder gives weight."""
+    """The example for a row of padding only (segment 0), to which every example builder gives weight 0."""
     row = {key: np.zeros(length + 1, np.int32) for key in ("tokens", "segments", "bytes")}
     return example(row, np.random.default_rng(0))
 
 
 @dataclass(frozen=True)
 class EvalBatches:
-    """All of some caches in order, each token a target exactly once; where `packing` is "stream", cut into lanes of
-    which each batch has the next piece, as in training.
+    """All tokens of some caches in order, each a target exactly once. With `packing` "stream" the text is cut into
+    lanes, and each batch has the next piece of every lane, as in training.
 
-    A cache begins a new batch. Rows that fill up a last batch are all padding (segment 0), to which an example builder
-    gives no weight. Random examples, such as masks, are the same at every evaluation.
+    Every cache starts a new batch. The last batch of a cache is filled with rows of padding (segment 0, weight 0).
+    Random parts of examples, such as masks, are the same at every evaluation.
     """
 
     caches: tuple[TokenCache, ...]
@@ -249,12 +249,12 @@ class EvalBatches:
 
     @cached_property
     def ranges(self) -> tuple[range, ...]:
-        """The batches of each cache."""
+        """The range of batch numbers of each cache."""
         ends = np.cumsum([0] + [-(-len(rows) // self.batch_size) for rows in self._rows]).tolist()
         return tuple(map(range, ends, ends[1:]))
 
     def batch(self, k: int, rows: Sequence[int] | slice | None = None) -> Batch:
-        """Batch k of len(self), or those of its rows that this process needs. [rows, ...]"""
+        """Batch k of len(self), or only these of its rows. [rows, ...]"""
         if not 0 <= k < len(self):
             raise IndexError(k)
         source, of_source = next((i, r) for i, r in enumerate(self.ranges) if k in r)
@@ -279,7 +279,7 @@ class EvalBatches:
 
 
 def _shift(seed: int, source: int, epoch: int) -> int:
-    """By how much an epoch's boundaries are shifted."""
+    """How far an epoch's row boundaries are shifted, in tokens."""
     return int(_seed_sequence(seed, source, SHIFT, epoch).generate_state(1, np.uint64)[0])
 
 

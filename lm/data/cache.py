@@ -1,16 +1,16 @@
-"""The token cache: a corpus in tokens, as memory-mapped shards. `lm.data.tokenize` writes it.
+"""The token cache: a tokenised corpus as memory-mapped shards, written by `lm.data.tokenize`.
 
 A cache is a folder named after the fingerprints of source, tokenizer and NumPy version: a changed source gets a new
-folder, and a running process never sees its map replaced. It holds
+folder, so a running process never has its mapped files replaced. It holds
 
-    00000.bin ...  uint16 or uint32[tokens]   documents in order, each ending in the end-of-text id and
-                                              beginning with a begin-of-text where one was asked for; a long
-                                              one goes on in the next shard
-    00000.bytes    unsigned[tokens]           how many bytes of the text each token covers, if not as table.npy says
-    table.npy      int32[vocabulary]          how many bytes each token stands for by itself
-    offsets.npy    int64[documents + 1]       where each document starts, and the number of tokens
-    meta.json      the number of this format, the counts, each shard's size and hash, and the digest of all that a run
-                   record keeps
+    00000.bin ...  uint16 or uint32[tokens]   documents in order, each ending in the end-of-text id, and starting with
+                                              a begin-of-text id if one was asked for; a long document continues in
+                                              the next shard
+    00000.bytes    unsigned[tokens]           bytes of text that each token covers, if they differ from table.npy
+    table.npy      int32[vocabulary]          bytes of text that each token stands for on its own
+    offsets.npy    int64[documents + 1]       where each document starts, and finally the number of tokens
+    meta.json      format number, counts, each shard's size and hash, and the digest of the whole, which run records
+                   keep
 """
 
 import hashlib
@@ -26,7 +26,7 @@ import numpy as np
 from lm.core.errors import UserError
 from lm.core.formats import TOKEN_CACHE, format_of
 
-HASHED = 1 << 31  # bytes of tokens up to which opening a cache reads and hashes them all; beyond, sizes must do
+HASHED = 1 << 31  # bytes: smaller caches are hashed when opened; for larger ones only file sizes are checked
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class TokenCache:
     directory: Path
     shards: tuple[np.ndarray, ...] = field(repr=False)  # each [tokens], memory-mapped
     offsets: np.ndarray = field(repr=False)  # int64[documents + 1]
-    bytes: int  # of UTF-8 text; end-of-text ids stand for none
+    bytes: int  # of UTF-8 text; end-of-text ids cover none
     dropped: int  # documents without text
-    digest: str  # of tokens and offsets: the identity of the data
-    table: np.ndarray | None = field(default=None, repr=False)  # int32[vocabulary]: the bytes of a token by itself
-    covered: tuple[np.ndarray | None, ...] = field(default=(), repr=False)  # per shard: [tokens], where it has its own
+    digest: str  # of tokens and offsets: identifies the data
+    table: np.ndarray | None = field(default=None, repr=False)  # int32[vocabulary]: bytes of each token on its own
+    covered: tuple[np.ndarray | None, ...] = field(default=(), repr=False)  # per shard: [tokens], or None: as `table`
 
     @property
     def documents(self) -> int:
@@ -46,7 +46,7 @@ class TokenCache:
 
     @property
     def size(self) -> int:
-        """In tokens."""
+        """The number of tokens."""
         return int(self.offsets[-1])
 
     @cached_property
@@ -55,21 +55,21 @@ class TokenCache:
         return np.cumsum([len(shard) for shard in self.shards])
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """int32[stop - start]: these tokens of the stream, 0 <= start <= stop <= size."""
+        """int32[stop - start]: tokens [start, stop) of the stream, 0 <= start <= stop <= size."""
         return self._gather(start, stop, lambda i, place: self.shards[i][place])
 
     def read_bytes(self, start: int, stop: int) -> np.ndarray:
-        """int32[stop - start]: how many bytes of the text each of these tokens covers; over a document they add up to
-        the UTF-8 bytes of its text, whatever the tokenizer makes of it."""
+        """int32[stop - start]: bytes of text that each of these tokens covers. Over a document they add up to the UTF-8
+        bytes of its text, even where the tokenizer changes the text."""
         return self._gather(start, stop, self._bytes)
 
-    def _bytes(self, i: int, place: slice) -> np.ndarray | int:
+    def _bytes(self, i: int, part: slice) -> np.ndarray | int:
         if self.covered and (own := self.covered[i]) is not None:
-            return own[place]
-        return 0 if self.table is None else self.table[self.shards[i][place]]
+            return own[part]
+        return 0 if self.table is None else self.table[self.shards[i][part]]
 
     def _gather(self, start: int, stop: int, part: Callable[[int, slice], np.ndarray | int]) -> np.ndarray:
-        """int32[stop - start] from what `part` gives of the shards that these tokens are in."""
+        """int32[stop - start], concatenated from `part(shard, slice)` of the shards that hold these tokens."""
         if not 0 <= start <= stop <= self.size:
             raise IndexError((start, stop))
         found = np.empty(stop - start, np.int32)
@@ -83,15 +83,15 @@ class TokenCache:
             at = end
         return found
 
-    def __reduce__(self):  # data workers map the files anew instead of receiving a copy
+    def __reduce__(self):  # data workers map the files themselves instead of receiving a copy
         return TokenCache.open, (self.directory, False)
 
     @classmethod
     def open(cls, directory: str | os.PathLike, verify: bool = True) -> "TokenCache":
-        """Maps an existing cache folder.
+        """Memory-map an existing cache folder.
 
-        Raises UserError if its files do not agree in size, or, up to HASHED bytes and unless `verify` is off, have
-        changed since they were written."""
+        Raises UserError if file sizes are inconsistent or, for caches of up to HASHED bytes and unless `verify` is off,
+        if the contents have changed since they were written."""
         directory = Path(directory)
         try:
             meta = json.loads((directory / "meta.json").read_text())
@@ -125,7 +125,7 @@ class TokenCache:
 
 
 def write_covered(path: Path, covered: np.ndarray) -> str:
-    """Write how many bytes each token of a shard covers to `path`, in a narrow type, which is returned."""
+    """Write the bytes that each token of a shard covers to `path`. Returns the dtype, the narrowest that fits."""
     narrow = covered.dtype.newbyteorder("<")
     covered.astype(narrow).tofile(path)
     return narrow.str
@@ -141,7 +141,7 @@ def _covered(directory: Path, shard: dict) -> np.ndarray | None:
 
 
 def shard_digest(tokens: np.ndarray, starts: np.ndarray) -> str:
-    """Of a shard's tokens and of where its documents start in it."""
+    """Hash of a shard's tokens and document starts."""
     digest = hashlib.blake2b(np.ascontiguousarray(tokens).view(np.uint8).data, digest_size=16)
     digest.update(np.ascontiguousarray(starts, np.int64).view(np.uint8).data)
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""The bytes of a file, decompressed by what it holds, whatever its name: gzip, zstd, xz, bzip2."""
+"""The bytes of a file, decompressed according to its content, not its name: gzip, zstd, xz, bzip2."""
 
 import contextlib
 import gzip
@@ -15,27 +15,27 @@ from lm.core.errors import UserError
 
 SUFFIXES = {".gz": "gzip", ".zst": "zstd", ".xz": "xz", ".bz2": "bzip2"}
 MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\0": "xz"}
-BZIP2 = (b"1AY&SY", b"\x17rE8P\x90")  # after "BZh" and a digit: of a block, of nothing
-SKIPPABLE = tuple(bytes((b,)) + b"\x2a\x4d\x18" for b in range(0x50, 0x60))  # zstd frames of remarks
-# Frames of `zstd --long=31`, its largest window. What a smaller one needs is taken, no more.
+BZIP2 = (b"1AY&SY", b"\x17rE8P\x90")  # after "BZh" and a digit: the start of a block, or of an empty stream
+SKIPPABLE = tuple(bytes((b,)) + b"\x2a\x4d\x18" for b in range(0x50, 0x60))  # zstd's skippable frames
+# Allows frames of `zstd --long=31`, the largest window. Smaller frames still use only the memory they need.
 LARGEST_WINDOW = 1 << 31
 
 
 @dataclass
 class Meter:
-    """How many bytes of files (as they are stored) have been read."""
+    """Counts the (compressed) bytes read from files."""
 
     read: int = 0
 
 
 def plain_name(name: str) -> str:
-    """Without the suffixes of compression: "a.csv.gz" -> "a.csv"."""
+    """Strips compression suffixes: "a.csv.gz" -> "a.csv"."""
     stem, suffix = os.path.splitext(name)
     return plain_name(stem) if stem and suffix.lower() in SUFFIXES else name
 
 
 def compression(path: Path, head: bytes) -> str | None:
-    """Of a file that begins with these bytes. Raises UserError where its name promises one that is not there."""
+    """The compression of a file that starts with these bytes. Raises UserError if its name promises another one."""
     found = next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), None)
     if head.startswith(b"BZh") and head[4:10] in BZIP2:
         found = "bzip2"
@@ -52,7 +52,7 @@ def compression(path: Path, head: bytes) -> str | None:
 
 @contextlib.contextmanager
 def open_bytes(path: Path, meter: Meter | None = None) -> Iterator[IO[bytes]]:
-    """The content of a file. What goes wrong while it is read is told like what goes wrong here."""
+    """The decompressed content of a file. Read errors are reported the same way as open errors."""
     broken: tuple[type[Exception], ...] = (EOFError, gzip.BadGzipFile, zlib.error)
     kind = None
     try:
@@ -78,13 +78,13 @@ def open_bytes(path: Path, meter: Meter | None = None) -> Iterator[IO[bytes]]:
             raise UserError(f"{path} was made with a larger window than zstd --long=31 has; compress it again") from e
         raise UserError(f"{path} is truncated or damaged ({e}); compress it again") from e
     except OSError as e:
-        if e.filename is None and kind is not None:  # so the module bz2 tells of bad data
+        if e.filename is None and kind is not None:  # the module bz2 reports bad data like this
             raise UserError(f"{path} is truncated or damaged ({e}); compress it again") from e
         unreadable(e, path)
 
 
 class _Metered(io.RawIOBase):
-    """An unbuffered file, with each byte that is read of it counted."""
+    """An unbuffered file that counts the bytes read from it."""
 
     def __init__(self, raw: io.FileIO, meter: Meter) -> None:
         self._raw, self._meter = raw, meter
@@ -99,12 +99,12 @@ class _Metered(io.RawIOBase):
 
 
 class _Frames(io.RawIOBase):
-    """The content of a file of zstd frames. (zstandard's own reader takes the end of a cut file for that of the text.)
-    EOFError where the last frame is not whole."""
+    """The content of a file of zstd frames. Raises EOFError if the last frame is truncated, which zstandard's own
+    reader would take for the end of the text."""
 
     def __init__(self, file: IO[bytes], new: Callable[[], Any]) -> None:
         self._file, self._new = file, new
-        self._frame: Any = None  # being read; None between frames
+        self._frame: Any = None  # the current one; None between frames
         self._input, self._ready = b"", memoryview(b"")
 
     def readable(self) -> bool:
@@ -127,7 +127,7 @@ class _Frames(io.RawIOBase):
 
 
 def needs(module: str, path: Path) -> Any:
-    """A package of the extra `data`, or a module that some Pythons are built without."""
+    """Import a package of the extra `data`, or a module that some Python builds lack."""
     try:
         return importlib.import_module(module)
     except ImportError as e:

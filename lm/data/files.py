@@ -1,4 +1,4 @@
-"""The files of a corpus: paths, folders, globs and lists of these. Links are followed; what is left out is told."""
+"""The files of a corpus: paths, folders, globs and lists of these. Links are followed; skipped files are reported."""
 
 import fnmatch
 import glob
@@ -14,12 +14,12 @@ from lm.data.compressed import plain_name, unreadable
 Where = str | os.PathLike | Sequence[str | os.PathLike]
 
 
-class Found(NamedTuple):
+class CorpusFiles(NamedTuple):
     files: dict[Path, str]  # {resolved path: name within the corpus}
-    notes: tuple[str, ...]  # what was left out, a line for each folder
+    notes: tuple[str, ...]  # what was skipped, a line per folder
 
 
-def find_files(where: Where, pattern: str) -> Found:
+def find_files(where: Where, pattern: str) -> CorpusFiles:
     if isinstance(where, str | os.PathLike):
         where = [where] if os.path.exists(where) else os.fspath(where).split(",")
     files: dict[Path, str] = {}
@@ -40,10 +40,10 @@ def find_files(where: Where, pattern: str) -> Found:
                 files[path.resolve()] = path.name
             else:
                 notes += (f"{path} is left out: a link to nothing",)
-    return Found(files, notes)
+    return CorpusFiles(files, notes)
 
 
-def _folder_files(root: Path, pattern: str) -> Found:
+def _folder_files(root: Path, pattern: str) -> CorpusFiles:
     folder = walk(root)
     patterns = [one.strip() for one in pattern.split(",")]
     files = {p: name for p, name in folder.files.items() if matches(name.rpartition("/")[2], patterns)}
@@ -55,8 +55,8 @@ def _folder_files(root: Path, pattern: str) -> Found:
     without = [f"{n:,} {name}" for name, n in others.most_common(5)] + (["others"] if len(others) > 5 else [])
     named = (f"{others.total():,} not named {pattern} ({', '.join(without)})",) if others else ()
     if notes := named + folder.notes:
-        return Found(files, (f"{root}: {len(files):,} file(s) read; left out: {', '.join(notes)}",))
-    return Found(files, ())
+        return CorpusFiles(files, (f"{root}: {len(files):,} file(s) read; left out: {', '.join(notes)}",))
+    return CorpusFiles(files, ())
 
 
 def _left_out(notes: tuple[str, ...]) -> str:
@@ -64,18 +64,18 @@ def _left_out(notes: tuple[str, ...]) -> str:
 
 
 def _suffixes(name: str) -> str:
-    """Of "a.json.gz" it is ".json.gz"; of a name without one it is the name."""
+    """`a.json.gz` -> `.json.gz`; a name without suffix is returned as it is."""
     base = name.rpartition("/")[2]
     plain = plain_name(base)
     stem = plain.rpartition(".")[0]
     return base[len(stem) :] if stem else base
 
 
-def walk(root: Path, without: Sequence[str] = ()) -> Found:
-    """All files below a folder, neither hidden nor named as in `without`, and what was left out.
+def walk(root: Path, without: Sequence[str] = ()) -> CorpusFiles:
+    """All files below a folder except hidden ones and those matching `without`, with notes on what was skipped.
 
-    Links are followed after all else, so that a file goes by its own name where it has one in the corpus. A folder is
-    read once, however many links lead to it: loops end."""
+    Links are followed last, so that a file keeps its own name if it has one in the corpus. A folder is read once,
+    however many links lead to it, so loops end."""
     files: dict[Path, str] = {}
     seen: set[Path] = set()
     links = deque([root])
@@ -103,7 +103,7 @@ def walk(root: Path, without: Sequence[str] = ()) -> Found:
     if broken:
         more = ", ..." if len(broken) > 3 else ""
         notes.append(f"{len(broken):,} link(s) to nothing ({', '.join(broken[:3])}{more})")
-    return Found(files, tuple(notes))
+    return CorpusFiles(files, tuple(notes))
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:

@@ -1,13 +1,13 @@
-"""File formats of a corpus, told by what a file holds as well as by its name.
+"""File formats of a corpus, recognised by content as well as by name.
 
-    text            names of text and source code (TEXT), markup too: the whole file, as it stands, is one document
-    JSON            .jsonl, .ndjson, .json: an object a line, an array of objects or strings, objects one after another
+    text            file names of text and source code (TEXT), markup included: the whole file is one document
+    JSON            .jsonl, .ndjson, .json: one object per line, an array of objects or strings, or concatenated objects
     tables          .csv, .tsv: the first row names the columns
-    Parquet         a document a row
-    other names     Parquet and JSON by what they hold; else text, if it is neither markup nor a table
+    Parquet         one document per row
+    other names     Parquet and JSON by content; otherwise text, unless it looks like markup or a table
 
-Each may be compressed (`lm.data.compressed`), Parquet in its own way. Every reader raises UserError, in one line, for
-what cannot be read: it names the file, the place and the remedy.
+Any of them may be compressed (`lm.data.compressed`), Parquet in its own way. Every reader raises a one-line UserError
+for input it cannot read, with the file, the position in it and the remedy.
 """
 
 import json
@@ -38,7 +38,7 @@ Read = Callable[[], Iterator[str]]
 
 
 def entries(path: Path, name: str, field: str, meter: Meter) -> Iterator[tuple[str, Read]]:
-    """(name, how to read the text, in pieces) of every document of a file; only a wanted text is decoded."""
+    """(name, function that reads the text in pieces) for every document of a file. Text is decoded only when read."""
     if (documents := _records(path, field, meter)) is None:
         yield name, partial(read_text, path, meter)
     else:
@@ -50,7 +50,7 @@ SEPARATORS = (b"\n<|endoftext|>", b"\n</s>\n", b"\n[SEP]\n")  # as published col
 
 
 def doubt(path: Path) -> str | None:
-    """A word about a .txt that does not look like one text."""
+    """A warning about a .txt file that does not look like a single text, or None."""
     if Path(plain_name(path.name)).suffix.lower() != ".txt":
         return None
     if _looks_json(head := head_of(path)):
@@ -66,7 +66,7 @@ def _whole(text: Callable[[], str]) -> Iterator[str]:
 
 
 def _records(path: Path, field: str, meter: Meter) -> Iterator[tuple[int, Callable[[], str]]] | None:
-    """The documents of a file of records; None for text."""
+    """The documents of a file of records; None for a text file."""
     suffix = Path(plain_name(path.name)).suffix.lower()
     if suffix in TEXT:
         return None
@@ -87,7 +87,7 @@ def _records(path: Path, field: str, meter: Meter) -> Iterator[tuple[int, Callab
 
 
 def _looks_json(head: bytes) -> bool:
-    """Whether this is an object, or an array of objects or strings, or the beginning of one."""
+    """Whether this is (the beginning of) a JSON object, or of an array of objects or strings."""
     text = head.decode(errors="ignore").lstrip()
     if text[:1] not in ("{", "["):
         return False
@@ -97,24 +97,24 @@ def _looks_json(head: bytes) -> bool:
     try:
         json.JSONDecoder().raw_decode(text)
     except json.JSONDecodeError as e:
-        return len(head) == HEAD and e.pos > len(text) // 2  # cut by us
-    except (RecursionError, ValueError):  # JSON, but more than can be read
+        return len(head) == HEAD and e.pos > len(text) // 2  # invalid only because we cut it off
+    except (RecursionError, ValueError):  # JSON, but beyond what Python parses
         return True
     return True
 
 
 def _spans_lines(head: bytes) -> bool:
-    """Whether JSON is an array, or objects of several lines each, and not a value a line."""
+    """Whether JSON is an array or objects that span lines, rather than one value per line."""
     first, _, rest = head.lstrip().partition(b"\n")
     try:
         value = json.loads(first)
-    except (ValueError, RecursionError):  # a line that is longer than the head, or wrong, or begins an object
+    except (ValueError, RecursionError):  # a line that is longer than the head, invalid, or the first of an object
         return first[:1] == b"[" or (first[:1] == b"{" and first.rstrip() in (b"{", b"[")) or _opens(first, rest)
     return isinstance(value, list) and not rest.strip()
 
 
 def _opens(first: bytes, rest: bytes) -> bool:
-    """Whether a value begins in the first line and ends in a later one, as in {"a": 1,"""
+    """Whether a value starts on the first line and ends on a later one, as in {"a": 1,"""
     try:
         _, end = json.JSONDecoder().raw_decode(text := (first + b"\n" + rest).decode(errors="ignore"))
     except (ValueError, RecursionError):
@@ -123,7 +123,7 @@ def _opens(first: bytes, rest: bytes) -> bool:
 
 
 def _markup(head: bytes) -> tuple[str, str] | None:
-    """(what a file of no known name looks like, the name that would say so), if it is not plain text."""
+    """(what a file with an unknown name looks like, the suffix it should have), unless it is plain text."""
     start = head.lstrip()[:200].lower()
     if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<mediawiki", b"<svg", b"<rss")):
         return "HTML or XML", ".html"

@@ -59,7 +59,7 @@ def train_sentencepiece(
             unk_id=ByteTokenizer.unk_id,
             bos_id=-1,
             control_symbols=control,
-            # lossless: text goes in as it is, and what has no piece is spelled in bytes
+            # lossless: no normalisation, and characters without a piece are spelled in bytes
             normalization_rule_name="identity",
             add_dummy_prefix=False,
             remove_extra_whitespaces=False,
@@ -89,14 +89,14 @@ def train_sentencepiece(
 
 
 def _sample(documents: Documents, max_bytes: int) -> list[str]:
-    """An even sample, in order, of at most max_bytes: the chunks with the smallest hashes of their places."""
+    """An even sample of at most max_bytes, in order: the chunks whose indices have the smallest hashes."""
     heap: list[tuple[int, int, str]] = []  # (minus hash, order, chunk): the largest hash on top
     size = 0
     order = 0
     for document in documents:
         for chunk in _chunks(document.pieces()):
-            place = hashlib.blake2b(order.to_bytes(8, "big"), digest_size=8).digest()
-            heapq.heappush(heap, (-int.from_bytes(place, "big"), order, chunk))
+            digest = hashlib.blake2b(order.to_bytes(8, "big"), digest_size=8).digest()
+            heapq.heappush(heap, (-int.from_bytes(digest, "big"), order, chunk))
             order += 1
             size += len(chunk.encode())
             while size > max_bytes and len(heap) > 1:
@@ -105,16 +105,16 @@ def _sample(documents: Documents, max_bytes: int) -> list[str]:
 
 
 def _coverage(sample: list[str], room: int) -> float:
-    """The share of the text that gets characters of its own, at most `room` different ones; SentencePiece's default
-    where that suffices, and no less than it allows. The rest is spelled in bytes: else a small vocabulary could hardly
-    be trained on Chinese."""
+    """SentencePiece's character coverage: the share of the text covered by its `room` most frequent characters, between
+    what SentencePiece allows and its default. Other characters are spelled in bytes; otherwise a small vocabulary could
+    hardly be trained on Chinese."""
     counts = Counter(chain.from_iterable(sample))
     common = sum(count for _, count in counts.most_common(max(room, 1)))
     return min(0.9995, max(0.98, common / counts.total() - 1e-9))
 
 
 def _chunks(pieces: Iterable[str]) -> Iterator[str]:
-    """A text in chunks of whole lines, at most CHUNK characters each, whatever pieces it comes in."""
+    """Regroup a text's pieces into chunks of whole lines, at most CHUNK characters each."""
     chunk = ""
     for line in _lines(pieces):
         if len(chunk) + len(line) > CHUNK and chunk:
@@ -126,8 +126,8 @@ def _chunks(pieces: Iterable[str]) -> Iterator[str]:
 
 
 def _lines(pieces: Iterable[str]) -> Iterator[str]:
-    """The lines of a text, of which a longer one comes in parts of CHUNK characters."""
-    rest = ""  # of a line whose end has not been seen
+    """The lines of a text; long lines come in parts of CHUNK characters."""
+    rest = ""  # the start of a line whose end has not been read yet
     for piece in pieces:
         *lines, last = (rest + piece).splitlines(keepends=True) or [""]
         for line in lines:
@@ -140,7 +140,7 @@ def _lines(pieces: Iterable[str]) -> Iterator[str]:
 
 
 def _reason(message: str) -> str:
-    """SentencePiece's reason, without its source file and the C++ condition."""
+    """SentencePiece's error message without the source file and C++ condition."""
     if "smaller than required_chars" in message:
         needed = re.search(r"\d+ vs (\d+)", message)
         atoms = needed[1] if needed else "more"

@@ -1,4 +1,4 @@
-"""Weighted mixtures by address: which source row n of a run comes from, and which of that source's rows it is."""
+"""Weighted mixtures by address: from which source row n of a run comes, and which row of that source it is."""
 
 import heapq
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from lm.core.errors import UserError
 
 
 class _Split(NamedTuple):
-    """Two parts of a mixture, sources or splits themselves."""
+    """A node of a mixture: two parts, each a source or another split."""
 
     share: Fraction  # of the left
     left: "int | _Split"
@@ -24,12 +24,12 @@ class _Split(NamedTuple):
 
 @dataclass(frozen=True)
 class Mixture:
-    """Of sources with these weights, in any unit.
+    """A mixture of sources with these weights, in any unit.
 
-    Two sources are exact to half a row at every prefix of the stream. More are a binary tree of such splits (the
-    lightest joined first), each level of which adds at most half of a row times the share of what it splits: no order
-    of rows could keep even three equal sources within half a row (Tijdeman 1980, "The chairman assignment problem").
-    The weights are taken as the exact numbers that they are, so the stream never drifts from them.
+    Two sources stay within half a row of their exact shares at every prefix of the stream. More sources form a binary
+    tree of such splits (lightest joined first), where each level adds at most half a row times the share that it
+    splits: no order of rows keeps even three equal sources within half a row (Tijdeman 1980, "The chairman assignment
+    problem"). Weights are exact fractions, so the stream never drifts from them.
     """
 
     weights: tuple[float, ...]
@@ -43,7 +43,7 @@ class Mixture:
 
     @cached_property
     def _root(self) -> int | _Split:
-        order = count()  # settles ties, so that nodes are never compared
+        order = count()  # breaks ties, so that nodes are never compared
         heap: list = [(Fraction(w), next(order), source) for source, w in enumerate(self.weights)]
         heapq.heapify(heap)
         while len(heap) > 1:
@@ -51,8 +51,8 @@ class Mixture:
             heapq.heappush(heap, (a + b, next(order), _Split(a / (a + b), left, right)))
         return heap[0][2]
 
-    def place(self, n: int) -> tuple[int, int]:
-        """(source, how many of its rows came before) of row n."""
+    def locate(self, n: int) -> tuple[int, int]:
+        """Row n of the mixture as (source, index among that source's rows)."""
         node = self._root
         while isinstance(node, _Split):
             before = node.on_left(n)

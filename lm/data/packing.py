@@ -1,9 +1,9 @@
-"""Packing documents into rows of equal length, by random access.
+"""Packing documents into rows of equal length, with random access.
 
-[i] -> {"tokens": int32[length + 1], "segments": int32[length + 1], "bytes": int32[length + 1]}, where segments number
-the documents within the row from 1, padding is token 0 in segment 0, and bytes are those of the text that a token
-covers. A row has one token more than it predicts. Rows that others go on from
-(`RunningRows`) number documents, and tell `positions` too, in a way that rows agree on.
+[i] -> {"tokens": int32[length + 1], "segments": int32[length + 1], "bytes": int32[length + 1]}: segments number the
+documents within the row from 1, padding is token 0 in segment 0, and bytes counts the text that each token covers. A
+row has one more token than it predicts. Rows that continue others (`RunningRows`) also have `positions`, and number
+documents and positions consistently across rows.
 """
 
 import fcntl
@@ -26,16 +26,16 @@ Row = dict[str, np.ndarray]
 class PackedRows(Protocol):
     def __len__(self) -> int: ...
     def __getitem__(self, i: int) -> Row: ...
-    def shifted(self, shift: int) -> Self: ...  # the same text between other boundaries, where a packing can
+    def shifted(self, shift: int) -> Self: ...  # the same text cut at other boundaries, if the packing can
 
 
 @dataclass(frozen=True)
 class ConcatenatedRows:
     """Concatenate-and-split: rows overlap by one token, so that each token is predicted once.
 
-    The stream is a circle, in which the last document's end-of-text stands before the first document: row i
-    holds the tokens from shift + i * length on. There are tokens // length rows, and the remainder, which the
-    shift chooses, is no target; with `pad` a last, partial row takes it in.
+    The token stream is circular (the last document's end-of-text precedes the first document), and row i starts at
+    token shift + i * length. There are tokens // length rows; the remaining tokens, which depend on the shift, are not
+    predicted, unless `pad` adds a last, partial row for them.
     """
 
     cache: TokenCache
@@ -62,52 +62,52 @@ class ConcatenatedRows:
         if not 0 <= i < len(self):
             raise IndexError(i)
         total, first = self.cache.size, i * self.length + self.shift
-        real = min(self.length, total - i * self.length) + 1  # all of the row but for the last, padded one
-        turn, place = np.divmod(np.arange(first, first + real), total)
-        document = np.searchsorted(self.cache.offsets, place, side="right") + turn * self.cache.documents
+        real = min(self.length, total - i * self.length) + 1  # the whole row, except in a padded last one
+        turn, index = np.divmod(np.arange(first, first + real), total)
+        document = np.searchsorted(self.cache.offsets, index, side="right") + turn * self.cache.documents
         tokens, segments, covered = np.zeros((3, self.length + 1), np.int32)
         at = 0
-        while at < real:  # once, or again where the circle closes
+        while at < real:  # a second turn only where the circle closes
             start = (first + at) % total
             stop = min(start + real - at, total)
             tokens[at : at + stop - start] = self.cache.read(start, stop)
             covered[at : at + stop - start] = self.cache.read_bytes(start, stop)
             at += stop - start
         segments[:real] = document - self._before(document) + 1
-        return {"tokens": tokens, "segments": segments, "bytes": covered} | self._more(place)
+        return {"tokens": tokens, "segments": segments, "bytes": covered} | self._more(index)
 
     def _before(self, document: np.ndarray) -> int:
-        """The number of the document that is the first here."""
+        """The document that gets number 1."""
         return document[0]
 
-    def _more(self, place: np.ndarray) -> Row:
-        """What else a row tells of tokens at these places of the corpus."""
+    def _more(self, index: np.ndarray) -> Row:
+        """Further arrays of a row with the tokens at these indices of the corpus."""
         return {}
 
 
 @dataclass(frozen=True)
 class RunningRows(ConcatenatedRows):
-    """The same rows, for models that remember the row before: a document has the same number in all rows, and a token's
-    position is its place in the document, wherever that began."""
+    """The same rows for models with memory: a document has the same number in all rows, and positions count from the
+    start of the document, even if that is in an earlier row."""
 
     def _before(self, document: np.ndarray) -> int:
         return self.shift // self.cache.size * self.cache.documents + 1
 
-    def _more(self, place: np.ndarray) -> Row:
+    def _more(self, index: np.ndarray) -> Row:
         positions = np.zeros(self.length + 1, np.int32)
-        starts = self.cache.offsets[np.searchsorted(self.cache.offsets, place, side="right") - 1]
-        positions[: len(place)] = place - starts
+        starts = self.cache.offsets[np.searchsorted(self.cache.offsets, index, side="right") - 1]
+        positions[: len(index)] = index - starts
         return {"positions": positions}
 
 
 def evaluation_rows(cache: TokenCache, length: int, packing: str = "concat") -> ConcatenatedRows:
-    """Rows in which every token is a target exactly once, the first of all after an end-of-text."""
+    """Rows in which every token is a target exactly once; the very first follows an end-of-text."""
     rows = RunningRows if packing == "stream" else ConcatenatedRows
     return rows(cache, length, shift=-1, pad=True)
 
 
 class _Bins(NamedTuple):
-    """Row i holds pieces ends[i - 1] to ends[i]; piece j is the tokens from starts[j] on, sizes[j] of them."""
+    """Row i holds pieces ends[i - 1] to ends[i]; piece j is the sizes[j] tokens from starts[j] on."""
 
     starts: np.ndarray  # int64[pieces]
     sizes: np.ndarray  # int32[pieces]
@@ -116,10 +116,11 @@ class _Bins(NamedTuple):
 
 @dataclass(frozen=True)
 class BestFitRows:
-    """Best-fit packing (Ding et al. 2024, arXiv 2404.10830): a document is cut only where it is longer than a row, and
-    rows are padded. Every token is in a row; a long document's pieces overlap by one, so that no prediction is lost.
+    """Best-fit packing (Ding et al. 2024, arXiv 2404.10830): only documents longer than a row are cut, and rows are
+    padded. Every token is in some row; the pieces of a long document overlap by one token so that no prediction is
+    lost.
 
-    The index of what goes where lies in the cache's folder, made once for each length."""
+    The index is kept in the cache's folder, computed once per length."""
 
     cache: TokenCache
     length: int
@@ -140,7 +141,7 @@ class BestFitRows:
         except (OSError, ValueError, EOFError) as e:
             raise UserError(f"packing index {folder} is damaged ({e}); delete it to have it made anew") from e
 
-    def __getstate__(self) -> dict:  # data workers map the index anew
+    def __getstate__(self) -> dict:  # data workers map the index themselves
         return {"cache": self.cache, "length": self.length}
 
     def __len__(self) -> int:
@@ -165,13 +166,14 @@ PACKINGS = {"concat": ConcatenatedRows, "best-fit": BestFitRows, "stream": Runni
 
 
 def best_fit(sizes: np.ndarray, capacity: int) -> np.ndarray:
-    """The bin of each piece: best-fit decreasing, int64[pieces]. Every size is at most `capacity`.
+    """The bin of each piece by best-fit decreasing, int64[pieces]. Every size is at most `capacity`.
 
-    The longest piece left goes to the fullest bin that has room. Pieces of one size, and bins of one room, are moved
-    together: a bin that is the fullest to fit a piece of n remains it while n fit, so it takes as many as it can."""
+    The longest remaining piece goes to the fullest bin with room for it. Pieces of equal size, and bins with equal
+    room, are handled together: the fullest bin that fits a piece of size n stays so until it is full, so it takes as
+    many such pieces as fit."""
     bins = np.empty(len(sizes), np.int64)
     waiting: dict[int, list[np.ndarray]] = defaultdict(list)  # room -> bins
-    rooms = np.zeros(capacity + 1, bool)  # whether any waits there
+    rooms = np.zeros(capacity + 1, bool)  # whether a bin with that room is waiting
     made = 0
 
     def put(room: int, which: np.ndarray) -> None:
@@ -187,7 +189,7 @@ def best_fit(sizes: np.ndarray, capacity: int) -> np.ndarray:
             if rooms[room]:
                 found = np.concatenate(waiting.pop(room))
                 rooms[room] = False
-            else:  # none has room: as many new bins as are needed
+            else:  # none has room: open as many new bins as needed
                 room = capacity
                 found = made + np.arange(-(-len(todo) // (capacity // size)))
                 made += len(found)
@@ -204,9 +206,9 @@ def best_fit(sizes: np.ndarray, capacity: int) -> np.ndarray:
 
 
 def _write_bins(folder: Path, offsets: np.ndarray, length: int) -> None:
-    """The index of best-fit rows, whole or not at all; of several processes one writes it and the others wait."""
+    """Write the index of best-fit rows, atomically; of several processes one writes and the others wait."""
     lengths = np.diff(offsets)
-    pieces = np.maximum(1, -(-(lengths - 1) // length))  # a row of length + 1 tokens, overlapping by one
+    pieces = np.maximum(1, -(-(lengths - 1) // length))  # rows of length + 1 tokens that overlap by one
     which = np.repeat(np.arange(len(lengths)), pieces)
     part = np.arange(len(which)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
     sizes = np.minimum(length + 1, lengths[which] - part * length).astype(np.int32)
@@ -220,7 +222,7 @@ def _write_bins(folder: Path, offsets: np.ndarray, length: int) -> None:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
             if not folder.exists():
-                shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed
+                shutil.rmtree(unfinished, ignore_errors=True)  # left by a process that was killed
                 unfinished.mkdir()
                 for name, values in index._asdict().items():
                     np.save(unfinished / f"{name}.npy", values)

@@ -211,14 +211,14 @@ def open_source(
 def held_out(names: Iterable[str], holdout: float) -> np.ndarray:
     """bool[documents]: which are for validation, by hashes of their names; of two or more some, not all."""
     digests = (hashlib.blake2b(n.encode("utf-8", "surrogateescape"), digest_size=8).digest() for n in names)
-    place = np.array([int.from_bytes(d, "big") / 2**64 for d in digests])
-    held = place < holdout
-    if len(place) == 0:
+    fraction = np.array([int.from_bytes(d, "big") / 2**64 for d in digests])
+    held = fraction < holdout
+    if len(fraction) == 0:
         raise UserError("the corpus holds no document; every line is blank")
     if not held.any():
-        held[place.argmin()] = True
+        held[fraction.argmin()] = True
     if len(held) > 1 and held.all():
-        held[place.argmax()] = False
+        held[fraction.argmax()] = False
     return held
 
 

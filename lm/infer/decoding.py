@@ -1,4 +1,4 @@
-"""How the model of a folder is told to write: languages of a translation, and what generation_config.json says."""
+"""How an opened model should decode: the languages of a translation, and the settings of generation_config.json."""
 
 import re
 from collections.abc import Mapping
@@ -8,9 +8,9 @@ from lm.core.errors import UserError, nearest
 from lm.text.format import TextFormat
 from lm.text.tokenizers import Tokenizer
 
-# How languages are spelled as special tokens: mBART's en_XX, NLLB's eng_Latn, M2M's __en__, which stands for en.
+# How languages are spelled as special tokens: mBART's en_XX, NLLB's eng_Latn, M2M's __en__ (for en).
 LANGUAGE = re.compile(r"[a-z]{2,3}_[A-Z]{2}|[a-z]{3}_[A-Z][a-z]{3}|__([a-z]{2,3})__")
-# What changes the likeliest text, by the value that says nothing.
+# Settings that change the most likely text, with the value that means "off".
 NOT_APPLIED: dict[str, Any] = {
     **{"num_beams": 1, "num_beam_groups": 1, "no_repeat_ngram_size": 0, "encoder_no_repeat_ngram_size": 0},
     **{"repetition_penalty": 1.0, "encoder_repetition_penalty": 1.0, "min_length": 0, "min_new_tokens": 0},
@@ -20,8 +20,8 @@ NOT_APPLIED: dict[str, Any] = {
 
 
 class Decoding(NamedTuple):
-    """banned: ids that are never drawn; banned_first: nor as the first; last: the id that comes last where a text
-    reaches its longest; notes: what is not applied."""
+    """banned: ids never sampled; banned_first: ids never sampled as the first token; last: the id forced at the maximum
+    length; notes: settings that are not applied."""
 
     banned: tuple[int, ...] = ()
     banned_first: tuple[int, ...] = ()
@@ -55,8 +55,8 @@ def languages(tokenizer: Tokenizer) -> dict[str, int]:
 
 
 def in_languages(text: TextFormat, source: str | None = None, target: str | None = None) -> TextFormat:
-    """The format of text that is read in one language and written in another. Raises `UserError` for languages that the
-    model does not know, and where it does not tell them apart."""
+    """The text format for translating from `source` to `target`. Raises `UserError` for languages that the model does
+    not know, and for a model without language tokens."""
     known = languages(text.tokenizer)
     for name, code in (("source_language", source), ("language", target)):
         if code is not None and not known:
@@ -83,7 +83,7 @@ def _replaced(ids: tuple[int, ...], known: Mapping[str, int], code: str) -> tupl
 
 
 def lacks_language(text: TextFormat) -> bool:
-    """Whether a model that writes in several languages is not told in which."""
+    """Whether a multilingual model has not been given a target language."""
     known = languages(text.tokenizer).values()
     told = (text.generation or {}).get("forced_bos_token_id")
     return len(known) > 1 and text.start is not None and text.start not in known and told is None

@@ -1,10 +1,11 @@
 """Continuing prompts token by token, with cached keys and values.
 
-Prompts of different lengths share a batch: they are padded on the left, with segment 0 that nobody sees, so
-that all rows write their next token to the same place of the cache.
+Prompts of different lengths share a batch: they are padded on the left, with segment 0, which no token attends to, so
+that all rows write their next token at the same index of the cache.
 
-Some models rotate keys by another table from some length on, and read a text anew when it grows past that
-(`LongScaling.reread`). Each row does so at its own time: it is read once more, and its part of the cache replaced.
+Some models switch to another rotary table beyond some length, so their cached keys become stale when a text grows past
+it (`LongScaling.reread`). The row is then read again from the start and its part of the cache replaced; other rows are
+not affected.
 """
 
 import dataclasses
@@ -31,16 +32,17 @@ from lm.model.transformer import EncoderDecoder, Model
 
 Array = jax.Array
 Prompts = Sequence[np.ndarray]  # int[tokens] each
-ENDED = -1  # stands for the token of a row that has ended
+ENDED = -1  # yielded for a row that has ended
 
 
 class Generator:
-    """A model ready to continue prompts: two compiled functions, one reads prompts, the other adds a token. (A third
-    reads texts anew, if the model has lengths past which that is due.)
+    """A model ready to continue prompts, as two compiled functions: one reads prompts, the other adds a token. (A third
+    re-reads texts, for models that need it.)
 
-    They are compiled anew only for another number of rows, `max_new`, sampler, or bucket (power of two, at least
-    `least`) of the longest prompt with `max_new`: a chat that grows within its bucket compiles nothing. Holds a copy of
-    the decoder's stacked parameters, see `unrolled`. `dtype` is that of the computation and the cache."""
+    They are recompiled only for another number of rows, `max_new`, sampler, or bucket: the length of the longest prompt
+    plus `max_new`, rounded up to a power of two of at least `least`. A chat that grows within its bucket compiles
+    nothing. Holds a copy of the decoder's stacked parameters, see `unrolled`. `dtype` is that of the computation and
+    the cache."""
 
     def __init__(
         self,
@@ -57,7 +59,7 @@ class Generator:
         unrolled_model = self.model
 
         def advance(params: Tree, batch: dict, cache: Tree, keys: Array, sampler: Sampler) -> tuple[Array, Tree]:
-            """Read batch [B, S]; draw what follows each row's last token."""
+            """Read batch [B, S] and sample the next token of each row."""
             x, cache, _ = unrolled_model.hidden(params, batch, ctx, cache, dtype)
             logits = unrolled_model.logits(params, x[:, -1], ctx.at("head"))
             keys = jax.vmap(jax.random.fold_in)(keys, batch["positions"][:, -1] + 1)
@@ -84,7 +86,7 @@ class Generator:
         self._decode = jax.jit(decode, static_argnames="sampler", donate_argnames="cache")
 
     def __call__(self, prompts: Prompts, **options: Any) -> list[np.ndarray]:
-        """The continuations, int32[at most max_new] each, without prompt or end-of-text; see `stream`."""
+        """The continuations, int32[<= max_new] each, without prompt and end-of-text; options as of `stream`."""
         steps = list(self.stream(prompts, **options))
         rows = np.array(steps, np.int32).reshape(len(steps), len(prompts)).T
         return [row[row != ENDED] for row in rows]
@@ -101,17 +103,16 @@ class Generator:
         encoder: Prompts | None = None,
         last: int | None = None,
     ) -> Iterator[np.ndarray]:
-        """Yields the next token of every row, int32[B], as soon as it is drawn; `ENDED` for rows that have
-        come to `eos_id` (any of them), which is not yielded itself. Stops after `max_new` tokens, or when all rows have
-        ended.
+        """Yields the next token of every row, int32[B], as soon as it is sampled; `ENDED` for rows that have reached
+        any of `eos_id`, which is not yielded itself. Stops after `max_new` tokens, or when all rows have ended.
 
-        Draws are keyed by (seed, row, position): a row's text depends neither on the rest of the batch nor on
-        how much of it is prompt. Rows are numbered from `first_row`. An encoder-decoder reads `encoder`
-        and continues `prompts`, which hold its start token. `last`: what stands in the place of a text's `max_new`-th
-        token, as an end-of-text does in some models.
+        Draws are keyed by (seed, row, position), so a row's text depends neither on the rest of the batch nor on how
+        much of it is prompt. Rows are numbered from `first_row`. An encoder-decoder reads `encoder` and continues
+        `prompts`, which hold its start token. `last` replaces the `max_new`-th token, as some models force an
+        end-of-text there.
 
-        Raises `UserError` for prompts that are empty, hold ids outside the vocabulary, or do not fit the
-        model's positions together with `max_new`."""
+        Raises `UserError` for prompts that are empty, hold ids outside the vocabulary, or exceed the model's positions
+        together with `max_new`."""
         if max_new < 1:
             raise UserError(f"max_new={max_new} must be at least 1")
         if not len(prompts):
@@ -130,7 +131,7 @@ class Generator:
         live, text = np.ones(len(prompts), bool), batch["tokens"]
         for i in range(max_new):
             drawn = token
-            if i + 1 < max_new:  # dispatched before `drawn` is waited for, so that the device is never idle
+            if i + 1 < max_new:  # dispatched before waiting for `drawn`, so that the device is never idle
                 if (turning := np.isin(lengths + i, self._turns)).any():
                     anew = _anew(text, lengths + i, width)
                     cache = self._reread(self.params, cache, anew, turning)
@@ -143,7 +144,7 @@ class Generator:
             yield np.where(live, tokens, ENDED)
 
     def cache_length(self, read: int, max_new: int) -> int:
-        """For how many positions a longest prompt of `read` tokens is compiled, those of what is added among them."""
+        """The cache length compiled for a longest prompt of `read` tokens and `max_new` new ones."""
         return _bucket(read + max_new, self.model.longest, self.least)
 
     def _memory(self, encoder: Prompts | None, rows: int) -> dict[str, np.ndarray]:
@@ -160,7 +161,7 @@ class Generator:
 
 
 def turns(model: Model) -> list[int]:
-    """Lengths of a text past which it has to be read anew. Raises `UserError` for a model that cannot do so."""
+    """Text lengths at which the model must re-read everything. Raises `UserError` for a model that cannot."""
     tower = model.decoder if isinstance(model, EncoderDecoder) else model.body
     found = {s.original for s in components(tower) if isinstance(s, LongScaling) and s.reread}
     if found and any(isinstance(source, SegmentMemory) for source in components(tower)):
@@ -169,10 +170,10 @@ def turns(model: Model) -> list[int]:
 
 
 def unrolled(model: Model, params: Tree) -> tuple[Model, Tree]:
-    """The same model with a segment for each layer of its decoder and ties resolved, and its parameters.
+    """The same model with one layer group per decoder layer and ties resolved, and its parameters.
 
-    Decoding reads every weight once per token. Cutting a layer out of stacked weights copies it first, at
-    every step, which takes two thirds of a small model's time on a CPU."""
+    Decoding reads every weight once per token. Slicing a layer out of stacked weights would copy it at every step:
+    two thirds of a small model's time on a CPU."""
     name = "decoder" if isinstance(model, EncoderDecoder) else "body"
     params = with_aliases(params, model.ties)
     tower = getattr(model, name)
@@ -200,8 +201,8 @@ def _layers(p: Tree, n: int) -> list[Tree]:
 def _batch(
     what: str, rows: Prompts, vocab: int, longest: int | None, max_new: int, least: int = 16
 ) -> dict[str, np.ndarray]:
-    """Tokens, positions and segments [B, S], S + max_new being the bucket of the longest row and what is added to it;
-    every row ends at S."""
+    """Tokens, positions and segments [B, S], where S + max_new is the bucket of the longest row. Every row ends at
+    S."""
     rows = [np.asarray(row) for row in rows]
     for i, row in enumerate(rows):
         if not row.size:
@@ -227,14 +228,14 @@ def _batch(
 
 
 def _bucket(tokens: int, longest: int | None, least: int) -> int:
-    """The bucket of so many tokens."""
+    """The bucket that this many tokens fall into."""
     length = max(least, 1 << (tokens - 1).bit_length())
     return length if longest is None else min(length, longest)
 
 
 def _anew(text: np.ndarray, lengths: np.ndarray, most: int) -> dict[str, np.ndarray]:
-    """Rows of text [B, S], which end with as many real tokens as `lengths` [B] says, to be read as a part of texts of
-    one token more. Their bucket, at most `most`, is filled on the right with what nobody sees."""
+    """The batch that re-reads text [B, S], whose last `lengths` [B] tokens are real, before one more token is added.
+    Padded on the right, up to a bucket of at most `most`, with tokens that none attends to."""
     width = _bucket(text.shape[1], most, 16)
     column = np.arange(width)
     positions = column - (text.shape[1] - lengths)[:, None]

@@ -1,4 +1,4 @@
-"""What a model is given to read: a text to go on from, or a chat written with its template."""
+"""Prompts: a text to continue, or a chat rendered with the model's template."""
 
 from typing import NamedTuple
 
@@ -15,15 +15,15 @@ from lm.text.format import TextFormat
 
 
 class Prompt(NamedTuple):
-    """Ids for `Generator.stream`: those to go on from, and what an encoder reads."""
+    """Ids for `Generator.stream`: those to continue, and those an encoder reads."""
 
     ids: np.ndarray
     encoder: np.ndarray | None = None
 
 
 def check_writes(model: Model) -> None:
-    """Raise `UserError` for a model that cannot go on from a text: its head does not score the vocabulary, or its
-    tokens see those that follow."""
+    """Raise `UserError` for a model that cannot continue a text, because its head does not score the vocabulary or its
+    tokens attend to later ones."""
     tower = model.decoder if isinstance(model, EncoderDecoder) else model.body
     if isinstance(model.head, (NoHead, SequenceClassifier, TokenClassifier, Heads)):
         raise UserError(f"this model's head is {type(model.head).__name__}, which writes no text: open a generator")
@@ -37,7 +37,7 @@ def check_writes(model: Model) -> None:
 
 
 def prompt_of(model: Model, text: TextFormat, ids: np.ndarray) -> Prompt:
-    """The tokens of a text with those around it. Of an encoder-decoder the encoder reads the text."""
+    """A text's ids with the special tokens around it. In an encoder-decoder the encoder reads the text."""
     before, after = np.array(text.before, np.int32), np.array(text.after, np.int32)
     if isinstance(model, EncoderDecoder):
         start = text.start if text.start is not None else text.tokenizer.pad_id

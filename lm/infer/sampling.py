@@ -14,11 +14,11 @@ ONE = 0x3F800000  # the bits of float32 1.0
 
 @dataclasses.dataclass(frozen=True)
 class Sampler:
-    """How a token is drawn. Logits are divided by `temperature` (0: the most probable token, always), then
-    cut to the `top_k` largest (0: all), then to the smallest set of mass `top_p` (1: all). Ids that are `banned` are
-    never drawn, nor `banned_first` as the first of a text.
+    """How a token is sampled. Logits are divided by `temperature` (0: always the most probable token), then cut to the
+    `top_k` largest (0: all), then to the smallest set of mass `top_p` (1: all). `banned` ids are never sampled, nor are
+    `banned_first` as the first token of a text.
 
-    Hashable, hence static under jit. Raises `UserError` for values out of range."""
+    Hashable, so that it can be static under jit. Raises `UserError` for values out of range."""
 
     temperature: float = 1.0
     top_k: int = 0
@@ -36,11 +36,11 @@ class Sampler:
 
     @property
     def first(self) -> "Sampler":
-        """How the first token of a text is drawn."""
+        """The sampler of a text's first token."""
         return dataclasses.replace(self, banned=self.banned + self.banned_first, banned_first=())
 
     def __call__(self, keys: Array, logits: Array) -> Array:
-        """Random keys [B] and logits [B, V] -> int32 tokens [B]. Each row is drawn with its own key."""
+        """Random keys [B], logits [B, V] -> int32 tokens [B]. Each row uses its own key."""
         logits = logits.astype(jnp.float32)
         if self.banned:
             logits = logits.at[:, list(self.banned)].set(-jnp.inf)
@@ -51,7 +51,7 @@ class Sampler:
 
 
 def greedy(logits: Array) -> Array:
-    """The most probable token of each row, the first of equals: [B, V] -> int32 [B]."""
+    """The most probable token of each row, the lowest id on a tie: [B, V] -> int32 [B]."""
     return jnp.argmax(logits, axis=-1).astype(jnp.int32)
 
 
@@ -61,7 +61,7 @@ def tempered(logits: Array, temperature: float) -> Array:
 
 
 def keep_top_k(logits: Array, k: int) -> Array:
-    """-inf for all but the k largest of each row and what equals the k-th; unchanged for k = 0
+    """-inf for all but the k largest of each row (ties with the k-th included); unchanged for k = 0
     (Fan et al. 2018, arXiv 1805.04833)."""
     if k == 0 or k >= logits.shape[-1]:
         return logits
@@ -70,15 +70,14 @@ def keep_top_k(logits: Array, k: int) -> Array:
 
 
 def keep_top_p(logits: Array, p: float) -> Array:
-    """-inf for all but the smallest set of most probable tokens whose mass reaches p, and what equals the
-    last of them; unchanged for p = 1 (nucleus sampling, Holtzman et al. 2020, arXiv 1904.09751)."""
+    """-inf for all but the smallest set of most probable tokens whose mass reaches p (ties with the last included);
+    unchanged for p = 1 (nucleus sampling, Holtzman et al. 2020, arXiv 1904.09751)."""
     if p == 1:
         return logits
     probs = jax.nn.softmax(logits, axis=-1)
 
-    # The set is {probs >= t} for the largest t that leaves a mass of p. Non-negative floats are ordered as
-    # their bits are, so 30 halvings of [0, 1] find t exactly, in a tenth of the time that sorting 50,000
-    # logits takes on a CPU.
+    # The set is {probs >= t} for the largest t that leaves a mass of p. Non-negative floats sort like their bits, so 30
+    # bisections of [0, 1] find t exactly, in a tenth of the time that sorting 50,000 logits takes on a CPU.
     def halve(_: int, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = bounds
         middle = (low + high) // 2

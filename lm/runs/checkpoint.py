@@ -2,8 +2,8 @@
 
 A run's folder has `checkpoints/<step>/` with the items `params`, `opt`, `ema` where the parameters are averaged, and
 `meta` (JSON: format, config, model tree, tokenizer, skipped batches, other events, changes of the config), and a
-manifest of their files (`lm.runs.manifest`). A checkpoint that does not agree with its manifest, or has none because
-a kill came first, is named and passed over: the one before it serves. `docs/formats.md` tells of every key."""
+manifest of their files (`lm.runs.manifest`). A checkpoint that does not match its manifest, or has none because the
+process was killed first, is reported and skipped in favour of the one before it. `docs/formats.md` lists every key."""
 
 import contextlib
 import logging
@@ -46,8 +46,8 @@ class OpenedModel(NamedTuple):
     params: Tree  # of the program
     text: TextFormat
     config: ConfigDict
-    step: int | None  # None: of no run
-    defined: Definitions = MappingProxyType({})  # where components of a user's own are
+    step: int | None  # None: not from a run
+    defined: Definitions = MappingProxyType({})  # where the user's own components are defined
     transforms: tuple[Transform, ...] = ()
 
     @property
@@ -67,8 +67,10 @@ def meta_of(
     wording: dict[str, Any] | None = None,
     transforms: tuple[Transform, ...] = (),
 ) -> dict:
-    """What a checkpoint says about itself: enough to rebuild program and tokenizer, and `text`, the training tokens'
-    digest, to know them again. `wording`: how a model from elsewhere has its text written (`Text.saved`)."""
+    """A checkpoint's description of itself: enough to rebuild program and tokenizer.
+
+    text: digest of the training tokens, to recognise the same data;
+    wording: the text format of an imported model (`lm.text.format.TextFormat.saved`)."""
     tree, changes, knobs = to_dict(model), to_dict(transforms), canonical(plain(config))
     return {
         KEY: CHECKPOINT.number,
@@ -87,11 +89,11 @@ def meta_of(
 
 
 class Checkpoints:
-    """The checkpoints of one run. Saving goes on in the background; `close` waits for it."""
+    """The checkpoints of one run. Saves run in the background; `close` waits for them."""
 
     def __init__(self, workdir: str | Path, keep: int = 3, read_only: bool = False) -> None:
-        """Raises `UserError` when there are finished checkpoints, but every one of them is damaged."""
-        # orbax reports every file it touches, and each part of a failed save, of which `wait` tells in a line.
+        """Raises `UserError` if there are finished checkpoints but all of them are damaged."""
+        # orbax logs every file it touches and every part of a failed save; `wait` reports a failure in one line.
         for name in ("absl", "asyncio"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         self.path = Path(workdir).expanduser().resolve() / "checkpoints"
@@ -99,33 +101,33 @@ class Checkpoints:
         if not read_only and jax.process_index() == 0:
             self._set_damaged_aside()
         if not read_only:
-            _hush_echoes()
+            _quiet_echoes()
         options = ocp.CheckpointManagerOptions(
             max_to_keep=None if read_only else keep,
             read_only=read_only,
             create=not read_only,
             cleanup_tmp_directories=not read_only,
         )
-        if jax.process_count() > 1:  # all look at the same folder
+        if jax.process_count() > 1:  # all must see the same folder
             multihost_utils.sync_global_devices("checkpoints")
         self._background = ThreadPoolExecutor(1)
-        self._sealed: Future | None = None  # of the save under way, or the last one
+        self._sealed: Future | None = None  # of the current save, or the last one
         self._manager = ocp.CheckpointManager(self.path, options=options, item_names=ITEMS)
 
     def _seal(self, step: int) -> None:
-        """In the background: the manifest, once the files of the checkpoint being saved are complete."""
+        """Write the manifest in the background, once all files of the save are complete."""
         self._manager.wait_until_finished()
         if jax.process_index() == 0:
             manifest.write(self.path / str(step))
 
     def damage(self, step: int) -> str | None:
-        """What is wrong with the files of a checkpoint; None if nothing is. They are hashed once."""
+        """What is wrong with the files of a checkpoint, or None. Files are hashed only once."""
         if step not in self._damage:
             self._damage[step] = manifest.damage(self.path / str(step))
         return self._damage[step]
 
     def _newest_sound(self, steps: list[int]) -> int | None:
-        """The newest of these steps whose files are sound, after telling of the newer ones that are not."""
+        """The newest of these steps whose files are undamaged; newer, damaged ones are logged."""
         found = next((s for s in reversed(steps) if self.damage(s) is None), None)
         newer = [s for s in steps if found is None or s > found]
         finished = [s for s in newer if manifest.is_sealed(self.path / str(s))]
@@ -140,23 +142,23 @@ class Checkpoints:
         return found
 
     def _set_damaged_aside(self) -> None:
-        """Rename them, so that their steps can be saved again."""
+        """Rename damaged checkpoints so that their steps can be saved again."""
         steps = sorted(int(p.name) for p in self.path.glob("*") if p.name.isdecimal())
         sound = self._newest_sound(steps)
         for step in steps:
             if sound is None or step > sound:
                 aside = self.path / f"{step}.damaged"
-                shutil.rmtree(aside, ignore_errors=True)  # from an earlier time
+                shutil.rmtree(aside, ignore_errors=True)  # left by an earlier rename
                 (self.path / str(step)).rename(aside)
                 del self._damage[step]
 
     @property
     def latest(self) -> int | None:
-        """The newest step whose checkpoint is sound."""
+        """The newest step with an undamaged checkpoint."""
         return self._newest_sound(self.steps)
 
     def newest(self, upto: int) -> int | None:
-        """The newest sound one of these steps, once the save under way is finished."""
+        """The newest undamaged checkpoint up to step `upto`, after waiting for the current save."""
         self.wait()
         return self._newest_sound([step for step in self.steps if step <= upto])
 
@@ -165,7 +167,7 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def write(self, step: int, items: dict[str, Tree], meta: dict) -> None:
-        """Begin to save these of the items, `params` at least."""
+        """Start saving these items; `params` must be one of them."""
         self.wait()
         with self._writing():
             self._manager.save(
@@ -178,20 +180,20 @@ class Checkpoints:
         self._sealed = self._background.submit(self._seal, step)
 
     def meta(self, step: int) -> dict:
-        """What the checkpoint says of itself (see `meta_of`). Read it first: it raises `UserError` where the checkpoint
-        is of a format that is newer than this version."""
+        """The checkpoint's description of itself (see `meta_of`). Read it first: it raises `UserError` if the
+        checkpoint's format is newer than this version."""
         return upgraded(self.restore(step, meta=ocp.args.JsonRestore())["meta"], self.path / str(step))
 
     def has_average(self, step: int) -> bool:
         return (self.path / str(step) / "ema").is_dir()
 
     def params(self, step: int, like: Tree, average: bool = False) -> Tree:
-        """Parameters alone, or their average, laid out as `like` (arrays or ShapeDtypeStructs with shardings)."""
+        """Only the parameters, or their average, laid out as `like` (arrays or ShapeDtypeStructs with shardings)."""
         item = "ema" if average else "params"
         return self.restore(step, **{item: ocp.args.StandardRestore(like)})[item]
 
     def params_of(self, step: int, program: Program, like: Tree) -> Tree:
-        """The parameters of a program, laid out as `like`; averaged ones where the run kept an average."""
+        """The parameters of a program, laid out as `like`; the averaged ones if the run keeps an average."""
         if not self.has_average(step):
             return self.params(step, like)
         free, frozen = program.split(like)
@@ -201,7 +203,7 @@ class Checkpoints:
         return combine(average, program.split(self.params(step, like))[1])
 
     def forget(self, after: int) -> None:
-        """Delete the checkpoints of later steps, of a stretch that is given up."""
+        """Delete checkpoints after step `after`: a rewind abandons them."""
         self.wait()
         for step in self.steps:
             if step > after:
@@ -209,7 +211,7 @@ class Checkpoints:
                 self._damage.pop(step, None)
 
     def restore(self, step: int, **items: Any) -> Any:
-        """These items, as orbax's arguments ask for them. Raises `UserError` for a damaged checkpoint."""
+        """Restore items, each given as orbax's restore arguments. Raises `UserError` for a damaged checkpoint."""
         if (wrong := self.damage(step)) is not None:
             raise UserError(
                 f"checkpoint {self.path / str(step)} is damaged ({wrong}): use another of the steps "
@@ -224,7 +226,7 @@ class Checkpoints:
             ) from e
 
     def wait(self) -> None:
-        """Until the save under way is finished, manifest and all. Raises `UserError` if that could not be written."""
+        """Wait for the current save, manifest included. Raises `UserError` if it could not be written."""
         if self._sealed is not None:
             sealed, self._sealed = self._sealed, None
             with self._writing():
@@ -234,7 +236,7 @@ class Checkpoints:
     def _writing(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, ValueError) as e:  # the latter from the array store
+        except (OSError, ValueError) as e:  # ValueError comes from the array store
             reason = " ".join(str(e).split()).rsplit('": ', 1)[-1]
             raise UserError(
                 f"a checkpoint could not be written to {self.path} ({reason}); the earlier ones are kept: make room, "
@@ -246,28 +248,28 @@ class Checkpoints:
             self.wait()
         finally:
             self._background.shutdown()
-            with self._writing():  # it tells once more of a save that failed
+            with self._writing():  # it raises again for a save that failed
                 self._manager.close()
 
 
-def _hush_echoes() -> None:
-    """Keep to ourselves what the array store prints of a save that failed: one traceback for each write that was under
-    way, when it finds nobody listening any more. `Checkpoints.wait` tells of the failure itself."""
+def _quiet_echoes() -> None:
+    """Suppress what the array store prints after a failed save: a traceback for every write still pending when its
+    event loop is gone. `Checkpoints.wait` reports the failure itself."""
     shown = sys.unraisablehook
-    if getattr(shown, "hushed", False):
+    if getattr(shown, "quiet", False):
         return
 
     def hook(e: Any) -> None:
         if not (e.exc_type is RuntimeError and str(e.exc_value) == "Event loop is closed"):
             shown(e)
 
-    hook.hushed = True  # type: ignore[attr-defined]
+    hook.quiet = True  # type: ignore[attr-defined]
     sys.unraisablehook = hook
 
 
 def open_model(path: str | Path, step: int | None = None) -> OpenedModel:
-    """The model of a run's folder, rebuilt from its checkpoint alone (the latest, or that of `step`), on one device.
-    Its parameters are the averaged ones where the run kept an average."""
+    """The model of a run's folder, rebuilt from a checkpoint alone (that of `step`, by default the latest), on one
+    device. Its parameters are the averaged ones if the run keeps an average."""
     folder = Path(path).expanduser()
     if not (folder / "checkpoints").is_dir():
         raise UserError(f"{folder} holds no checkpoints: give the --workdir of a training run")
@@ -288,14 +290,14 @@ def open_model(path: str | Path, step: int | None = None) -> OpenedModel:
 
 
 def program_of(meta: dict, source: str | Path) -> Program:
-    """The program of a checkpoint in `source` that says this of itself."""
+    """The program that a checkpoint's `meta` describes; `source` is named in errors."""
     defined = meta["components"]
     model = restored(meta["model"], defined, "model", source)
     return Program(model, restored(meta["transforms"], defined, "transforms", source))
 
 
 def text_of(meta: dict, model: Model) -> TextFormat:
-    """How the model of a checkpoint that says this of itself reads and writes text. What it was made to read at a time
-    is a row of its training, where no one told otherwise."""
+    """The text format that a checkpoint's `meta` describes. Unless it records a context, that is the length of a
+    training row."""
     text = TextFormat.of(from_saved(meta["tokenizer"]), meta["wording"], isinstance(model, EncoderDecoder))
     return text if text.context else text._replace(context=meta["config"]["data"]["length"])

@@ -1,10 +1,10 @@
-"""The components that a run is made of. Importing this makes every component of lm.model, lm.objectives, lm.adapt and
-lm.compress known to `from_dict`, which can only name what has been imported: a checkpoint must open in a process that
-has never seen the experiment file.
+"""The components a run is made of. Importing this module registers every component of lm.model, lm.objectives, lm.adapt
+and lm.compress, since `from_dict` only knows what has been imported and a checkpoint must open in a process that has
+never seen the experiment file.
 
-Components of a user's own: a checkpoint records where each of them is defined (`definitions`), and `restored` finds
-them again. A module that can be imported by its name is. A file never is, for importing runs it, and a checkpoint may
-come from anybody: the error says which file, and a person names it with --import (or `lm.core.imports.load`)."""
+A user's own components: a checkpoint records where each is defined (`definitions`), and `restored` finds them again. A
+module is imported by name. A file never is: importing it runs it, and a checkpoint may come from anybody. The error
+names the file, and the user passes it with --import (or `lm.core.imports.load`)."""
 
 import contextlib
 import importlib
@@ -28,7 +28,7 @@ Definitions = Mapping[str, Mapping[str, str | None]]  # component -> its module 
 
 
 def types_in(saved: Any) -> Iterator[str]:
-    """The names of the components in what `to_dict` wrote."""
+    """The component names in the output of `to_dict`."""
     if isinstance(saved, Mapping):
         if isinstance(saved.get("type"), str):
             yield saved["type"]
@@ -40,22 +40,22 @@ def types_in(saved: Any) -> Iterator[str]:
 
 
 def definitions(*saved: Any) -> dict[str, dict[str, str | None]]:
-    """Where those components in what `to_dict` wrote are defined that are not of this package."""
+    """Where the components outside this package are defined, given outputs of `to_dict`."""
     known = {name: registered(name) for tree in saved for name in types_in(tree)}
     own = {name: cls for name, cls in known.items() if cls and cls.__module__.partition(".")[0] != "lm"}
     return {name: definition(cls)._asdict() for name, cls in own.items()}
 
 
 def restored(saved: Any, defined: Definitions, where: str, source: str | Path) -> Any:
-    """The component tree that `to_dict` wrote, from `source`, where components of a user's own are `defined` thus.
+    """The component tree that `to_dict` wrote into `source`; `defined` says where the user's own components are.
 
-    Raises `UserError` for one that is not imported and cannot be by its module's name; and as `from_dict` does."""
+    Raises `UserError` for a component that cannot be imported by its module's name, and whenever `from_dict` does."""
     find(saved, defined, source)
     return from_dict(saved, where)
 
 
 def find(saved: Any, defined: Definitions, source: str | Path) -> None:
-    """Import what of the components in `saved` is not yet, where that is allowed; else `UserError`, as `restored`."""
+    """Import the modules of components in `saved` that are not registered yet. Raises `UserError` as `restored`."""
     for name in sorted(set(types_in(saved))):
         if registered(name) is None and name in defined:
             _find(name, Definition(**defined[name]), source)

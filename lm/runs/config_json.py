@@ -1,4 +1,4 @@
-"""A run's config as JSON has it."""
+"""A run's config as JSON."""
 
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,8 @@ from lm.core.errors import UserError
 
 
 def plain(config: ConfigDict) -> dict:
-    """A config as JSON has it. Raises `UserError` for a value that JSON cannot hold, of which no run could be repeated
-    and no checkpoint saved."""
+    """A config as plain JSON values. Raises `UserError` for a value that JSON cannot hold: such a run could be neither
+    checkpointed nor repeated."""
     return {k: _plain(v, f"config.{k}") for k, v in config.to_dict().items()}
 
 
@@ -33,7 +33,7 @@ def _plain(value: Any, where: str) -> Any:
 
 
 def difference(a: Any, b: Any, where: str) -> tuple[str, Any, Any] | None:
-    """The first place where two JSON values differ, with both values."""
+    """The path of the first difference between two JSON values, with both values."""
     if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
         return next((d for k in a if (d := difference(a[k], b[k], f"{where}.{k}"))), None)
     if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):

@@ -7,18 +7,18 @@ from pathlib import Path
 
 from lm.core.errors import UserError
 
-with contextlib.suppress(ImportError):  # Windows has none: there, nobody is kept out
+with contextlib.suppress(ImportError):  # Windows has none, so runs are not locked there
     import fcntl
 
-# What flock says where the file system knows no locks, as some networked ones do.
+# What flock reports on file systems without locks, such as some networked ones.
 UNKNOWN = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 @contextlib.contextmanager
 def alone(workdir: Path) -> Iterator[None]:
-    """Hold `workdir`/lock, which the system lets go when this process ends, however it ends.
+    """Hold `workdir`/lock; the system releases it when this process ends, however it ends.
 
-    Raises `UserError` if another process holds it; where there are no locks, it holds none."""
+    Raises `UserError` if another process holds it. Does nothing where the file system has no locks."""
     try:
         file = (workdir / "lock").open("a")
     except OSError as e:

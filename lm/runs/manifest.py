@@ -1,4 +1,4 @@
-"""A folder's manifest: size and hash of every file in it, by which damage is told before anything is read from it."""
+"""A folder's manifest: sizes and hashes of every file in it, checked before anything is read."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ NAME = "manifest.json"
 
 
 def write(folder: Path) -> None:
-    """Write `folder`/manifest.json, whole or not at all. The files must be complete."""
+    """Write `folder`/manifest.json atomically. The files must be complete."""
     files = {name: [path.stat().st_size, _digest(path)] for name, path in sorted(_files(folder).items())}
     unfinished = folder / f"{NAME}.new"
     with open(unfinished, "w") as file:
@@ -20,12 +20,12 @@ def write(folder: Path) -> None:
 
 
 def is_sealed(folder: Path) -> bool:
-    """Whether writing `folder` came to its end: the manifest is written last."""
+    """Whether `folder` was written completely: the manifest is written last."""
     return (folder / NAME).is_file()
 
 
 def damage(folder: Path) -> str | None:
-    """What is wrong with the first file that is not as the manifest says; None if all are."""
+    """What is wrong with the first file that differs from the manifest; None if none does."""
     if not is_sealed(folder):
         return f"it has no {NAME}: it was not written to its end"
     try:
@@ -34,7 +34,7 @@ def damage(folder: Path) -> str | None:
     except (OSError, ValueError, TypeError, AttributeError) as e:
         return f"{NAME} cannot be read: {e}"
     files = _files(folder)
-    for name, size, _ in entries:  # all sizes before any hash: they are cheap and tell most
+    for name, size, _ in entries:  # all sizes before any hash: they are cheap and catch most damage
         if name not in files:
             return f"{name} is missing"
         if (found := files[name].stat().st_size) != size:

@@ -1,4 +1,4 @@
-"""What a run leaves for later: JSON lines and a loss curve."""
+"""What a run records as it goes: metrics as JSON lines, and a loss curve."""
 
 import json
 import logging
@@ -15,15 +15,15 @@ import matplotlib.pyplot as plt
 from lm.core.errors import UserError
 
 Record = dict[str, Any]
-# What may go wrong in a drawing, of which no run should end.
+# What can go wrong while plotting: none of it should end a run.
 PLOT_ERRORS = (ArithmeticError, AttributeError, ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError)
-logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of the fonts that it finds
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it logs every font it finds
 
 
 class MetricsLog:
     """`metrics.jsonl` in a run's folder: one record per line, each with its step; and the same for TensorBoard.
 
-    One process of a run writes, the others do not."""
+    Only one process of a run writes."""
 
     def __init__(self, workdir: Path, tensorboard: bool = False, writes: bool = True) -> None:
         self.path = workdir / "metrics.jsonl"
@@ -31,8 +31,7 @@ class MetricsLog:
         self._board = _board(workdir / "tensorboard") if tensorboard and writes else None
 
     def resume(self, step: int, events: Sequence[Record]) -> None:
-        """Go on from `step`, up to which these events have been: what was told of later steps, which a kill or a
-        rewind undid, is told again."""
+        """Resume at `step`: drop the records of later steps, which will be run again, and keep `events`."""
         if not self._writes:
             return
         kept = [r for r in read_metrics(self.path) if r["step"] <= step and "event" not in r]
@@ -59,7 +58,7 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> list[Record]:
-    """The records of a metrics.jsonl; a last line cut short by a kill is left out."""
+    """The records of a metrics.jsonl, without a last line that a kill cut short."""
     return list(_records(path)) if path.exists() else []
 
 
@@ -102,7 +101,7 @@ def plot_losses(path: Path, png: Path, title: str) -> None:
     if train:
         steps, values = zip(*train, strict=True)
         axes.plot(steps, values, color="tab:blue", lw=0.8, alpha=0.35, label="training, single batches")
-        # A mean of losses past stands above the loss now, while that falls.
+        # While the loss falls, a mean of past losses lies above the current one.
         axes.plot(steps, smooth(values), color="tab:blue", label="training, mean of recent batches (lags behind)")
     if held_out:
         steps, values = zip(*held_out, strict=True)

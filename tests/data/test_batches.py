@@ -198,7 +198,7 @@ def test_a_mixture_takes_each_sources_rows_in_order_of_its_own():
     rows = [mixed.row(n) for n in range(60)]
     for i in range(2):
         alone = Batches(((a, 1.0), (b, 1e-9)) if i == 0 else ((a, 1e-9), (b, 1.0)), 5, 4, seed=1, example=noisy)
-        own = [row for n, row in enumerate(rows) if Mixture((0.3, 0.7)).place(n)[0] == i]
+        own = [row for n, row in enumerate(rows) if Mixture((0.3, 0.7)).locate(n)[0] == i]
         assert len(own) == (18, 42)[i]
         assert all(same(row, alone.row(n)) for n, row in enumerate(own))
     assert mixed.rows_per_epoch == (8, 12)

@@ -14,7 +14,7 @@ def counts(mixture, rows):
     """Of each source after each row."""
     found = [[0] * len(mixture.weights)]
     for n in range(rows):
-        source, i = mixture.place(n)
+        source, i = mixture.locate(n)
         assert i == found[-1][source], "each source's rows come in order, without a gap"
         found.append([c + (s == source) for s, c in enumerate(found[-1])])
     return found
@@ -43,7 +43,7 @@ def test_four_equal_sources_stay_within_three_quarters():
 def test_far_rows_are_found_at_once_and_do_not_drift():
     mixture = Mixture((0.1, 0.2, 0.7))
     n = 10**15
-    source, i = mixture.place(n)
+    source, i = mixture.locate(n)
     assert abs(i - n * mixture.weights[source]) < 2
 
 
