@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 Array = jax.Array
-Logits = Callable[[Any, Array], Array]  # (parameters, states [B, C, d]) -> logits [B, C, V]
+Logits = Callable[[Any, Array], Array]  # (parameters, states [B, C, D]) -> logits [B, C, V]
 
 
 class Terms(NamedTuple):
@@ -39,7 +39,7 @@ def token_losses(logits: Array, targets: Array) -> tuple[Array, Array, Array]:
 def chunked_loss(
     head: Logits, params: Any, x: Array, targets: Array, weights: Array, terms: Terms = Terms(), chunk: int = 128
 ) -> tuple[Array, TokenLosses]:
-    """(weighted sum of the loss, figures of each token) for states x [B, S, d], targets and weights [B, S].
+    """(weighted sum of the loss, figures of each token) for states x [B, S, D], targets and weights [B, S].
 
     Logits are made for `chunk` positions at a time. The gradient is computed in the same pass, while they are there,
     instead of making them again: the sum is linear in the loss of each token, so that nothing else is needed for it.

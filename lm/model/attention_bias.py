@@ -49,7 +49,7 @@ def ahead(q: Tokens, k: Tokens) -> Array:
 @component(was=("Table",))
 class BiasTable:
     """A table computed once per stack and shared by its layers: T5's biases [rows, heads], DeBERTa's relative
-    embeddings [rows, d] with their norm."""
+    embeddings [rows, D] with their norm."""
 
     rows: int
     width: int | None = None  # default: the model's
@@ -80,11 +80,14 @@ def table_of(ctx: Ctx, name: str, rows: int) -> Array:
 
 @component(upgrade=renamed(farthest="max_distance"))
 class BucketedBias:
-    """A learned bias per head and bucketed distance, from the stack's table `name` (Raffel et al. 2020, 1910.10683) or,
-    without a name, from one of the layer's own (UMT5: Chung et al. 2023, 2304.09151), which `init` fills.
+    """A learned bias per head and bucketed distance (T5: Raffel et al. 2020, arXiv 1910.10683). Half the buckets hold
+    exact distances, the rest grow logarithmically.
 
-    Half the buckets hold exact distances, the rest grow logarithmically up to `max_distance`. With `bidirectional`,
-    keys behind and ahead of the query have their own half."""
+    name: of the stack's table [buckets, H]; None: the layer has one of its own (UMT5: Chung et al. 2023, 2304.09151);
+    buckets: how many;
+    max_distance: from here on all distances share the last bucket;
+    bidirectional: keys behind and ahead of the query have a half each; otherwise those ahead count as at no distance;
+    init: fills a table of the layer's own."""
 
     pairwise: ClassVar[bool] = True
 
@@ -162,8 +165,10 @@ class Alibi:
 
     The slopes of a power of two of heads are 2^(-8 i / heads). For another number they go on with every second slope of
     twice that power; MPT's order, the second, fourth ... slopes of the next power and then its first, third ..., is the
-    same. `scaled`: the bias is multiplied by the scores' scale too. `rounded`: slopes and biases go through bfloat16,
-    and biases count from the first token (both Falcon)."""
+    same.
+
+    scaled: the bias is multiplied by the scores' scale too (Falcon);
+    rounded: slopes and biases go through bfloat16, and biases count from the first token (Falcon)."""
 
     pairwise: ClassVar[bool] = True
 

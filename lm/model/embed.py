@@ -1,5 +1,7 @@
 """From token ids to the stack's input."""
 
+from typing import Protocol, runtime_checkable
+
 import jax
 import jax.numpy as jnp
 
@@ -12,7 +14,25 @@ from lm.model.layers import Norm, linear, linear_spec
 from lm.model.positions import Learned, Sinusoidal
 
 Array = jax.Array
-PLACES = ("tokens", "sum", "end", "pad")
+PROJECT = ("tokens", "sum", "end", "pad")
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """What makes a tower's input of ids, and of other rows in ctx."""
+
+    @property
+    def vocab(self) -> int:
+        """Number of ids."""
+
+    @property
+    def longest(self) -> int | None:
+        """Number of positions there are rows for; None without a limit."""
+
+    def spec(self, d: int) -> Tree: ...
+
+    def __call__(self, p: Tree, ids: Array, ctx: Ctx, d: int, dtype: jax.typing.DTypeLike) -> Array:
+        """ids [B, S], of the tokens that `ctx.rows` describe -> [B, S, D] in that dtype, D being `d`."""
 
 
 @component(was=("Rows",))
@@ -27,14 +47,22 @@ class RowTable:
 
 @component
 class Embed:
-    """Token table, plus positions, other tables, norm and dropout where a family has them. ids [B, S] -> [B, S, d].
+    """Token table, plus positions, other tables, norm and dropout where a family has them. ids [B, S] -> [B, S, D].
 
-    `scale` multiplies the tokens' rows (sqrt(d): Vaswani et al. 2017, Gemma); `token_norm` norms them before anything
-    is added (Blenderbot's decoder, Roller et al. 2020, arXiv 2004.13637), `norm` the sum. With `width` tables are
-    narrower than d and a projection follows: of the "tokens" alone, before positions are added (OPT 350M), of the
-    "sum", before the norm (DeBERTa), or at the "end" (ALBERT's factorised embedding, Lan et al. 2020, arXiv 1909.11942;
-    ELECTRA); or there is none, and zeros "pad" the rows at last (YaLM-100B). With `blank` a token whose `order` is
-    negative, a query of `lm.model.masks.Permuted`, is one learned vector whatever its id."""
+    vocab: rows of the token table;
+    position: added by each token's position in the text;
+    extra: tables looked up by other rows of the batch, added too;
+    norm: of the sum;
+    token_norm: of the tokens' rows, before anything is added (Blenderbot's decoder: Roller et al. 2020, 2004.13637);
+    scale: multiplies the tokens' rows (sqrt(D): Vaswani et al. 2017, Gemma);
+    width: of all tables, where they are narrower than D;
+    project: what is projected to D then: the "tokens" alone, before positions are added (OPT 350M); the "sum", before
+        the norm (DeBERTa); the result at the "end" (ALBERT: Lan et al. 2020, 1909.11942; ELECTRA); or nothing, and
+        zeros "pad" the rows at last (YaLM-100B);
+    project_bias: whether that projection has a bias;
+    blank: a token whose `order` is negative, a query of `lm.model.masks.Permuted`, is one learned vector whatever its
+        id (XLNet);
+    dropout: of the result; init: of the tables."""
 
     vocab: int
     position: Learned | Sinusoidal | None = None
@@ -50,8 +78,8 @@ class Embed:
     init: Initializer = Normal()
 
     def __post_init__(self) -> None:
-        if self.project not in PLACES:
-            raise UserError(f"project={self.project!r} of an embedding is unknown{nearest(self.project, PLACES)}")
+        if self.project not in PROJECT:
+            raise UserError(f"project={self.project!r} of an embedding is unknown{nearest(self.project, PROJECT)}")
         if (self.width is None and self.project != "end") or (self.project_bias and not self._projects):
             raise UserError("an embedding without `width` has no projection: set width, or neither project knob")
 

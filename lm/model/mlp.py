@@ -14,7 +14,7 @@ Array = jax.Array
 
 @component
 class MLP:
-    """act(x W_up) W_down, x [B, S, d] -> [B, S, d] (Vaswani et al. 2017, arXiv 1706.03762). `inner_norm` acts on the
+    """act(x W_up) W_down, x [B, S, D] -> [B, S, D] (Vaswani et al. 2017, arXiv 1706.03762). `inner_norm` acts on the
     hidden units (sub-LN: Magneto, Wang et al. 2022, arXiv 2210.06423)."""
 
     d_ff: int

@@ -48,7 +48,7 @@ LAYOUTS = ("pairs", "halves", "fairseq")
 
 @dataclasses.dataclass(frozen=True)
 class Waves:
-    """The values of `Sinusoidal` at positions from `first` on, as initial values of a table [rows, d]."""
+    """The values of `Sinusoidal` at positions from `first` on, as initial values of a table [rows, D]."""
 
     base: float = 10000.0
     layout: str = "pairs"
@@ -92,7 +92,7 @@ class Sinusoidal:
         if self.rows is not None:
             return take(p["w"], jnp.minimum(positions, self.rows - 1), dtype)
         frequencies = _frequencies(self.layout, d, self.base)
-        angles = (positions + self.offset)[..., None].astype(jnp.float32) * frequencies  # [B, S, d/2]
+        angles = (positions + self.offset)[..., None].astype(jnp.float32) * frequencies  # [B, S, D/2]
         return _joined(jnp, jnp.sin(angles), jnp.cos(angles), self.layout).astype(dtype)
 
 
@@ -103,7 +103,7 @@ def _frequencies(layout: str, d: int, base: float) -> np.ndarray:
 
 
 def _joined(xp: Any, sin: Any, cos: Any, layout: str) -> Any:
-    """Sines and cosines [..., d/2] as rows [..., d], by numpy or jax.numpy."""
+    """Sines and cosines [..., D/2] as rows [..., D], by numpy or jax.numpy."""
     if layout == "pairs":
         return xp.stack([sin, cos], axis=-1).reshape(*sin.shape[:-1], -1)
     return xp.concatenate([sin, cos], axis=-1)

@@ -20,7 +20,7 @@ FinalNorm = Callable[[Array], Array]
 
 
 class SingleStream:
-    """The carry is one array [B, S, d], and the final norm acts on it."""
+    """The carry is one array [B, S, D], and the final norm acts on it."""
 
     def enter(self, x: Array) -> Carry:
         return x

@@ -164,14 +164,17 @@ def lengths_of(tokens: Tokens, positions: Array) -> Array:
 
 @component
 class Rotary:
-    """Rotary embedding (Su et al. 2021, arXiv 2104.09864) on the first int(`fraction` * head_dim) elements of
-    each head.
+    """Rotary embedding (Su et al. 2021, arXiv 2104.09864): pair i of a head's elements at position n is turned by the
+    angle n * theta^(-2i/r), r being the number of rotated elements.
 
-    The angle of pair i at position n is n * theta^(-2i/r), r being the number of rotated elements. Pairs are
-    (i, i + r/2), or (2i, 2i + 1) if `interleaved`. With `decay`, pair i of queries is also multiplied by
-    z_i^(n / decay), of keys by its inverse, z_i = (2i/r + 0.4) / 1.4: xPos (Sun et al. 2022, arXiv 2212.10554). With
-    `values` attention rotates its values too (RoFormer's English models), which makes its outputs depend on where a
-    text begins."""
+    theta: the base of the angles;
+    fraction: of a head's elements, the first r = int(fraction * head_dim) are rotated;
+    interleaved: pairs are (2i, 2i + 1), not (i, i + r/2);
+    scaling: how angles are changed for longer contexts;
+    decay: pair i of queries is also multiplied by z_i^(n / decay), of keys by its inverse, z_i = (2i/r + 0.4) / 1.4:
+        xPos (Sun et al. 2022, arXiv 2212.10554);
+    values: attention rotates its values too (RoFormer's English models), which makes its outputs depend on where a
+        text begins."""
 
     theta: float = 10000.0
     fraction: float = 1.0
@@ -181,7 +184,7 @@ class Rotary:
     values: bool = False
 
     def __call__(self, x: Array, tokens: Tokens, key: bool = False) -> Array:
-        """x [B, H, S, K] of these tokens -> x rotated, in x's dtype. `key`: x are keys, which matters to xPos."""
+        """x [B, H, S, d] of these tokens -> x rotated, in x's dtype. `key`: x are keys, which matters to xPos."""
         return self.turned(x, tokens.text_positions, tokens, key)
 
     def turned(self, x: Array, positions: Array, tokens: Tokens, key: bool = False) -> Array:

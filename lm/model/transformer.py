@@ -17,15 +17,14 @@ from lm.core.errors import UserError
 from lm.core.param import Ties, Tree, with_aliases, without_aliases
 from lm.core.rows import ENCODER, LOSS_KEYS, Batch, check_keys, reads
 from lm.model.cache import CacheShape
-from lm.model.embed import Embed
+from lm.model.embed import Embedder
 from lm.model.heads import Head
-from lm.model.special.adaptive import AdaptiveEmbed
 from lm.model.special.global_tokens import GlobalTokens
 from lm.model.special.streams import StreamTransformer
 from lm.model.stack import Stack
 
 Array = jax.Array
-Result = tuple[Array, Any, Tree]  # states [B, S, d], cache, aux
+Result = tuple[Array, Any, Tree]  # states [B, S, D], cache, aux
 
 
 def rows_of(batch: Batch, prefix: str = "") -> dict[str, Array]:
@@ -43,7 +42,7 @@ class Transformer:
     """One tower: embedding and stack."""
 
     d_model: int
-    embed: Embed | AdaptiveEmbed
+    embed: Embedder
     stack: Stack
 
     def spec(self) -> Tree:
@@ -69,8 +68,49 @@ class Transformer:
         return p | {"stack": self.stack.update(p["stack"], aux)}
 
 
+class HeadedModel:
+    """What models with a head on the states of one tower share. Subclasses are components with `head` and `ties`."""
+
+    head: Head
+    ties: Ties
+
+    @property
+    def tower(self) -> "Transformer | StreamTransformer":
+        """The one whose states the head reads, and which a generation continues."""
+        raise NotImplementedError
+
+    @property
+    def vocab(self) -> int:
+        return self.tower.embed.vocab
+
+    @property
+    def longest(self) -> int | None:
+        return self.tower.embed.longest
+
+    def cache(self, shape: CacheShape) -> list:
+        return self.tower.cache(shape)
+
+    def hidden(
+        self, params: Tree, batch: Batch, ctx: Ctx, cache: Any = None, dtype: jax.typing.DTypeLike = jnp.float32
+    ) -> Result:
+        """batch -> (states [B, S, D], cache, aux)."""
+        raise NotImplementedError
+
+    def logits(self, params: Tree, x: Array, ctx: Ctx) -> Any:
+        """The head on states x [..., D]."""
+        return self.head(self.head_params(params), x, ctx)
+
+    def __call__(self, params: Tree, batch: Batch, ctx: Ctx = Ctx(), dtype: jax.typing.DTypeLike = jnp.float32) -> Any:
+        """What the head makes of a whole batch: scores, or a dict of them where there are several heads."""
+        x, _, _ = self.hidden(params, batch, ctx, None, dtype)
+        return self.logits(params, x, head_ctx(ctx, batch))
+
+    def head_params(self, params: Tree) -> Tree:
+        return with_aliases(params, self.ties)["head"]
+
+
 @component
-class LanguageModel:
+class LanguageModel(HeadedModel):
     """A tower with a head: GPT, LLaMA, BERT. `marks` (by name) are rows to work out where a batch lacks them."""
 
     body: Transformer
@@ -79,40 +119,22 @@ class LanguageModel:
     marks: tuple[tuple[str, GlobalTokens], ...] = ()
 
     @property
-    def vocab(self) -> int:
-        return self.body.embed.vocab
-
-    @property
-    def longest(self) -> int | None:
-        return self.body.embed.longest
+    def tower(self) -> Transformer:
+        return self.body
 
     def spec(self) -> Tree:
         whole = {"body": self.body.spec(), "head": self.head.spec(self.body.width)}
         return without_aliases(whole, self.ties)
 
-    def cache(self, shape: CacheShape) -> list:
-        return self.body.cache(shape)
-
     def hidden(
         self, params: Tree, batch: Batch, ctx: Ctx, cache: Any = None, dtype: jax.typing.DTypeLike = jnp.float32
     ) -> Result:
-        """batch -> (states [B, S, d], cache, aux). With cache, positions must be given."""
+        """batch -> (states [B, S, D], cache, aux). With a cache, positions must be given."""
         check_keys(batch, reads(self) | dict(self.marks).keys())
         params, rows = with_aliases(params, self.ties), rows_of(batch)
         marked = {name: mark(batch["tokens"], rows) for name, mark in self.marks if name not in rows}
         ctx = ctx.replace(rows=ctx.rows | rows | marked)
         return self.body(params["body"], batch["tokens"], ctx.at("body"), cache, dtype)
-
-    def logits(self, params: Tree, x: Array, ctx: Ctx) -> Any:
-        """The head on states x [..., d]."""
-        return self.head(self.head_params(params), x, ctx)
-
-    def __call__(self, params: Tree, batch: Batch, ctx: Ctx = Ctx(), dtype: jax.typing.DTypeLike = jnp.float32) -> Any:
-        """What the head makes of a whole batch: scores, or a dict of them where there are several heads."""
-        return _scores(self, params, batch, ctx, dtype)
-
-    def head_params(self, params: Tree) -> Tree:
-        return with_aliases(params, self.ties)["head"]
 
     def update(self, params: Tree, aux: Tree) -> Tree:
         """Move the buffers, given what the step's forward pass left in `aux`."""
@@ -120,7 +142,7 @@ class LanguageModel:
 
 
 @component
-class EncoderDecoder:
+class EncoderDecoder(HeadedModel):
     """An encoder whose output the decoder's `CrossKV` sources read (Vaswani et al. 2017; T5, arXiv 1910.10683)."""
 
     reads: ClassVar[tuple[str, ...]] = ("encoder/tokens",)
@@ -131,12 +153,8 @@ class EncoderDecoder:
     ties: Ties = ()
 
     @property
-    def vocab(self) -> int:
-        return self.decoder.embed.vocab
-
-    @property
-    def longest(self) -> int | None:
-        return self.decoder.embed.longest
+    def tower(self) -> Transformer | StreamTransformer:
+        return self.decoder
 
     def spec(self) -> Tree:
         whole = {
@@ -145,9 +163,6 @@ class EncoderDecoder:
             "head": self.head.spec(self.decoder.width),
         }
         return without_aliases(whole, self.ties)
-
-    def cache(self, shape: CacheShape) -> list:
-        return self.decoder.cache(shape)
 
     def encode(
         self, params: Tree, batch: Batch, ctx: Ctx, dtype: jax.typing.DTypeLike = jnp.float32
@@ -162,8 +177,8 @@ class EncoderDecoder:
     def hidden(
         self, params: Tree, batch: Batch, ctx: Ctx, cache: Any = None, dtype: jax.typing.DTypeLike = jnp.float32
     ) -> Result:
-        """batch -> (decoder states [B, S, d], cache, aux). A batch without `encoder/tokens` continues a generation
-        whose cache were primed by one that had them."""
+        """batch -> (decoder states [B, S, D], cache, aux). A batch without `encoder/tokens` continues a generation
+        whose cache was primed by one that had them."""
         check_keys(batch, reads(self), encoder=True)
         rows, aux = rows_of(batch), {}
         if "encoder/tokens" in batch:
@@ -173,16 +188,6 @@ class EncoderDecoder:
         ctx = ctx.replace(rows=ctx.rows | rows).at("decoder")
         x, cache, aux["decoder"] = self.decoder(params["decoder"], batch["tokens"], ctx, cache, dtype)
         return x, cache, aux
-
-    def logits(self, params: Tree, x: Array, ctx: Ctx) -> Any:
-        return self.head(self.head_params(params), x, ctx)
-
-    def __call__(self, params: Tree, batch: Batch, ctx: Ctx = Ctx(), dtype: jax.typing.DTypeLike = jnp.float32) -> Any:
-        """What the head makes of a whole batch."""
-        return _scores(self, params, batch, ctx, dtype)
-
-    def head_params(self, params: Tree) -> Tree:
-        return with_aliases(params, self.ties)["head"]
 
     def update(self, params: Tree, aux: Tree) -> Tree:
         towers = {"encoder": self.encoder, "decoder": self.decoder}
@@ -205,11 +210,6 @@ class Group:
 
 
 Model = LanguageModel | EncoderDecoder
-
-
-def _scores(model: Model, params: Tree, batch: Batch, ctx: Ctx, dtype: jax.typing.DTypeLike) -> Any:
-    x, _, _ = model.hidden(params, batch, ctx, None, dtype)
-    return model.logits(params, x, head_ctx(ctx, batch))
 
 
 def head_ctx(ctx: Ctx, batch: Batch) -> Ctx:

@@ -1,8 +1,6 @@
 """BigBird (Zaheer et al. 2020, arXiv 2007.14062): BERT whose tokens see blocks beside their own, the first and the last
 block of the text, and some at random. For a text of few blocks that is all of it."""
 
-import dataclasses
-
 from lm.core.param import Normal
 from lm.model.attention import Attention, Projections
 from lm.model.block import Block
@@ -54,21 +52,20 @@ def bigbird(
     )
     mlp = MLP(d_ff or 4 * d_model, activation, init=init, out_init=init)
     one = Block((("attention", attention), ("mlp", mlp)), PostNorm(norm, dropout=dropout))
-    model = bert.encoder(
+    return bert.encoder(
         Stack.of([one] * layers),
         d_model=d_model,
         vocab=vocab,
         position=Learned(context, init=init),
         types=types,
         embed_norm=norm,
+        embed_scale=d_model**0.5 if scaled else 1.0,
         norm=norm,
         activation=activation,
         pretraining=pretraining,
         dropout=dropout,
         tied=tied,
     )
-    embed = dataclasses.replace(model.body.embed, scale=d_model**0.5 if scaled else 1.0)
-    return dataclasses.replace(model, body=dataclasses.replace(model.body, embed=embed))
 
 
 FAMILIES = {"bigbird": Family(bigbird, SIZES, "arXiv 2007.14062")}

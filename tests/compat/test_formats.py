@@ -132,6 +132,14 @@ def test_knobs_that_were_renamed_or_regrouped(registry):
         from_dict({"type": "Pot", "tall": "3"})
 
 
+def test_attention_opens_as_it_was_stored_before_its_knobs_were_grouped():
+    """knobs.json: pairs of what was stored then, and the same in knobs of a later time. A pair is never changed."""
+    for before, later in json.loads(NAMES.with_name("knobs.json").read_text()):
+        assert before != later
+        assert from_dict(before) == from_dict(later)
+        assert canonical(before) == canonical(later)
+
+
 def test_bare_and_called_are_the_same(registry):
     @component()
     class Called:

@@ -37,7 +37,7 @@ class TokenClassifier:
         return _dense_spec(self, d) | {"out": linear_spec((d, self.outputs), ("embed", None), self.bias, self.init)}
 
     def __call__(self, p: Tree, x: Array, ctx: Ctx) -> Array:
-        """x [..., d] -> float32 scores [..., outputs]."""
+        """x [..., D] -> float32 scores [..., outputs]."""
         return linear(p["out"], _dense(self, p, x)).astype(jnp.float32)
 
     def loss(self, p: Tree, x: Array, targets: Array, weights: Array, ctx: Ctx, terms: LossTerms) -> HeadLoss:
@@ -77,7 +77,7 @@ class SequenceClassifier:
         return dense | {"out": linear_spec((d, self.outputs), ("embed", None), self.bias, self.init)}
 
     def __call__(self, p: Tree, x: Array, ctx: Ctx) -> Array:
-        """x [B, S, d] -> float32 scores [B, outputs], or [B, d]."""
+        """x [B, S, D] -> float32 scores [B, outputs], or [B, D]."""
         length = x.shape[1]
         index = jnp.broadcast_to(jnp.arange(length), x.shape[:2])
         real = ctx.rows["segments"] > 0 if "segments" in ctx.rows else jnp.ones(x.shape[:2], bool)
@@ -102,7 +102,7 @@ class SequenceClassifier:
 
 @component(was=("WithFirst",))
 class FirstTokenFeature:
-    """Scores of each token beside its row's first one: `scores` reads norm(x + x_first), x [B, S, d] (DeBERTa v3 finds
+    """Scores of each token beside its row's first one: `scores` reads norm(x + x_first), x [B, S, D] (DeBERTa v3 finds
     replaced tokens so: He et al. 2021, arXiv 2111.09543, and the published code)."""
 
     predicts: ClassVar[str] = TOKEN_LABELS
@@ -114,7 +114,7 @@ class FirstTokenFeature:
         return {"sum_norm": self.norm.spec(d), "scores": self.scores.spec(d)}
 
     def __call__(self, p: Tree, x: Array, ctx: Ctx) -> Array:
-        """x [B, S, d] -> float32 scores [B, S, outputs]."""
+        """x [B, S, D] -> float32 scores [B, S, outputs]."""
         first = SequenceClassifier()({}, x, ctx).astype(x.dtype)
         return self.scores(p["scores"], self.norm(p["sum_norm"], x + first[:, None]), ctx)
 
@@ -135,6 +135,6 @@ def _dense_spec(head: TokenClassifier | SequenceClassifier, d: int) -> Tree:
 
 
 def _dense(head: TokenClassifier | SequenceClassifier, p: Tree, x: Array) -> Array:
-    """x [..., d] -> [..., d]"""
+    """x [..., D] -> [..., D]"""
     x = activation(head.activation)(linear(p["dense"], x)) if head.activation else x
     return head.norm(p["norm"], x) if head.norm else x

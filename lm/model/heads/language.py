@@ -17,7 +17,7 @@ Array = jax.Array
 
 @component
 class LMHead:
-    """Logits over the vocabulary: scale * x W^T (+ b). W is [vocab, d], so that it can be tied to the token table.
+    """Logits over the vocabulary: scale * x W^T (+ b). W is [V, D], so that it can be tied to the token table.
 
     `width`: a projection to that width comes before (OPT 350M); `cap`: logits l become cap * tanh(l / cap) (Gemma 2,
     arXiv 2408.00118). `offset`: a row that is added and never trained (BART's final_logits_bias)."""
@@ -41,7 +41,7 @@ class LMHead:
         )
 
     def __call__(self, p: Tree, x: Array, ctx: Ctx) -> Array:
-        """x [..., d] -> float32 logits [..., vocab]."""
+        """x [..., D] -> float32 logits [..., V]."""
         x = linear(p["project"], x) if self.width else x
         logits = dot(x * self.scale, p["w"], transpose=True, dtype=jnp.float32)
         logits = logits + p["b"] if self.bias else logits

@@ -67,7 +67,7 @@ class AdaptiveEmbed:
         return spec
 
     def __call__(self, p: Tree, ids: Array, ctx: Ctx, d: int, dtype: jax.typing.DTypeLike) -> Array:
-        """ids [B, S] -> [B, S, d]"""
+        """ids [B, S] -> [B, S, D]"""
         x = jnp.zeros((*ids.shape, d), dtype)
         for i, band in enumerate(self.bands(d)):
             own = p[str(i)]
@@ -112,7 +112,7 @@ class AdaptiveHead:
         return spec
 
     def __call__(self, p: Tree, x: Array, ctx: Ctx) -> Array:
-        """x [..., d] -> float32 [..., vocab]"""
+        """x [..., D] -> float32 [..., V]"""
         found: list[Array] = []
         rare = jnp.zeros((*x.shape[:-1], 0))
         for i, band in enumerate(self.bands(x.shape[-1])):

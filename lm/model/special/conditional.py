@@ -1,8 +1,8 @@
 """Conditional computation: all tokens take a light branch, and those that a learned router picks a heavy one besides
 (CoLT5, Ainslie et al. 2023, arXiv 2303.09752).
 
-Shapes: S tokens of a row, K of them routed. Tokens of segment 0 are padding: they are never routed, and a row's share
-is counted without them. Documents packed into a row compete for its share.
+Shapes: B batch, S tokens of a row, R of them routed, D model width. Tokens of segment 0 are padding: they are never
+routed, and a row's share is counted without them. Documents packed into a row compete for its share.
 """
 
 from typing import NamedTuple
@@ -25,7 +25,7 @@ Array = jax.Array
 
 
 class Routed(NamedTuple):
-    """Routed tokens: their places in the row, their weights and, as a row may have fewer, which there are: [B, K]."""
+    """Routed tokens: their places in the row, their weights and, as a row may have fewer, which there are: [B, R]."""
 
     places: Array
     weights: Array
@@ -36,7 +36,7 @@ class Routed(NamedTuple):
         return jax.vmap(lambda row, at: row[at])(rows, self.places)
 
     def spread(self, y: Array, length: int) -> Array:
-        """y [B, K, d], weighted, back in the places it came from, 0 elsewhere: [B, S, d]."""
+        """y [B, R, D], weighted, back in the rows it came from, 0 elsewhere: [B, S, D]."""
         y = y * self.weights[..., None].astype(y.dtype)
         return jax.vmap(lambda row, at: jnp.zeros((length, y.shape[-1]), y.dtype).at[at].add(row))(y, self.places)
 
@@ -67,7 +67,7 @@ class SoftTopK:
         return {"u": Param((d, 1), ("embed", None), self.init)}
 
     def __call__(self, p: Tree, x: Array, ctx: Ctx) -> Routed:
-        """x [B, S, d] -> the tokens it routes."""
+        """x [B, S, D] -> the tokens it routes."""
         length = x.shape[1]
         real = ctx.rows["segments"] > 0 if "segments" in ctx.rows else jnp.ones(x.shape[:2], bool)
         s = dot(x.astype(jnp.float32), p["u"])[..., 0]

@@ -18,7 +18,7 @@ Array = jax.Array
 
 @component
 class Convolution:
-    """act(b + sum over t of x[i + t - width // 2] W_t), x [B, S, d] -> [B, S, d]: each token and `width // 2` on either
+    """act(b + sum over t of x[i + t - width // 2] W_t), x [B, S, D] -> [B, S, D]: each token and `width // 2` on either
     side. With `groups` each share of the outputs reads its share of the inputs only (depthwise: as many groups as d).
 
     What lies outside of a token's segment counts as zeros, so that texts packed into one row do not meet. Both sides

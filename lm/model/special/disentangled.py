@@ -21,7 +21,7 @@ Array = jax.Array
 
 @component(upgrade=renamed(farthest="max_distance"))
 class Distances:
-    """Which of the rows of the stack's table `name` [2 span, d] stands for a distance i - j of query and key: i - j +
+    """Which of the rows of the stack's table `name` [2 span, D] stands for a distance i - j of query and key: i - j +
     span, clipped at the ends.
 
     With `max_distance` only distances below half the span have rows of their own; those up to `max_distance` share the
@@ -50,7 +50,7 @@ class Distances:
         return np.where(far <= half, far, np.ceil(grown) + half).astype(np.int32)
 
     def table(self, ctx: Ctx, dtype: jax.typing.DTypeLike) -> Array:
-        """The relative embeddings [2 span, d]."""
+        """The relative embeddings [2 span, D]."""
         return table_of(ctx, self.name, 2 * self.span).astype(dtype)
 
     def rows(self, q: Tokens, k: Tokens) -> Array:
@@ -77,7 +77,7 @@ class ContentToPosition:
     def __call__(
         self, p: Tree, q: Array, k: Array, q_tokens: Tokens, k_tokens: Tokens, ctx: Ctx, scale: float
     ) -> Array:
-        keys = linear(p["key"], self.distances.table(ctx, q.dtype)).reshape(-1, *q.shape[1::2])  # [R, H, K]
+        keys = linear(p["key"], self.distances.table(ctx, q.dtype)).reshape(-1, *q.shape[1::2])  # [R, H, d]
         at = jnp.broadcast_to(self.distances.rows(q_tokens, k_tokens)[:, None], (*q.shape[:3], k.shape[2]))
         return scale * jnp.take_along_axis(jnp.einsum("bhsk,rhk->bhsr", q, keys), at, axis=3)
 
@@ -99,7 +99,7 @@ class PositionToContent:
     def __call__(
         self, p: Tree, q: Array, k: Array, q_tokens: Tokens, k_tokens: Tokens, ctx: Ctx, scale: float
     ) -> Array:
-        queries = linear(p["query"], self.distances.table(ctx, q.dtype)).reshape(-1, *q.shape[1::2])  # [R, H, K]
+        queries = linear(p["query"], self.distances.table(ctx, q.dtype)).reshape(-1, *q.shape[1::2])  # [R, H, d]
         at = jnp.swapaxes(self.distances.rows(q_tokens, k_tokens), 1, 2)[:, None]
         at = jnp.broadcast_to(at, (*k.shape[:3], q.shape[2]))
         found = jnp.take_along_axis(jnp.einsum("bhtk,rhk->bhtr", k, queries), at, axis=3)

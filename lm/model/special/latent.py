@@ -22,16 +22,25 @@ Array = jax.Array
 
 @component
 class LatentAttention:
-    """Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434, section 2.1). x [B, S, d] -> [B, S, d].
+    """Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434, section 2.1). x [B, S, D] -> [B, S, D].
 
-    A token's latent is c = norm(x W_down), `kv_rank` wide. A head's key is [c W_k | k_pe], its value c W_v, `value_dim`
-    wide; k_pe, `rope_dim` wide and rotated, is one for all heads. A head's query is [q | q_pe], `nope_dim` + `rope_dim`
-    wide, q_pe rotated; with `q_rank` queries are read from a latent of their own. `scale` defaults to (nope_dim +
-    rope_dim) ** -0.5. `bias`: of the maps to latents and k_pe, and of the output. The cache holds c and k_pe.
+    A token's latent is c = norm(x W_down). A head's key is [c W_k | k_pe], its value c W_v; k_pe, rotated, is one for
+    all heads. A head's query is [q | q_pe], q_pe rotated. The cache holds c and k_pe.
 
     Keys and values are either made for each head, or W_k is moved to the queries' side and W_v behind the softmax,
     which makes it multi-query attention to the latents themselves: whichever needs fewer multiplications. When one
-    token is decoded that is the second."""
+    token is decoded that is the second.
+
+    heads: H;
+    nope_dim, rope_dim: widths of q, which is not rotated, and of q_pe, which is;
+    value_dim: width of a head's value;
+    kv_rank: width of c;
+    q_rank: queries are read from a latent of their own, so wide; None: from x;
+    rotary, norm, mask: of q_pe and k_pe, of latents, of keys;
+    scale: of scores; None: (nope_dim + rope_dim) ** -0.5;
+    bias: of the maps to latents and k_pe, and of the output;
+    dropout: rate of probabilities;
+    init, out_init: initial weights of all maps but the last, and of that."""
 
     heads: int
     nope_dim: int

@@ -52,7 +52,7 @@ class MultiTokenHead:
         return {"lm": self.head.spec(d), "token": token} | {str(k): one() for k in range(1, self.depth + 1)}
 
     def states(self, p: Tree, x: Array, ctx: Ctx) -> list[Array]:
-        """h_0 to h_depth, each [B, S, d]. The last k of h_k lack the tokens behind them; no others read those."""
+        """h_0 to h_depth, each [B, S, D]. The last k of h_k lack the tokens behind them; no others read those."""
         found, tokens = [x], ctx.rows["tokens"]
         for k in range(1, self.depth + 1):
             own = p[str(k)]

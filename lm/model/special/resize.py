@@ -14,7 +14,7 @@ Array = jax.Array
 
 @component
 class Resize:
-    """Stands among a stack's segments: x [B, S, d] is normed and mapped to [B, S, width]; what follows, final norm and
+    """Stands among a stack's segments: x [B, S, D] is normed and mapped to [B, S, width]; what follows, final norm and
     head included, has that width (ERNIE 3.0's task networks, Sun et al. 2021, arXiv 2107.02137; CodeT5+'s encoder, Wang
     et al. 2023, 2305.07922)."""
 

@@ -2,7 +2,7 @@
 
 Stream 0 is the text. At each of its places stand predictors besides, that of stream n for the n-th token from there on:
 they read the text as far as they may, and themselves, and are read by none. The states of a stack are
-[B, (1 + streams) S, d], stream after stream; what leaves the tower is [B, S, (1 + streams) d]."""
+[B, (1 + streams) S, D], stream after stream; what leaves the tower is [B, S, (1 + streams) D]."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ Array = jax.Array
 
 @component(upgrade=renamed(farthest="max_distance"))
 class StreamAttention:
-    """Causal self-attention of all streams, x [B, (1 + streams) S, d] to the same.
+    """Causal self-attention of all streams, x [B, (1 + streams) S, D] to the same.
 
     A predictor of the n-th token reads n - 1 tokens less of the text than its place would let it, but always the first.
     To scores are added, per head, as many values as there are buckets of distances (of `BucketedBias`), which a linear
@@ -112,7 +112,7 @@ class StreamAttention:
 
 @component
 class StreamTransformer:
-    """A tower whose layers attend by `StreamAttention`: ids [B, S] to states [B, S, (1 + streams) d].
+    """A tower whose layers attend by `StreamAttention`: ids [B, S] to states [B, S, (1 + streams) D].
 
     Predictors start from a vector of their stream and the position one further on, normed as embeddings are. The last
     row of those vectors is the first stream's, as published."""
@@ -126,7 +126,7 @@ class StreamTransformer:
     def __post_init__(self) -> None:
         for block in self.stack.blocks():
             for name, part in block.parts:
-                if (n := getattr(part, "streams", self.streams)) != self.streams:
+                if isinstance(part, StreamAttention) and (n := part.streams) != self.streams:
                     raise UserError(f"{name} of a layer has streams={n}, its tower {self.streams}: make them equal")
 
     def spec(self) -> Tree:
@@ -168,7 +168,7 @@ class StreamTransformer:
 
 @component
 class StreamHead:
-    """A head on the states of one stream, x [..., (1 + streams) d]; 1 predicts the next token."""
+    """A head on the states of one stream, x [..., (1 + streams) D]; 1 predicts the next token."""
 
     head: LMHead | NoHead
     streams: int = 2
