@@ -100,6 +100,8 @@ def plan(config: ConfigDict, lengths: tuple[int, int], corpus_tokens: int) -> li
     training split. Raises `UserError` for an empty or impossible list and a budget of less than a step.
     """
     s = config.sweep
+    if config.transforms:
+        raise UserError("config.transforms: a sweep compares models that train as a whole; leave the transforms out")
     budgets = _distinct(s.budgets, "budgets", "1e12,2e12")
     shapes = _distinct(s.shapes, "shapes", "((16, 2), (32, 2), (48, 3))")
     seeds = _distinct(s.seeds, "seeds", "0,1")

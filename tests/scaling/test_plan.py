@@ -124,6 +124,13 @@ def test_impossible_grids_are_one_line(sweep, message):
     assert message in str(raised.value) and "\n" not in str(raised.value)
 
 
+def test_a_sweep_is_of_whole_models():
+    config = config_of()
+    config.transforms = ({"type": "LoRA"},)
+    with pytest.raises(UserError, match=r"^config\.transforms: a sweep compares models that train as a whole"):
+        planned(config)
+
+
 def test_a_shape_is_not_given_twice():
     config = config_of()
     config.model.layers = 3

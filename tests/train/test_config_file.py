@@ -11,8 +11,10 @@ from ml_collections.config_dict import ConfigDict
 
 from experiments import gpt2, quickstart, switch_toy, ul2_toy
 from experiments import sweep as sweep_file
+from lm.adapt.lora import LoRA
 from lm.commands import cli
-from lm.core.component import to_dict
+from lm.compress.int8 import Int8
+from lm.core.component import from_dict, to_dict
 from lm.core.errors import UserError
 from lm.train.config import default
 from lm.train.config_file import read_config
@@ -106,6 +108,9 @@ def test_a_value_may_stand_by_itself_and_the_last_counts():
         ("--config.model=[1]", 'config.model must be a JSON object with a "type", or for a model with a "family"'),
         ("--config.objective.type=NextTokn", "config.objective.type='NextTokn' is no component"),
         ("--config.objective.los.chunk=3", "config.objective.los.chunk is no knob of NextToken; did you mean 'loss'?"),
+        ("--config.transforms=LoRA", "--config.transforms=LoRA is neither JSON nor the path of a .json file"),
+        ("--config.transforms=[3]", 'config.transforms[0]=3 must be a JSON object with a "type": {"type": "LoRA"'),
+        ("--config.transforms[0].rank=3", "config.transforms[0].rank: there are 0 items, from [0] on"),
         ("--conifg.data.length=8", "nknown command line flag 'conifg.data.length'"),
     ],
 )
@@ -159,6 +164,13 @@ def test_another_optimizer_has_its_own_knobs_and_keeps_those_of_all():
     assert told == ["config.optimizer: Muon in place of AdamW, whose own knobs are dropped: b1, b2, eps"]
     with pytest.raises(UserError, match=r"config\.optimizer\.b1 is no knob.*SGD has .*momentum"):
         given("--config.optimizer.type=SGD", "--config.optimizer.b1=0.5")
+
+
+def test_transforms_are_a_list_of_components():
+    words = ("--config.transforms[1].rank=4", '--config.transforms=[{"type": "Int8"}, {"type": "LoRA"}]')
+    config, _ = given(*words)  # in any order
+    assert from_dict(config.transforms) == (Int8(), LoRA(4))
+    assert from_dict(given('--config.transforms={"type": "Int8"}')[0].transforms) == (Int8(),)
 
 
 def test_a_component_that_the_family_leaves_out():
