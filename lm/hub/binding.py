@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from lm.core.errors import UserError
+from lm.core.ownership import walk
 from lm.core.param import Param, Tree, flatten
 from lm.hub.tables.tensor_names import TensorNames
 from lm.model.stack import Stack
@@ -89,7 +90,7 @@ class Binding:
         self.model, self.table = model, table
         tree = model.spec()
         self.spec, self._structure = dict(flatten(tree)), jax.tree.structure(tree)
-        self.links = {link.name: link for link in _links(model, table, self.spec)}
+        self.links = {link.name: link for link in _links(model, table, tree, self.spec)}
         # All names of each part of our parameters: tied layers and tied tables have several.
         self._names: dict[tuple[Slice, ...], list[Link]] = {}
         for link in self.links.values():
@@ -235,26 +236,25 @@ def _misshapen(what: str, shape: tuple[int, ...], wanted: tuple[int, ...]) -> st
     return f"{what} is {list(shape)}, the model's {list(wanted)}: build the model with the shape of the checkpoint"
 
 
-def _links(model: Model, table: TensorNames, spec: Mapping[str, Param]) -> Iterator[Link]:
+def _links(model: Model, table: TensorNames, tree: Tree, spec: Mapping[str, Param]) -> Iterator[Link]:
     """All their tensors that hold something of this model, in the table's order."""
+    owners = {visit.path: visit.component for visit in walk(model, tree)}
     for ours, theirs, layout in table:
         paths = (ours,) if isinstance(ours, str) else ours
         if not paths or not hasattr(model, paths[0].partition("/")[0]):  # another tower's
             continue
         layers = range(_stack(model, paths[0]).layers) if "{layer}" in theirs else (0,)
         for layer in layers:
-            if layout.only and not layout.only(_component(model, paths[0], layer)):
+            owner = _owner(owners, _slice(model, paths[0], layer).path)
+            if layout.only and not layout.only(owner):
                 continue
             for leaf in LEAVES if "{leaf}" in theirs else ("",):
-                pieces = [_piece(model, path.replace("{leaf}", leaf), layer) for path in paths]
+                pieces = [_untied(model, _slice(model, path.replace("{leaf}", leaf), layer)) for path in paths]
                 if not all(piece.path in spec for piece in pieces):
                     continue
                 params = [spec[piece.path] for piece in pieces]
-                groups, split = layout.groups, layout.split
-                if isinstance(groups, str):
-                    groups = getattr(_component(model, paths[0], layer), groups)
-                if isinstance(split, str):
-                    split = getattr(_component(model, paths[0], layer), split)
+                groups = getattr(owner, layout.groups) if isinstance(layout.groups, str) else layout.groups
+                split = getattr(owner, layout.split) if isinstance(layout.split, str) else layout.split
                 axis = next((a for a in INDEXED if f"{{{a}}}" in theirs), None)
                 many = params[0].shape[params[0].axes.index(axis)] if axis else 1
                 for index in range(many):
@@ -271,23 +271,26 @@ def _stack(model: Model, path: str) -> Stack:
     return getattr(model, path.partition(LAYER)[0]).stack
 
 
-def _piece(model: Model, path: str, layer: int) -> Slice:
-    """Where the tensor at `path` of that layer is, ties resolved."""
-    at: tuple[int, ...] = ()
-    if LAYER in path:
-        stack = _stack(model, path)
-        segment, repeat, position = stack.locate(layer)
-        path = path.replace("{layer}", f"{segment}/{position}")
-        at = () if stack.segments[segment].tied else (repeat,)
+def _slice(model: Model, path: str, layer: int) -> Slice:
+    """Where the tensor at `path` of that layer is."""
+    if LAYER not in path:
+        return Slice(path, ())
+    stack = _stack(model, path)
+    group, repeat, position = stack.locate(layer)
+    return Slice(path.replace("{layer}", f"{group}/{position}"), () if stack.segments[group].tied else (repeat,))
+
+
+def _untied(model: Model, place: Slice) -> Slice:
+    """The parameter itself, where `place` is an alias."""
+    path = place.path
     for alias, owner in model.ties:
         if f"{path}/".startswith(f"{alias}/"):
             path = owner + path.removeprefix(alias)
-    return Slice(path, at)
+    return place._replace(path=path)
 
 
-def _component(model: Model, path: str, layer: int) -> Any:
-    """The sub-layer that owns the tensor at `path` of that layer."""
-    part: Any = _stack(model, path).blocks()[layer]
-    for name in path.partition(LAYER)[2].split("/"):
-        part = dict(part.parts)[name] if hasattr(part, "parts") else part
-    return part
+def _owner(owners: Mapping[str, Any], path: str) -> Any:
+    """The component that the tensor at `path` belongs to."""
+    while path not in owners:
+        path = path.rpartition("/")[0]
+    return owners[path]

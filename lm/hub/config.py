@@ -1,12 +1,12 @@
 """config.json, read and written: from a `model_type` to a family's knobs and back."""
 
-import dataclasses
 import inspect
 import math
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from lm.core.component import components
 from lm.core.errors import UserError, nearest
 from lm.core.param import flatten
 from lm.hub.model_types import MODEL_TYPES
@@ -222,15 +222,12 @@ def _heads(chosen: HFClass, config: Mapping[str, Any]) -> list[Head | None]:
     return [chosen.head(config) if chosen.head else None, *([chosen.bare] if chosen.bare else [])]
 
 
-def _derived(part: Any) -> dict[str, int]:
+def _derived(model: Any) -> dict[str, int]:
     """Sizes that follow from others where they are not given, as the first layer has them."""
     found: dict[str, int] = {}
-    if isinstance(part, Attention):
-        return {"kv_heads": part.kv, "head_dim": part.head_dim}
-    if isinstance(part, (MLP, GatedMLP)):
-        return {"d_ff": part.d_ff}
-    if dataclasses.is_dataclass(part):
-        part = tuple(getattr(part, f.name) for f in dataclasses.fields(part))
-    for inner in part if isinstance(part, tuple) else ():
-        found = _derived(inner) | found
+    for part in components(model):
+        if isinstance(part, Attention):
+            found = {"kv_heads": part.kv, "head_dim": part.head_dim} | found
+        elif isinstance(part, (MLP, GatedMLP)):
+            found = {"d_ff": part.d_ff} | found
     return found

@@ -12,10 +12,11 @@ import jax
 from rich.table import Table
 from rich.text import Text
 
+from lm.core.ownership import Part, parts
 from lm.core.param import Param, Tree, count
 from lm.inspect.cost import forward_flops
 from lm.model.special.resize import Resize
-from lm.model.stack import LayerGroup
+from lm.model.stack import LayerGroup, Stack
 from lm.model.transformer import EncoderDecoder, Model
 from lm.zoo.family import Family
 from lm.zoo.registry import MODULES
@@ -213,35 +214,17 @@ def _rows(part: _Part, guide: str, ahead: str, ties: dict[str, str], d: int) -> 
 def _inside(component: Any, spec: Tree, d: int) -> _Inside:
     if isinstance(component, LayerGroup):
         return _Inside(_runs(component, spec, d, ""), {"pattern", "repeats", "tied"}, set(spec))
-    found = _Inside([], set(), set())
-    for f in dataclasses.fields(component):
-        value = getattr(component, f.name)
-        if isinstance(value, tuple):
-            parts = _segments(value, spec, d) if f.name == "segments" else _items(f.name, value, spec)
-        elif dataclasses.is_dataclass(value) and f.name in spec:
-            parts = [_Part(f.name, f.name, value, spec[f.name])]
-        elif dataclasses.is_dataclass(value) and f"{f.name}s" in spec:  # experts
-            each, n = _without(spec[f"{f.name}s"], "expert")
-            parts = [_Part(f"{f.name}s", f"{f.name}s", value, each, n)]
-        else:
-            continue
-        if parts:
-            found.parts.extend(parts)
-            found.fields.add(f.name)
-            found.keys.update(p.path.split("/")[0] for p in parts)
-    return found
+    found = [] if not isinstance(component, Stack) else _segments(component.segments, spec, d)
+    held = [part for part in parts(component, spec) if not (found and part.field == "segments")]
+    found.extend(map(_part, held))
+    fields = {part.field for part in held} | ({"segments"} if isinstance(component, Stack) else set())
+    return _Inside(found, fields, {part.path.split("/")[0] for part in found})
 
 
-def _items(field: str, value: tuple, spec: Tree) -> list[_Part]:
-    """Parts from a tuple of components or of (name, component). Components without parameters are knobs, where they
-    have no name."""
-    held, ahead = (spec[field], f"{field}/") if isinstance(spec.get(field), dict) else (spec, "")
-    named = all(isinstance(v, tuple) and len(v) == 2 and dataclasses.is_dataclass(v[1]) for v in value)
-    if named:
-        return [_Part(name, f"{ahead}{name}", part, held[name]) for name, part in value if name in held]
-    if ahead and all(map(dataclasses.is_dataclass, value)) and jax.tree.leaves(held):
-        return [_Part(f"{field} {i}", f"{ahead}{i}", part, held[str(i)]) for i, part in enumerate(value)]
-    return []
+def _part(part: Part) -> _Part:
+    name = part.path if part.key is None else str(part.key) if isinstance(part.key, str) else f"{part.field} {part.key}"
+    each, n = _without(part.spec, "expert") if part.path == "experts" else (part.spec, 1)
+    return _Part(name, part.path, part.component, each, n)
 
 
 def _segments(segments: tuple[LayerGroup | Resize, ...], spec: Tree, d: int) -> list[_Part]:

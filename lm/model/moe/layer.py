@@ -4,7 +4,7 @@
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +38,8 @@ class MoE:
     expert: the sub-layer, without dropout;
     router: which experts a token goes to, how many of them (k), and their weights in its sum;
     dispatch: how it gets there, and whether a choice may be dropped."""
+
+    places: ClassVar = {"expert": "experts"}  # of parameters, for `lm.core.ownership`
 
     experts: int
     expert: MLP | GatedMLP
