@@ -35,7 +35,7 @@ def shown(config: ConfigDict, default: Callable[[], ConfigDict] = train_config.d
     comments = comments_of(train_config.default) | comments_of(default)
     for name in (n for n in config if n in train_config.SECTIONS or n in train_config.CHOSEN):
         comments |= _of_section(name, config[name])
-    plain, of_types = default(), _defaults_of_types(config)
+    plain = _of_same_types(default(), config)
     lines = [f"# {MARK} differs from the default, which stands behind. --config.a.b=value changes a knob."]
     lines += [f"# {line}" for line in told_model(config)]
     place = {path: i for i, path in enumerate(comments)}
@@ -45,7 +45,6 @@ def shown(config: ConfigDict, default: Callable[[], ConfigDict] = train_config.d
             changed, notes = name in departures(config.model), [_of_model(config, name)]
         else:
             before = _at(plain, path)
-            before = _at(of_types, path) if before is MISSING else before
             changed, notes = value != before, [comments.get(path, "")]
             notes += [f"default: {before!r}"] if changed and before is not MISSING else []
         text = f"{MARK if changed else ' '} config.{path} = {value!r}"
@@ -54,10 +53,14 @@ def shown(config: ConfigDict, default: Callable[[], ConfigDict] = train_config.d
     return "\n".join(lines)
 
 
-def _defaults_of_types(config: ConfigDict) -> ConfigDict:
-    """The knobs that the components of its sections have by default."""
-    kinds: dict[str, Any] = {n: registered(config[n].get("type")) for n in train_config.CHOSEN if n in config}
-    return ConfigDict({name: train_config.as_config(cls()) for name, cls in kinds.items() if cls is not None})
+def _of_same_types(plain: ConfigDict, config: ConfigDict) -> ConfigDict:
+    """`plain`, whose optimizer and schedule have the knobs of those of `config`, with their defaults."""
+    with plain.unlocked():
+        for name in train_config.CHOSEN:
+            cls: Any = registered(config[name].get("type"))
+            if cls is not None and plain[name].type != config[name].type:
+                plain[name] = ConfigDict({**train_config.as_config(cls()), "type": plain[name].type})
+    return plain
 
 
 def _of_section(name: str, knobs: ConfigDict) -> dict[str, str]:
