@@ -34,5 +34,4 @@ class AdEMAMix(Optimizer):
     def _b3_at(self, step: Array) -> Array:
         """Such that the half-life of the old average grows evenly (appendix A.1 there)."""
         share = jnp.minimum(step / self.ramp, 1.0)
-        first, last = jnp.log(self.b1), jnp.log(self.b3)
-        return jnp.exp(first * last / ((1 - share) * last + share * first))
+        return jnp.exp(1 / ((1 - share) / jnp.log(self.b1) + share / jnp.log(self.b3)))

@@ -35,7 +35,7 @@ class Optimizer(abc.ABC):
     Its own knobs have defaults, and types that say their ranges (`lm.core.ranges`). Those that are floats, and
     `learning_rate` and `weight_decay`, are *traced*: while a step is traced, `self.momentum` is a float32 scalar of
     `State.hyper`, so that runs which differ in it alone share one program and can be vmapped. So do arithmetic with
-    them, but never an `if`. Knobs of other types are constants of the program.
+    them, but never an `if`, not in `__post_init__` either. Knobs of other types are constants of the program.
 
     What is common to all is done outside: clipping before; learning rate, schedule, weight decay and the rules by
     parameter after; freezing (what does not train is None in `spec`), averaging, loss scaling and skipped steps."""
