@@ -15,6 +15,7 @@ The file's get_config() returns an ml_collections.ConfigDict; --config.a.b=value
     --config.model.family=llama                    another family: a new model, of whose knobs none are set yet
     --config.model=model.json                      a whole model, as `python -m lm.zoo llama 3.2-1b --json` prints it
     --config.objective.type=MultiToken             another objective, with its own defaults
+    --config.optimizer.type=Muon                   another optimizer: knobs of its own, and those of all as they are
 """
 
 import signal
