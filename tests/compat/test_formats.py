@@ -19,6 +19,7 @@ from lm.runs import components, upgrade
 from lm.runs.checkpoint import Checkpoints, meta_of, open_model
 from lm.text.tokenizers import ByteTokenizer
 from lm.train import record
+from lm.train.config import check
 from lm.train.config_file import read_config
 from lm.train.data import open_data_of
 from lm.zoo.registry import build
@@ -258,6 +259,33 @@ def test_config_json_of_a_run(tmp_path):
     _told(error, f"config file {file} is a config.json of a run of", f"up to {RUN.number}")
 
 
+@pytest.mark.parametrize(
+    ("then", "optimizer", "schedule"),
+    [
+        ({"b2": 0.5, "warmup": 7}, {"type": "AdamW", "b2": 0.5, "b1": 0.9}, {"type": "Cosine", "warmup": 7}),
+        ({"name": "sgd", "b1": 0.5, "clip": 2.0}, {"type": "SGD", "momentum": 0.5, "clip": 2.0}, {"type": "Cosine"}),
+        ({"name": "muon", "b1": 0.5, "eps": 1e-3}, {"type": "Muon", "beta": 0.5, "b1": 0.5, "eps": 1e-3}, {}),
+        (
+            {"schedule": "wsd", "cooldown": 0.5, "final": 0.3, "rates": [["norm", 0.0], [".*", 1.0]]},
+            {"lr_multipliers": (("norm", 0.0), (".*", 1.0))},
+            {"type": "WSD", "cooldown_fraction": 0.5, "final_lr_ratio": 0.3, "warmup": 100},
+        ),
+    ],
+)
+def test_optimizers_that_were_one_flat_section(then, optimizer, schedule, tmp_path):
+    """Of a config.json before format 2, here with a few knobs only; in the present one they are none."""
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({KEY: 1, "optimizer": then}))
+    config = read_config(file)
+    check(config)
+    for section, knobs in ((config.optimizer, optimizer), (config.schedule, schedule)):
+        assert {name: section[name] for name in knobs} == knobs
+    file.write_text(json.dumps({KEY: RUN.number, "optimizer": then}))
+    if {"name", "rates", "warmup"} & then.keys():
+        with pytest.raises(UserError, match=r"config\.optimizer\.\w+ is no knob; it is config\.\w+\.\w+ now$"):
+            read_config(file)
+
+
 def test_sweeps_and_their_records(tmp_path):
     runs, run = tmp_path / "runs.jsonl", {**dict.fromkeys(RECORD, 1.0), "loss_unit": "nats/byte", "seed": 3}
     append_run(runs, run)
@@ -292,6 +320,9 @@ def test_config_json_of_a_sweep(tmp_path):
     before = {k: v for k, v in json.loads(json.dumps(saved)).items() if k != KEY}  # and knobs that came later
     del before["config"]["data"]["bos"], before["config"]["sweep"]["evaluation_tokens"]
     before["config"]["data"]["tokenizer"] = "byte"
+    before["config"]["optimizer"] |= {"name": "adamw", "final": 0.0, "cooldown": 0.2}  # as it was up to format 1
+    before["config"]["optimizer"]["decay"] = before["config"]["optimizer"].pop("decay_rules")
+    del before["config"]["schedule"], before["config"]["optimizer"]["type"]
     before["config"]["model"] = {k: v for k, v in before["config"]["model"].items() if k != "dropout"}
     file.write_text(json.dumps(before))
     _claim(tmp_path, config, data)
