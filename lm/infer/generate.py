@@ -117,7 +117,7 @@ class Generator:
             raise UserError(f"max_new={max_new} must be at least 1")
         if not len(prompts):
             return
-        batch = _batch("prompt", prompts, self.model.vocab, self.model.longest, max_new, self.least)
+        batch = _batch("prompt", prompts, self.model.vocab, self.model.max_length, max_new, self.least)
         lengths = np.array([len(p) for p in prompts], np.int32)
         memory = self._memory(encoder, len(prompts))
         width = batch["tokens"].shape[1] + max_new
@@ -145,7 +145,7 @@ class Generator:
 
     def cache_length(self, read: int, max_new: int) -> int:
         """The cache length compiled for a longest prompt of `read` tokens and `max_new` new ones."""
-        return _bucket(read + max_new, self.model.longest, self.least)
+        return _bucket(read + max_new, self.model.max_length, self.least)
 
     def _memory(self, encoder: Prompts | None, rows: int) -> dict[str, np.ndarray]:
         if not isinstance(self.model, EncoderDecoder):
@@ -156,7 +156,7 @@ class Generator:
             given = "none" if encoder is None else len(encoder)
             raise UserError(f"`encoder` holds {given}: give an encoder input for each of the {rows} prompts")
         embed = self.model.encoder.embed
-        batch = _batch("encoder input", encoder, embed.vocab, embed.longest, 0)
+        batch = _batch("encoder input", encoder, embed.vocab, embed.max_length, 0)
         return {f"encoder/{name}": value for name, value in batch.items()}
 
 

@@ -31,9 +31,9 @@ FLOPS = (
 def flops_per_token(model: Model) -> float:
     """Of the forward pass over `LENGTH` tokens, or as many as the model has positions for; over as many on each side,
     and per token of either, for an encoder-decoder."""
-    length = min(LENGTH, model.longest or LENGTH)
+    length = min(LENGTH, model.max_length or LENGTH)
     if isinstance(model, EncoderDecoder):
-        length = min(length, model.encoder.embed.longest or length)
+        length = min(length, model.encoder.embed.max_length or length)
         return forward_flops(model, length, length) / (2 * length)
     return forward_flops(model, length) / length
 

@@ -26,7 +26,7 @@ class Embedder(Protocol):
         """Number of ids."""
 
     @property
-    def longest(self) -> int | None:
+    def max_length(self) -> int | None:
         """Number of positions there are rows for; None without a limit."""
 
     def spec(self, d: int) -> Tree: ...
@@ -106,9 +106,9 @@ class Embed:
         return tuple(table.name for table in self.extra)
 
     @property
-    def longest(self) -> int | None:
+    def max_length(self) -> int | None:
         """Number of positions there are rows for; None without a limit."""
-        return self.position.longest if self.position else None
+        return self.position.max_length if self.position else None
 
     def __call__(self, p: Tree, ids: Array, ctx: Ctx, d: int, dtype: jax.typing.DTypeLike) -> Array:
         table = p["token"]

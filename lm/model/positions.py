@@ -32,7 +32,7 @@ class Learned:
     init: Initializer = Normal()
 
     @property
-    def longest(self) -> int:
+    def max_length(self) -> int:
         return self.rows - self.offset
 
     def spec(self, d: int) -> Tree:
@@ -80,7 +80,7 @@ class Sinusoidal:
             raise UserError(f"layout={self.layout!r} of sinusoids is unknown{nearest(self.layout, LAYOUTS)}")
 
     @property
-    def longest(self) -> int | None:
+    def max_length(self) -> int | None:
         return self.rows
 
     def spec(self, d: int) -> Tree:

@@ -54,9 +54,9 @@ class Transformer:
         return self.stack.widths(self.d_model)[-1]
 
     def cache(self, shape: CacheShape) -> list:
-        if self.embed.longest is not None and shape.length > self.embed.longest:
+        if self.embed.max_length is not None and shape.length > self.embed.max_length:
             raise UserError(
-                f"{shape.length} tokens do not fit: this model has positions for {self.embed.longest}; ask for fewer"
+                f"{shape.length} tokens do not fit: this model has positions for {self.embed.max_length}; ask for fewer"
             )
         return self.stack.cache(self.d_model, shape)
 
@@ -84,8 +84,8 @@ class HeadedModel:
         return self.tower.embed.vocab
 
     @property
-    def longest(self) -> int | None:
-        return self.tower.embed.longest
+    def max_length(self) -> int | None:
+        return self.tower.embed.max_length
 
     def cache(self, shape: CacheShape) -> list:
         return self.tower.cache(shape)

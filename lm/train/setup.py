@@ -182,15 +182,15 @@ def check_fit(config: ConfigDict, model: Model, tokenizer: Tokenizer) -> None:
             f"tokenizer {config.data.tokenizer} has {tokenizer.vocab_size} tokens, more than the model's vocabulary of "
             f"{model.vocab}: set config.model.vocab={tokenizer.vocab_size} or more"
         )
-    if model.longest is not None and config.data.length > model.longest:
+    if model.max_length is not None and config.data.length > model.max_length:
         raise UserError(
-            f"config.data.length={config.data.length} exceeds the model's {model.longest} positions: "
+            f"config.data.length={config.data.length} exceeds the model's {model.max_length} positions: "
             "lower it, or raise config.model.context"
         )
-    if model.longest is not None and config.data.packing == "stream":
+    if model.max_length is not None and config.data.packing == "stream":
         raise UserError(
             "config.data.packing='stream' counts positions on through a document, but this model has only "
-            f"{model.longest}: take a model with relative positions, or packing 'concat'"
+            f"{model.max_length}: take a model with relative positions, or packing 'concat'"
         )
 
 

@@ -56,7 +56,7 @@ def test_metadata_become_knobs(tmp_path, kind):
     assert (o.knobs["layers"], o.knobs["d_model"], o.knobs["heads"]) == (gguf_files.LAYERS, gguf_files.D, 4)
     assert o.knobs["eps"] == 0.01  # as the file's author wrote it, not as float32 holds it
     if kind == "gpt2":
-        assert o.model.longest == 1024
+        assert o.model.max_length == 1024
     else:
         assert (o.knobs["kv_heads"], o.knobs["theta"]) == (gguf_files.KV, 5000.0)
         assert o.config["max_position_embeddings"] == gguf_files.CONTEXT

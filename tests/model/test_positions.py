@@ -34,7 +34,7 @@ def test_sinusoids(layout, offset):
 
 def test_learned_rows_begin_at_the_offset():
     table = Learned(7, offset=2)
-    assert table.longest == 5
+    assert table.max_length == 5
     p = toys.values(table.spec(D))
     found = table(p, jnp.array([[0, 3, 4]]), D, jnp.float32)
     np.testing.assert_array_equal(found[0], np.asarray(p["w"])[[2, 5, 6]])

@@ -106,7 +106,7 @@ def learned_positions(offset: int) -> Knob:
         "position",
         "max_position_embeddings",
         from_hf=lambda longest: Learned(count("max_position_embeddings")(longest) + offset, offset),
-        to_hf=lambda position: position.longest,
+        to_hf=lambda position: position.max_length,
     )
 
 

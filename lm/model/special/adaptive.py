@@ -45,7 +45,7 @@ def bands(vocab: int, cutoffs: tuple[int, ...], width: int, shrink: int, d: int)
 class AdaptiveEmbed:
     """scale * (row of the token) W_band; `width` of the first band's rows defaults to the model's."""
 
-    longest: ClassVar[None] = None
+    max_length: ClassVar[None] = None
 
     vocab: int
     cutoffs: tuple[int, ...] = ()
