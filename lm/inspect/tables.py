@@ -162,7 +162,10 @@ def tree(model: Model, width: int) -> Table:
 def _wrapped(row: TreeLine, width: int, lines: int) -> Text:
     """The row's text in at least so many lines, with its guides."""
     whole = row.name + row.text
-    first, *more = _filled(re.split(r"(?<=[ (])(?<!× )", whole), width - len(row.below), indent="    ")
+    room, indent = width - len(row.below), "    "
+    pieces = re.split(r"(?<=[ (])(?<!× )", whole)
+    broken = (re.split(r"(?<==)", piece) if len(indent + piece.rstrip()) > room else [piece] for piece in pieces)
+    first, *more = _filled(itertools.chain.from_iterable(broken), room, indent)
     kind = len(row.name) + len(row.kind)
     text = Text(row.guide, "dim").append(first[: len(row.name)], "cyan not dim")
     text.append(first[len(row.name) : kind], "bold not dim").append(first[kind:], "not dim")
