@@ -69,7 +69,7 @@ def test_the_first_of_a_call_are_remembered(reuse, kept):
     batch = {"tokens": tokens, "positions": jnp.broadcast_to(jnp.arange(7), tokens.shape)}
     _, cache, _ = toys.forward(model, params, batch, cache=model.cache(toys.shape(2)))
     first = cache[0]["attention"]
-    assert first["positions"][0].tolist()[-len(kept) :] == kept
-    assert first["segments"][0].tolist() == [0] * (3 - len(kept)) + [1] * len(kept)
+    assert first.positions[0].tolist()[-len(kept) :] == kept
+    assert first.segments[0].tolist() == [0] * (3 - len(kept)) + [1] * len(kept)
     inputs = model.body.embed(params["body"]["embed"], tokens, Ctx(), SHAPE["d_model"], jnp.float32)
-    toys.close(first["x"][:, -len(kept) :], inputs[:, kept[0] : kept[-1] + 1])
+    toys.close(first.x[:, -len(kept) :], inputs[:, kept[0] : kept[-1] + 1])
