@@ -5,16 +5,17 @@ random bits from the same parameter tree."""
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+
+from lm.core.param import Tree
 
 if TYPE_CHECKING:
     from lm.core.ctx import Ctx
 
 Array = jax.Array
-Tree = Any
 
 REMAT = {
     "none": None,

@@ -57,9 +57,8 @@ def run(kind: str, sizes: tuple[tuple[str, int], ...]) -> tuple:
     [
         ("dense", {"data": 8}, ()),
         ("dense", {"fsdp": 4, "context": 2}, ("embed/token", "attention/q/w", "mlp/down/w")),
-        ("dense", {"data": 2, "tensor": 4}, ("embed/token", "attention/q/w", "mlp/down/w", "mlp/up/b")),
-        ("dense", {"stage": 2, "fsdp": 2, "tensor": 2}, ("attention/o/w", "mlp/up/w")),
-        ("experts", {"stage": 2, "data": 2, "expert": 2}, ("experts/up/w", "experts/down/w")),
+        ("dense", {"stage": 2, "fsdp": 2, "tensor": 2}, ("attention/o/w", "mlp/up/w", "mlp/up/b")),
+        ("experts", {"data": 2, "expert": 4}, ("experts/up/w", "experts/down/w")),
         ("adapted", {"stage": 2, "expert": 2, "tensor": 2}, ("experts/up/w/lora_a", "attention/o/w/lora_b")),
     ],
     ids=lambda v: "-".join(f"{a}{n}" for a, n in v.items()) if isinstance(v, dict) else None,
