@@ -19,7 +19,16 @@ TEXTS = [
     "a▁b",
     "x</s>y <s>",
 ]
-WRITERS = ("CausalLM", "LMHead", "ConditionalGeneration", "MaskedLM", "MarianMT", "GenerationModel")
+WRITERS = (
+    "CausalLM",
+    "LMHead",
+    "ConditionalGeneration",
+    "MaskedLM",
+    "MarianMT",
+    "GenerationModel",
+    "EncoderDecoder",
+    "GenerationDecoder",
+)
 CONTEXT = 77
 # transformers masks the predicting streams of ProphetNet otherwise than its paper (tests/golden/mended.py).
 OTHER_LOGITS = ("prophetnet",)
