@@ -15,9 +15,9 @@ from lm.model.transformer import Model
 from lm.runs.checkpoint import Checkpoints, program_of
 
 
-def initial_params(path: str | Path, model: Model, like: Tree | None = None) -> Tree:
+def initial_params(path: str | Path, model: Model, like: Tree | None = None, sharding: Sharding | None = None) -> Tree:
     """The parameters of `model` from the latest sound checkpoint of a run's folder, from a Hugging Face folder, or from
-    a GGUF file. Those of a run with transforms are merged.
+    a GGUF file. Those of a run with transforms are merged, which needs the `sharding` that `like` was made with.
 
     Laid out as `like` (arrays or ShapeDtypeStructs, shaped as `model.spec()`; leaves without a sharding, and all of
     them by default: float32 on the first local device).
@@ -27,7 +27,7 @@ def initial_params(path: str | Path, model: Model, like: Tree | None = None) -> 
     folder = Path(path).expanduser()
     like = _placed(abstract(model.spec()) if like is None else like)
     if (folder / "checkpoints").is_dir():
-        return _from_run(folder, model, like)
+        return _from_run(folder, model, like, sharding)
     if is_hf_folder(folder):
         return jax.tree.map(_laid_out, read_folder(folder, model), like)
     if is_gguf(folder):
@@ -40,9 +40,11 @@ def initial_params(path: str | Path, model: Model, like: Tree | None = None) -> 
     )
 
 
-def _placed(like: Tree) -> Tree:
+def _placed(like: Tree, layout: Tree | None = None) -> Tree:
+    """`like`, laid out by `layout` or else as it says; on the first local device where neither does."""
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding or device), like)
+    layout = jax.tree.map(lambda x: x.sharding or device, like) if layout is None else layout
+    return jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), like, layout)
 
 
 def _laid_out(x: np.ndarray, like: jax.ShapeDtypeStruct) -> jax.Array:
@@ -51,7 +53,7 @@ def _laid_out(x: np.ndarray, like: jax.ShapeDtypeStruct) -> jax.Array:
     return jax.make_array_from_callback(x.shape, like.sharding, lambda at: x[at])
 
 
-def _from_run(folder: Path, model: Model, like: Tree) -> Tree:
+def _from_run(folder: Path, model: Model, like: Tree, sharding: Sharding | None) -> Tree:
     with contextlib.closing(Checkpoints(folder, read_only=True)) as checkpoints:
         step = checkpoints.latest
         if step is None:
@@ -60,24 +62,13 @@ def _from_run(folder: Path, model: Model, like: Tree) -> Tree:
         _check_same(f"checkpoint {checkpoints.path / str(step)}", there.model, model)
         if not there.transforms:
             return checkpoints.params_of(step, there, like)
-        params = checkpoints.params_of(step, there, _beside(there.spec(), like))
-        return jax.jit(lambda x: _cast(there.merge(x), like), out_shardings=jax.tree.map(lambda x: x.sharding, like))(
-            params
-        )
+        spec = there.spec()
+        params = checkpoints.params_of(step, there, _placed(abstract(spec), sharding and sharding.tree(spec)))
 
+        def merged(params: Tree) -> Tree:
+            return jax.tree.map(lambda x, to: x.astype(to.dtype), there.merge(params), like)
 
-def _beside(spec: Tree, like: Tree) -> Tree:
-    """Shapes of a program's parameters, on the devices of its model's."""
-    params, there = abstract(spec), jax.tree.leaves(like)[0].sharding
-    if isinstance(there, jax.sharding.NamedSharding) and isinstance(there.mesh, jax.sharding.Mesh):
-        layout = Sharding(there.mesh).tree(spec)
-    else:
-        layout = jax.tree.map(lambda _: there, params)
-    return jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), params, layout)
-
-
-def _cast(params: Tree, like: Tree) -> Tree:
-    return jax.tree.map(lambda x, to: x.astype(to.dtype), params, like)
+        return jax.jit(merged, out_shardings=jax.tree.map(lambda x: x.sharding, like))(params)
 
 
 def _check_same(what: str, there: Model, here: Model) -> None:

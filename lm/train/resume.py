@@ -19,7 +19,7 @@ def new_state(trainer: Trainer, hyper: dict, init_from: str) -> State:
     """Step 0, with parameters from the folder `init_from` if that is named."""
     params = None
     if init_from:
-        params = initial_params(init_from, trainer.model, trainer.abstract_model())
+        params = initial_params(init_from, trainer.model, trainer.abstract_model(), trainer.sharding)
     return trainer.init(hyper, params)
 
 

@@ -94,11 +94,11 @@ def test_it_generates_and_is_exported_as_its_merged_parameters(folder, capsys):
 def test_another_run_begins_with_its_merged_parameters(folder, sizes):
     opened = open_model(folder / "run")
     spec = opened.model.spec()
-    like = abstract(spec)
-    if sizes:
-        layout = Sharding(make_mesh(sizes)).tree(spec)
+    like, sharding = abstract(spec), Sharding(make_mesh(sizes)) if sizes else None
+    if sharding:
+        layout = sharding.tree(spec)
         like = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), like, layout)
-    got = initial_params(folder / "run", opened.model, like)
+    got = initial_params(folder / "run", opened.model, like, sharding)
     for (path, x), (_, want) in zip(flatten(got), flatten(opened.program.merge(opened.params)), strict=True):
         np.testing.assert_allclose(x, want, atol=1e-6, err_msg=path)
     assert not sizes or all(x.sharding == to.sharding for x, to in zip(*map(jax.tree.leaves, (got, like)), strict=True))
