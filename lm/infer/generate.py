@@ -76,7 +76,7 @@ class Generator:
 
         def reread(params: Tree, cache: Tree, batch: dict, rows: Array) -> Tree:
             """The cache after these rows [B] have read batch [B, S] anew, which is part of texts of its "length"."""
-            emptied = rewind(cache, jnp.zeros(rows.shape, jnp.int32))
+            emptied = rewind(cache, 0)
             _, new, _ = unrolled_model.hidden(params, batch, ctx, emptied, dtype)
             return for_rows(rows, new, cache)
 

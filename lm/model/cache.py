@@ -43,13 +43,17 @@ def known(tokens: Tokens) -> tuple[Array, Array]:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class KVCache:
-    """Everything that was written so far; new tokens follow, in each row after its own last one."""
+    """Everything that was written so far; new tokens follow, in each row after its own last one.
+
+    ragged: rows may be of different lengths. Known while tracing: where all rows are as long, which they are from an
+    empty cache on, they are written at one place, which takes a CPU half the time."""
 
     k: Array  # [B, K, T, d]
     v: Array  # [B, K, T, w]
     positions: Array  # int32 [B, T]
     segments: Array  # int32 [B, T]; 0 where nothing is written: nobody sees it
     lengths: Array  # int32 [B]: how many tokens are written, padding among them
+    ragged: bool = dataclasses.field(default=False, metadata={"static": True})
 
     @classmethod
     def empty(cls, kv: KVShape, shape: CacheShape) -> "KVCache":
@@ -63,18 +67,23 @@ class KVCache:
     def append(self, k: Array, v: Array, tokens: Tokens) -> "KVCache":
         """With keys k [B, K, S, d] and values v [B, K, S, w] of these tokens [B, S] behind each row's last one."""
         positions, segments = known(tokens)
+        at = self.lengths if self.ragged else self.lengths[0]
         return KVCache(
-            _write(self.k, k, self.lengths, 1),
-            _write(self.v, v, self.lengths, 1),
-            _write(self.positions, positions, self.lengths, 0),
-            _write(self.segments, segments, self.lengths, 0),
+            _write(self.k, k, at, 2),
+            _write(self.v, v, at, 2),
+            _write(self.positions, positions, at, 1),
+            _write(self.segments, segments, at, 1),
             self.lengths + k.shape[2],
+            self.ragged,
         )
 
-    def rewind(self, lengths: Array) -> "KVCache":
-        """With only the first `lengths` [B] tokens of each row."""
+    def rewind(self, lengths: Array | int) -> "KVCache":
+        """With only the first `lengths` tokens: [B] for each row, or one number for all."""
+        ragged = not isinstance(lengths, int)
+        lengths = jnp.broadcast_to(jnp.asarray(lengths, jnp.int32), self.lengths.shape)
         kept = jnp.arange(self.segments.shape[1]) < lengths[:, None]
-        return dataclasses.replace(self, segments=jnp.where(kept, self.segments, 0), lengths=lengths)
+        segments = jnp.where(kept, self.segments, 0)
+        return dataclasses.replace(self, segments=segments, lengths=lengths, ragged=ragged)
 
 
 @jax.tree_util.register_dataclass
@@ -125,8 +134,8 @@ class MemoryCache:
         return jax.tree.map(lambda x: x[:, kept], self)
 
 
-def rewind(cache: Tree, lengths: Array) -> Tree:
-    """The cache of a model with only the first `lengths` [B] tokens of each row; what is no `KVCache` is kept."""
+def rewind(cache: Tree, lengths: Array | int) -> Tree:
+    """The cache of a model with only the first `lengths` tokens, [B] or one number; what is no `KVCache` is kept."""
     return jax.tree.map(lambda x: x.rewind(lengths) if _is_kv(x) else x, cache, is_leaf=_is_kv)
 
 
@@ -135,7 +144,8 @@ def for_rows(rows: Array, new: Tree, old: Tree) -> Tree:
     in `old`: what `new` has behind it is padding."""
 
     def one(new: Any, old: Any) -> Any:
-        new = new.rewind(old.lengths) if _is_kv(new) else new
+        if _is_kv(new):
+            new = dataclasses.replace(new.rewind(old.lengths), ragged=old.ragged)
         return jax.tree.map(lambda a, b: jnp.where(rows.reshape(-1, *(1,) * (b.ndim - 1)), a, b), new, old)
 
     return jax.tree.map(one, new, old, is_leaf=_is_kv)
@@ -150,9 +160,9 @@ def _zeros(kv: KVShape, shape: CacheShape, length: int) -> tuple[Array, Array]:
     return k, v
 
 
-def _write(cache: Array, new: Array, lengths: Array, axis: int) -> Array:
-    """cache [B, ..., T, ...] with new [B, ..., S, ...] from `lengths` [B] on along `axis` of a row.
-
-    On a CPU as quick as writing all rows at one place: measured against a loop over rows and a select by position."""
+def _write(cache: Array, new: Array, at: Array, axis: int) -> Array:
+    """cache [B, ..., T, ...] with new [B, ..., S, ...] from `at` on along `axis`: one place, or [B], each row's own."""
     new = new.astype(cache.dtype)
-    return jax.vmap(lambda c, x, at: jax.lax.dynamic_update_slice_in_dim(c, x, at, axis))(cache, new, lengths)
+    if at.ndim == 0:
+        return jax.lax.dynamic_update_slice_in_dim(cache, new, at, axis)
+    return jax.vmap(lambda c, x, at: jax.lax.dynamic_update_slice_in_dim(c, x, at, axis - 1))(cache, new, at)
