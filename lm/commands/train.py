@@ -16,6 +16,8 @@ The file's get_config() returns an ml_collections.ConfigDict; --config.a.b=value
     --config.model=model.json                      a whole model, as `python -m lm.zoo llama 3.2-1b --json` prints it
     --config.objective.type=MultiToken             another objective, with its own defaults
     --config.optimizer.type=Muon                   another optimizer: knobs of its own, and those of all as they are
+    --config.mesh.fsdp=4                           four devices share the parameters out; also: tensor, expert, context
+    --config.parallel.pipeline=2                   layers in two stages, each with all the devices of the mesh
 """
 
 import signal

@@ -82,7 +82,7 @@ class TrainConfig:
 class ParallelConfig:
     """config.parallel: how a step is spread over the devices of config.mesh."""
 
-    pipeline: Count = 1  # stages over which repeated layers are spread: as many times the devices of `mesh`
+    pipeline: Count = 1  # stages over which repeated layers are spread, each with all the devices of `mesh`
     microbatches: CountOrNone = 0  # that go through the stages one after the other; 0: as many as there are stages
     # or sequence: between sub-layers the tensor axis shares out the tokens of a row
     rules: Literal["default", "sequence"] = "default"
