@@ -1,16 +1,14 @@
 """transformers' Albert, whose layers' tensors are there once for each group and inner block."""
 
-from lm.hub.tables.encoders import encoder_fields, lm_names, pooled_classes, transform_names
+from lm.hub.tables.encoders import encoder_fields, encoder_names, lm_names, pooled_classes, transform_names
 from lm.hub.tables.format import Config, HFClass, HFFormat, Knob, Unused, activation
 from lm.hub.tables.tensor_names import (
     TensorNames,
     attention_names,
     entries,
-    ignored,
     ignored_modules,
     mlp_names,
     norm_names,
-    tower_names,
 )
 
 MLM = ("predictions.dense", "predictions.LayerNorm")
@@ -28,17 +26,8 @@ def _names(config: Config) -> TensorNames:
         for inner in range(config.get("inner_group_num", 1))
     ]
     return (
-        *tower_names(
-            "body",
-            "albert.",
-            layers="",
-            token="embeddings.word_embeddings",
-            position="embeddings.position_embeddings",
-            types="embeddings.token_type_embeddings",
-            embed_norm="embeddings.LayerNorm",
-        ),
+        *encoder_names("albert.", (), attention=(), mlp=()),
         *entries("body/embed/", "albert.", ("project", "encoder.embedding_hidden_mapping_in")),
-        *ignored("albert.embeddings.position_ids", "albert.embeddings.token_type_ids"),
         *ignored_modules("albert.pooler", "sop_classifier.classifier", *MLM),
         *lm_names(config, "predictions.decoder", "predictions.bias"),
         *(

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from lm.core.errors import UserError
 from lm.hub.tables.classes import ANSWERS, BASE_MODEL, token_classifier
-from lm.hub.tables.encoders import MLM, MLM_BIAS, MLP, NORMS, lm_names, transform_names
+from lm.hub.tables.encoders import MLM, MLM_BIAS, encoder_fields, encoder_names, lm_names, transform_names
 from lm.hub.tables.format import (
     Config,
     Custom,
@@ -18,7 +18,6 @@ from lm.hub.tables.format import (
     activation,
     flag,
     label_count,
-    size_fields,
 )
 from lm.hub.tables.tensor_names import (
     BY_HEAD,
@@ -27,11 +26,11 @@ from lm.hub.tables.tensor_names import (
     SAME,
     Parts,
     TensorNames,
+    attention_names,
     entries,
     fused_names,
     ignored,
     ignored_modules,
-    tower_names,
 )
 from lm.model.heads import SequenceClassifier
 from lm.zoo.deberta import checked_terms
@@ -48,20 +47,7 @@ def _names(attention: Parts, key: str, query: str) -> TensorNames:
         for x, name in (("key", key), ("query", query))
     )
     return (
-        *tower_names(
-            "body",
-            "deberta.",
-            attention,
-            terms,
-            (("attention/o", "attention.output.dense"),),
-            MLP,
-            NORMS,
-            layers="encoder.layer",
-            token="embeddings.word_embeddings",
-            position="embeddings.position_embeddings",
-            types="embeddings.token_type_embeddings",
-            embed_norm="embeddings.LayerNorm",
-        ),
+        *encoder_names("deberta.", attention=(*attention, *terms)),
         *entries("body/embed/", "deberta.embeddings.", ("project", "embed_proj")),
         ("body/stack/tables/relative/w", "deberta.encoder.rel_embeddings.weight", SAME),
         ("body/stack/tables/absolute/w", "deberta.embeddings.position_embeddings.weight", SAME),
@@ -76,11 +62,11 @@ def _names(attention: Parts, key: str, query: str) -> TensorNames:
 
 SELF = "deberta.encoder.layer.{layer}.attention.self."
 NAMES = (
-    *_names(fused_names("attention.self.in_proj", "attention.output.dense", BY_HEAD)[:1], "pos_proj", "pos_q_proj"),
+    *_names(fused_names("attention.self.in_proj", "attention.output.dense", BY_HEAD), "pos_proj", "pos_q_proj"),
     (f"{LAYER}attention/q/b", f"{SELF}q_bias", SAME),
     (f"{LAYER}attention/v/b", f"{SELF}v_bias", SAME),
 )
-PROJECTIONS = tuple((f"attention/{x[0]}", f"attention.self.{x}_proj") for x in ("query", "key", "value"))
+PROJECTIONS = attention_names("attention.", *(f"self.{x}_proj" for x in ("query", "key", "value")), "output.dense")
 NAMES_2 = (
     *_names(PROJECTIONS, "pos_key_proj", "pos_query_proj"),
     *entries(
@@ -135,17 +121,14 @@ def _read_terms(terms: str | list[str] | None) -> tuple[str, ...]:
 
 
 def _fields(vocab: int, *own: Field) -> tuple[Field, ...]:
-    return (
-        *size_fields("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
+    return encoder_fields(
         Knob("vocab", "vocab_size", vocab),
-        Knob("context", "max_position_embeddings", 512),
         Knob("types", "type_vocab_size", 0),
         Custom(
             ("embedding_size",),
             lambda config: {"embed_width": config.get("embedding_size")},
             lambda knobs: {"embedding_size": knobs["embed_width"] or knobs["d_model"]},
         ),
-        activation("hidden_act", "gelu"),
         Knob("eps", "layer_norm_eps", 1e-7),
         Knob("absolute", "position_biased_input", True),
         Knob("relative", "relative_attention", False),
@@ -157,8 +140,9 @@ def _fields(vocab: int, *own: Field) -> tuple[Field, ...]:
             lambda config: {"tied": config.get("tie_word_embeddings", True) or not config.get("legacy", True)},
             lambda knobs: {"tie_word_embeddings": knobs["tied"], "legacy": True},
         ),
-        Unused("hidden_dropout_prob", "attention_probs_dropout_prob", "pooler_dropout", "cls_dropout"),
+        Unused("pooler_dropout", "cls_dropout"),
         *own,
+        without=("is_decoder", "add_cross_attention", "position_embedding_type"),
     )
 
 

@@ -1,7 +1,7 @@
 """transformers' DistilBert."""
 
 from lm.hub.tables.classes import ANSWERS, BASE_MODEL, token_classifier
-from lm.hub.tables.encoders import classifier, lm_names, transform_names
+from lm.hub.tables.encoders import classifier, encoder_names, lm_names, transform_names
 from lm.hub.tables.format import Config, HFClass, HFFormat, Knob, Unused, activation, size_fields
 from lm.hub.tables.tensor_names import (
     TensorNames,
@@ -9,7 +9,6 @@ from lm.hub.tables.tensor_names import (
     ignored_modules,
     mlp_names,
     norm_names,
-    tower_names,
 )
 from lm.model.heads import SequenceClassifier
 
@@ -28,16 +27,12 @@ CLASSES = {
 
 def _names(config: Config) -> TensorNames:
     return (
-        *tower_names(
-            "body",
+        *encoder_names(
             "distilbert.",
-            attention_names("attention.", "q_lin", "k_lin", "v_lin", "out_lin"),
-            mlp_names("ffn.lin1", "ffn.lin2"),
             norm_names("sa_layer_norm", "output_layer_norm"),
+            attention=attention_names("attention.", "q_lin", "k_lin", "v_lin", "out_lin"),
+            mlp=mlp_names("ffn.lin1", "ffn.lin2"),
             layers="transformer.layer",
-            token="embeddings.word_embeddings",
-            position="embeddings.position_embeddings",
-            embed_norm="embeddings.LayerNorm",
         ),
         *ignored_modules("vocab_transform", "vocab_layer_norm"),
         *lm_names(config, "vocab_projector"),

@@ -1,9 +1,9 @@
 """transformers' MPNet: Roberta's classes, but for a decoder."""
 
 from lm.hub.dialects import roberta
-from lm.hub.tables.encoders import MLP, encoder_fields
+from lm.hub.tables.encoders import encoder_fields, encoder_names
 from lm.hub.tables.format import Config, Fixed, HFFormat, Knob
-from lm.hub.tables.tensor_names import SAME, TensorNames, attention_names, norm_names, tower_names
+from lm.hub.tables.tensor_names import SAME, TensorNames, attention_names, norm_names
 from lm.zoo.mpnet import OFFSET
 
 CLASSES = {
@@ -15,16 +15,10 @@ CLASSES = {
 
 def _names(config: Config) -> TensorNames:
     return (
-        *tower_names(
-            "body",
+        *encoder_names(
             "mpnet.",
-            attention_names("attention.attn.", *"qkvo"),
-            MLP,
             norm_names("attention.LayerNorm", "output.LayerNorm"),
-            layers="encoder.layer",
-            token="embeddings.word_embeddings",
-            position="embeddings.position_embeddings",
-            embed_norm="embeddings.LayerNorm",
+            attention=attention_names("attention.attn.", *"qkvo"),
         ),
         ("body/stack/tables/relative_bias/w", "mpnet.encoder.relative_attention_bias.weight", SAME),
         *roberta.head_names(config, "mpnet."),

@@ -66,24 +66,28 @@ MLM = ("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm",
 MLM_BIAS = "cls.predictions.bias"
 
 
-def encoder_names(prefix: str, norms: Parts = NORMS, *, norm: str | None = None) -> TensorNames:
-    """The tensors of an encoder but for its head. The norms' names differ between relatives, of which some have a
-    final one."""
-    return (
-        *tower_names(
-            "body",
-            prefix,
-            ATTENTION,
-            MLP,
-            norms,
-            layers="encoder.layer",
-            token="embeddings.word_embeddings",
-            position="embeddings.position_embeddings",
-            types="embeddings.token_type_embeddings",
-            embed_norm="embeddings.LayerNorm",
-            norm=norm,
-        ),
-        *ignored(f"{prefix}embeddings.position_ids", f"{prefix}embeddings.token_type_ids"),
+def encoder_names(
+    prefix: str,
+    norms: Parts = NORMS,
+    *,
+    attention: Parts = ATTENTION,
+    mlp: Parts = MLP,
+    layers: str = "encoder.layer",
+    norm: str | None = None,
+) -> TensorNames:
+    """The tensors of an encoder but for its head: BERT's but for what is given. `norm`: a final one."""
+    return tower_names(
+        "body",
+        prefix,
+        attention,
+        mlp,
+        norms,
+        layers=layers,
+        token="embeddings.word_embeddings",
+        position="embeddings.position_embeddings",
+        types="embeddings.token_type_embeddings",
+        embed_norm="embeddings.LayerNorm",
+        norm=norm,
     )
 
 
