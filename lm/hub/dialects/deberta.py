@@ -66,7 +66,7 @@ NAMES = (
     (f"{LAYER}attention/q/b", f"{SELF}q_bias", SAME),
     (f"{LAYER}attention/v/b", f"{SELF}v_bias", SAME),
 )
-PROJECTIONS = attention_names("attention.", *(f"self.{x}_proj" for x in ("query", "key", "value")), "output.dense")
+PROJECTIONS = attention_names("attention.", "self.query_proj", "self.key_proj", "self.value_proj", "output.dense")
 NAMES_2 = (
     *_names(PROJECTIONS, "pos_key_proj", "pos_query_proj"),
     *entries(
