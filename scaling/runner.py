@@ -82,7 +82,7 @@ def sweep(config: ConfigDict, out: str | Path, console: Console | None = None) -
             for record in run_trunk(trunk, cells, data, objective, held, lambda f: bar.advance(task, f)):
                 append_run(runs, record)
                 left = bar.tasks[task].time_remaining
-                console.print(_told(trunk, record) + (f"; {left / 60:.1f} min left" if left else ""), soft_wrap=True)
+                console.print(_line(trunk, record) + (f"; {left / 60:.1f} min left" if left else ""), soft_wrap=True)
             planned += _flops(cells)
             bar.update(task, completed=planned)  # a trunk that diverged stopped early
     return runs
@@ -170,7 +170,7 @@ def _record(trunk: Trunk, cell: Cell, result: dict[str, float] | None, seconds: 
     }
 
 
-def _told(trunk: Trunk, record: Record) -> str:
+def _line(trunk: Trunk, record: Record) -> str:
     where = f"{trunk.name} at {record['budget']:.4g}"
     if record["loss"] is None:
         return f"[yellow]warning:[/] {where} diverged: recorded without loss; lower config.sweep.lr"

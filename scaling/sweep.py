@@ -40,17 +40,17 @@ def main(argv: list[str]) -> None:
         raise UserError(cli.lacking("out", usage=USAGE))
     from lm.train.config_file import read_config  # JAX starts here, not for --help
     from lm.train.override import override
-    from lm.train.show_config import shown, told_model
+    from lm.train.show_config import shown, size_notes
 
     from .plan import default
     from .runner import sweep
 
     config = read_config(CONFIG.file or DEFAULT, default)
-    told = override(config, CONFIG.knobs)
+    notes = override(config, CONFIG.knobs)
     if PRINT.value:
-        print(*(f"# {line}" for line in told), shown(config, default), sep="\n")
+        print(*(f"# {line}" for line in notes), shown(config, default), sep="\n")
         return
-    for line in told + told_model(config):
+    for line in notes + size_notes(config):
         print(line, file=sys.stderr)
     try:
         runs = sweep(config, str(OUT.value))

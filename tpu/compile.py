@@ -80,7 +80,7 @@ def report(config: Any, topology: str) -> dict[str, Any]:
     }
 
 
-def told(r: dict[str, Any]) -> str:
+def describe(r: dict[str, Any]) -> str:
     """The report as a person reads it."""
     gib = {k: f"{v / 2**30:.2f} GiB" for k, v in r.items() if k.endswith("_bytes")}
     mesh = " x ".join(f"{k}={v}" for k, v in r["mesh"].items()) or "one device"
@@ -104,13 +104,13 @@ def main(argv: list[str]) -> None:
     from tpu import topology  # noqa: F401  sets up this process before jax starts  # isort: skip
     from lm.train.config_file import read_config
     from lm.train.override import override
-    from lm.train.show_config import told_model
+    from lm.train.show_config import size_notes
 
     config = read_config(CONFIG.file or DEFAULT)
-    for line in override(config, CONFIG.knobs) + told_model(config):
+    for line in override(config, CONFIG.knobs) + size_notes(config):
         print(line, file=sys.stderr)
     result = report(config, TOPOLOGY.value)
-    print(told(result))
+    print(describe(result))
     if OUT.value:
         with open(OUT.value, "w") as file:
             json.dump(result, file, indent=2)

@@ -52,19 +52,19 @@ def main(argv: list[str]) -> None:
     from lm.train.config_file import read_config
     from lm.train.override import override
     from lm.train.processes import connect
-    from lm.train.show_config import shown, told_model
+    from lm.train.show_config import shown, size_notes
 
     config = read_config(CONFIG.file) if CONFIG.file else default()
-    told = override(config, CONFIG.knobs)
+    notes = override(config, CONFIG.knobs)
     if PRINT.value:
-        print(*(f"# {line}" for line in told), shown(config), sep="\n")
+        print(*(f"# {line}" for line in notes), shown(config), sep="\n")
     check(config)
     if PRINT.value:
         return
     connect(COORDINATOR.value, PROCESSES.value, PROCESS.value, WAIT.value, _tell)
     from lm.train.loop import train
 
-    for line in () if PROCESS.value else told + told_model(config):
+    for line in () if PROCESS.value else notes + size_notes(config):
         _tell(line)
     try:
         train(config, str(WORKDIR.value))

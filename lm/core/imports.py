@@ -23,7 +23,7 @@ def load(where: str) -> ModuleType:
     try:
         return importlib.import_module(where)
     except Exception as e:  # the module's own code
-        raise UserError(f"--import={where}: {told(e)}") from e
+        raise UserError(f"--import={where}: {describe(e)}") from e
 
 
 def load_file(path: str | Path) -> ModuleType:
@@ -46,11 +46,11 @@ def load_file(path: str | Path) -> ModuleType:
         spec.loader.exec_module(module)
     except Exception as e:  # the file's own code
         del sys.modules[str(file)]
-        raise UserError(told(e, file)) from e
+        raise UserError(describe(e, file)) from e
     return module
 
 
-def told(error: Exception, file: Path | None = None) -> str:
+def describe(error: Exception, file: Path | None = None) -> str:
     """One line about an error in a user's code: the line of `file` (or else the last one) that led to it, and what it
     was."""
     if isinstance(error, SyntaxError):

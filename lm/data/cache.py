@@ -118,8 +118,8 @@ class TokenCache:
                 begin, end = np.searchsorted(offsets, (first, last))
                 if shard_digest(shard, offsets[begin:end] - first) != digest:
                     raise _damaged(directory, f"{name} or offsets.npy has changed since it was written")
-            told = sum(int(own.sum(dtype=np.int64)) for own in covered if own is not None)
-            if told != sum(s["bytes"] for s in meta["shards"] if s["covered"]):
+            covered_bytes = sum(int(own.sum(dtype=np.int64)) for own in covered if own is not None)
+            if covered_bytes != sum(s["bytes"] for s in meta["shards"] if s["covered"]):
                 raise _damaged(directory, "a file of bytes has changed since it was written")
         return cls(directory, shards, offsets, meta["bytes"], meta["dropped"], meta["digest"], table, covered)
 

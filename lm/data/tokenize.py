@@ -213,17 +213,17 @@ def _finished(folder: Path, i: int, tally: Tally) -> Record | None:
     """The record of a shard that an earlier build finished, if its files are as it says."""
     data, starts, record = _paths(folder, i)
     try:
-        told = json.loads(record.read_text())
-        tokens = np.fromfile(data, np.dtype(told["dtype"]))
-        sound = shard_digest(tokens, np.load(starts)) == told["digest"]
-        if told["covered"] is not None:
-            sound &= np.fromfile(data.with_suffix(".bytes"), told["covered"]).sum(dtype=np.int64) == told["bytes"]
+        entry = json.loads(record.read_text())
+        tokens = np.fromfile(data, np.dtype(entry["dtype"]))
+        sound = shard_digest(tokens, np.load(starts)) == entry["digest"]
+        if entry["covered"] is not None:
+            sound &= np.fromfile(data.with_suffix(".bytes"), entry["covered"]).sum(dtype=np.int64) == entry["bytes"]
     except (OSError, ValueError, EOFError, KeyError, TypeError):
         return None
     if not sound:
         return None
-    tally.add(told["bytes"])
-    return told
+    tally.add(entry["bytes"])
+    return entry
 
 
 def write_shard(
@@ -252,7 +252,7 @@ def write_shard(
     tokens.tofile(data)
     kept = None if same else write_covered(data.with_suffix(".bytes"), np.concatenate(sizes))
     np.save(at, starts)
-    told = {
+    entry = {
         "name": data.name,
         "documents": len(starts),
         "tokens": len(tokens),
@@ -262,9 +262,9 @@ def write_shard(
         "digest": shard_digest(tokens, starts),
     }
     unfinished = record.with_suffix(".new")
-    unfinished.write_text(json.dumps(told))
+    unfinished.write_text(json.dumps(entry))
     unfinished.replace(record)
-    return told
+    return entry
 
 
 _tally: Tally | None = None  # of a worker process

@@ -17,13 +17,13 @@ Figures = dict[str, Any]
 def figures(result: dict[str, float], measure: str) -> Figures:
     """Of one source, or of several pooled. A pseudo-likelihood is no length of a code, so it has no bits per byte."""
     nats = "nats_per_token" if measure == PERPLEXITY else "nats_per_masked_token"
-    told: Figures = {nats: result["loss"]}
+    shown: Figures = {nats: result["loss"]}
     if result["loss"] < 700:  # else it is more than a number can be
-        told[measure.replace("-", "_")] = math.exp(result["loss"])
+        shown[measure.replace("-", "_")] = math.exp(result["loss"])
     if measure == PERPLEXITY and "bits_per_byte" in result:
-        told["bits_per_byte"] = result["bits_per_byte"]
-    told |= {"accuracy": result["accuracy"], "scored_tokens": int(result["tokens"])}
-    return told | ({"scored_bytes": int(result["bytes"])} if "bytes" in result else {})
+        shown["bits_per_byte"] = result["bits_per_byte"]
+    shown |= {"accuracy": result["accuracy"], "scored_tokens": int(result["tokens"])}
+    return shown | ({"scored_bytes": int(result["bytes"])} if "bytes" in result else {})
 
 
 def announce(checkpoint: str, step: int | None, plan: Plan) -> None:

@@ -84,5 +84,5 @@ def rows_together(largest: Callable[[Shape, int], int], shape: Shape) -> int:
 
 def memory() -> int:
     """Bytes of the first device, or of the machine."""
-    told: dict[str, Any] = jax.local_devices()[0].memory_stats() or {}
-    return told.get("bytes_limit") or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    stats: dict[str, Any] = jax.local_devices()[0].memory_stats() or {}
+    return stats.get("bytes_limit") or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

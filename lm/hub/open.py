@@ -141,8 +141,8 @@ def open_text(path: str | Path) -> TextFormat:
 
 def context_of(model: Model, config: Mapping[str, Any]) -> int | None:
     """The most tokens that a model is made to read at a time: as its positions allow, or as its config.json says."""
-    told = (config[name] for name in LENGTHS if isinstance(config.get(name), int) and config[name] > 0)
-    return model.max_length or next(told, None)
+    lengths = (config[name] for name in LENGTHS if isinstance(config.get(name), int) and config[name] > 0)
+    return model.max_length or next(lengths, None)
 
 
 def is_gguf(path: str | Path) -> bool:

@@ -28,26 +28,26 @@ Added = dict[int, AddedToken]
 def read_tokenizer(folder: Path) -> HFTokenizer | ByteTokenizer:
     """Raises `UserError` for a folder without a tokenizer, with a damaged one, or with one of a class that is not
     supported."""
-    config, told = _read(folder / CONFIG), _read(folder / "tokenizer_config.json")
-    if "added_tokens_decoder" not in told:  # else the older files beside it are not read
-        told |= _read(folder / "special_tokens_map.json")
-        told["added_tokens"] = _read(folder / "added_tokens.json")
-    _check(folder, told)
-    whole, name = folder / "tokenizer.json", class_name(folder, config, told)
+    config, settings = _read(folder / CONFIG), _read(folder / "tokenizer_config.json")
+    if "added_tokens_decoder" not in settings:  # else the older files beside it are not read
+        settings |= _read(folder / "special_tokens_map.json")
+        settings["added_tokens"] = _read(folder / "added_tokens.json")
+    _check(folder, settings)
+    whole, name = folder / "tokenizer.json", class_name(folder, config, settings)
     kind = KINDS.get(name)
     if whole.is_file():
-        return _of_json(folder, told, kind)
+        return _of_json(folder, settings, kind)
     if name == BYTES:
-        return ByteTokenizer(told.get("extra_ids", 125))
+        return ByteTokenizer(settings.get("extra_ids", 125))
     if kind is None or (name == ANY and not _has(folder, MODELS)):
         raise UserError(_unsupported(folder, name))
     if any(is_ranks(folder / file) for file in MODELS if (folder / file).is_file()):
-        kind = _of_ranks(folder, config, told)
-    roles, added = _told_tokens(told, kind)
-    for role in kind.absent(Folder(folder, told, {})):
+        kind = _of_ranks(folder, config, settings)
+    roles, added = _special_tokens(settings, kind)
+    for role in kind.absent(Folder(folder, settings, {})):
         roles.pop(role, None)
     pieces = dict(kind.roles) | {role: token.content for role, token in roles.items() if token is not None}
-    source = Folder(folder, told, pieces)
+    source = Folder(folder, settings, pieces)
     if kind.make is as_it_says and sentencepiece_model(source).normalizer_spec.add_dummy_prefix:
         # found in the text as it is, so that each stretch between them gets a prefix of its own
         added = {i: AddedToken(token.content, **_flags(token) | {"normalized": False}) for i, token in added.items()}
@@ -57,20 +57,20 @@ def read_tokenizer(folder: Path) -> HFTokenizer | ByteTokenizer:
         raise
     except Exception as e:  # the library raises this type and no other
         raise UserError(f"{folder}: no {name} can be made of its files ({reason(e)})") from e
-    _add(made, folder, added, [*_in_order(roles), *_extra(source, kind, told)])
-    language = told.get("src_lang") or kind.language
+    _add(made, folder, added, [*_in_order(roles), *_extra(source, kind, settings)])
+    language = settings.get("src_lang") or kind.language
     lead = kind.spelled.partition("{}")[0]
     if language and not (lead and language.startswith(lead)):
         language = kind.spelled.format(language)
-    if around := _around(kind, told):
+    if around := _around(kind, settings):
         special = {role: token.content for role, token in roles.items() if token is not None}
         _surround(made, folder, around, special | ({"language": language} if language else {}))
     return HFTokenizer(made.to_str(), _contents(roles), str(folder), kind.size(source))
 
 
-def _check(folder: Path, told: Mapping[str, Any]) -> None:
+def _check(folder: Path, settings: Mapping[str, Any]) -> None:
     """Raise `UserError` for configs that tell of tokens in no way that is known."""
-    added = {} if told.get("added_tokens_decoder") is None else told["added_tokens_decoder"]
+    added = {} if settings.get("added_tokens_decoder") is None else settings["added_tokens_decoder"]
     if not isinstance(added, dict):
         raise UserError(
             f"{folder}: added_tokens_decoder is {type(added).__name__}: make it an object of ids and tokens"
@@ -80,16 +80,16 @@ def _check(folder: Path, told: Mapping[str, Any]) -> None:
             raise UserError(
                 f"{folder}: added_tokens_decoder has {i!r}: {value!r}: give an id and a token, with content"
             )
-    for piece, i in told.get("added_tokens", {}).items():
+    for piece, i in settings.get("added_tokens", {}).items():
         if not isinstance(i, int) or i < 0:
             raise UserError(f"{folder}: added_tokens.json has {piece!r}: {i!r}: give each token an id")
     for key, kind in KNOBS.items():
-        if not isinstance(value := told.get(key), (kind, NoneType)):
+        if not isinstance(value := settings.get(key), (kind, NoneType)):
             raise UserError(f"{folder}: {key} is {type(value).__name__} {value!r}: give {NAMES[kind]} or leave it out")
     for role in ROLES:
-        if (value := told.get(f"{role}_token")) is not None and not _is_token(value):
+        if (value := settings.get(f"{role}_token")) is not None and not _is_token(value):
             raise UserError(f"{folder}: {role}_token is {type(value).__name__} {value!r}: give a token or null")
-    for value in _listed(told):
+    for value in _listed(settings):
         if not _is_token(value):
             raise UserError(f"{folder}: {value!r} is among its special tokens: give texts")
 
@@ -99,10 +99,10 @@ def _is_token(value: Any) -> bool:
     return isinstance(_text(value), str) and all(isinstance(flag, bool) for key, flag in flags if key in FLAGS)
 
 
-def class_name(folder: Path, config: Mapping[str, Any], told: Mapping[str, Any]) -> str:
+def class_name(folder: Path, config: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     """Of the folder's tokenizer, as `transformers` chooses it: what the folder names, else what belongs to the model
     type. Of some model types the former is known to be wrong."""
-    named = told.get("tokenizer_class") or config.get("tokenizer_class")
+    named = settings.get("tokenizer_class") or config.get("tokenizer_class")
     if isinstance(named, str):
         named = named.removesuffix("Fast")
         named = ALIASES.get(named, named)
@@ -132,8 +132,8 @@ def _unsupported(folder: Path, name: str) -> str:
     )
 
 
-def _of_ranks(folder: Path, config: Mapping[str, Any], told: Mapping[str, Any]) -> Kind:
-    if config.get("model_type") != "llama" or not told.get("added_tokens_decoder") or not told.get("eos_token"):
+def _of_ranks(folder: Path, config: Mapping[str, Any], settings: Mapping[str, Any]) -> Kind:
+    if config.get("model_type") != "llama" or not settings.get("added_tokens_decoder") or not settings.get("eos_token"):
         raise UserError(
             f"{folder / MODELS[0]} is a tiktoken file, which tells neither special tokens nor how to split text: copy "
             "the tokenizer.json of this model, or tell added_tokens_decoder and eos_token of a LLaMA 3 in its config"
@@ -145,14 +145,14 @@ def _has(folder: Path, names: Iterable[str]) -> bool:
     return any((folder / name).is_file() for name in names)
 
 
-def _of_json(folder: Path, told: Mapping[str, Any], kind: Kind | None) -> HFTokenizer:
+def _of_json(folder: Path, settings: Mapping[str, Any], kind: Kind | None) -> HFTokenizer:
     """tokenizer.json as it is, and what tokenizer_config.json adds to it."""
     path = folder / "tokenizer.json"
     content = tokenizer_json(path)
     made = rules_of(content, str(path))
-    roles, added = _told_tokens(told, None)
+    roles, added = _special_tokens(settings, None)
     before = made.to_str()
-    _add(made, folder, added, [*_in_order(roles), *map(_token, _listed(told))], strict=False)
+    _add(made, folder, added, [*_in_order(roles), *map(_token, _listed(settings))], strict=False)
     usual = {role: piece for role, piece in (kind.roles if kind else {}).items() if made.token_to_id(piece) is not None}
     after = made.to_str()
     return HFTokenizer(content if after == before else after, usual | _contents(roles), str(path))
@@ -167,18 +167,18 @@ def _contents(roles: Roles) -> dict[str, str | None]:
     return {role: None if token is None else token.content for role, token in roles.items()}
 
 
-def _told_tokens(told: Mapping[str, Any], kind: Kind | None) -> tuple[Roles, Added]:
+def _special_tokens(settings: Mapping[str, Any], kind: Kind | None) -> tuple[Roles, Added]:
     """The tokens of a role, and the added ones by id."""
     named = {
         key.removesuffix("_token"): value
-        for key, value in told.items()
+        for key, value in settings.items()
         if key.endswith("_token") and (value is None or _is_token(value))
     }
-    if isinstance(told.get("extra_special_tokens"), dict):
-        named |= {key.removesuffix("_token"): value for key, value in told["extra_special_tokens"].items()}
-    added: Added = {int(i): _token(value) for i, value in (told.get("added_tokens_decoder") or {}).items()}
-    special = {_text(value) for value in [*named.values(), *_listed(told)]}
-    for piece, i in told.get("added_tokens", {}).items():
+    if isinstance(settings.get("extra_special_tokens"), dict):
+        named |= {key.removesuffix("_token"): value for key, value in settings["extra_special_tokens"].items()}
+    added: Added = {int(i): _token(value) for i, value in (settings.get("added_tokens_decoder") or {}).items()}
+    special = {_text(value) for value in [*named.values(), *_listed(settings)]}
+    for piece, i in settings.get("added_tokens", {}).items():
         added[i] = AddedToken(piece, special=piece in special, normalized=piece not in special)
     flags = {token.content: token for token in added.values()}
     roles: Roles = {role: _marked(kind, role, piece) for role, piece in kind.roles.items()} if kind else {}
@@ -215,13 +215,13 @@ def _text(value: Any) -> Any:
     return value.get("content") if isinstance(value, dict) else value
 
 
-def _listed(told: Mapping[str, Any]) -> list[Any]:
+def _listed(settings: Mapping[str, Any]) -> list[Any]:
     """Special tokens without a role."""
-    lists = (told.get(key) for key in ("extra_special_tokens", "additional_special_tokens"))
+    lists = (settings.get(key) for key in ("extra_special_tokens", "additional_special_tokens"))
     return next((found for found in lists if isinstance(found, list) and found), [])
 
 
-def _extra(source: Folder, kind: Kind, told: Mapping[str, Any]) -> list[AddedToken]:
+def _extra(source: Folder, kind: Kind, settings: Mapping[str, Any]) -> list[AddedToken]:
     """Special tokens without a role: those of the class, of a SentencePiece model, and of the config."""
     found = [AddedToken(piece, special=True, normalized=False) for piece in kind.extra(source)]
     found += [AddedToken(piece, special=False, normalized=False) for piece in kind.plain(source)]
@@ -231,7 +231,7 @@ def _extra(source: Folder, kind: Kind, told: Mapping[str, Any]) -> list[AddedTok
             if piece.type in own:
                 special = piece.type == CONTROL or piece.piece in source.roles.values()
                 found.append(AddedToken(piece.piece, special=special, normalized=False))
-    return found + [_token(value) for value in _listed(told)]
+    return found + [_token(value) for value in _listed(settings)]
 
 
 def _add(made: Tokenizer, folder: Path, added: Added, more: Iterable[AddedToken], strict: bool = True) -> None:
@@ -248,10 +248,10 @@ def _add(made: Tokenizer, folder: Path, added: Added, more: Iterable[AddedToken]
     made.add_tokens([token for token in more if token.content not in known])
 
 
-def _around(kind: Kind, told: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _around(kind: Kind, settings: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if kind.around is not None:
         return kind.around
-    return (("bos",) if told.get("add_bos_token") else ()), (("eos",) if told.get("add_eos_token") else ())
+    return (("bos",) if settings.get("add_bos_token") else ()), (("eos",) if settings.get("add_eos_token") else ())
 
 
 def _surround(

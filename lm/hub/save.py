@@ -56,8 +56,8 @@ def save_folder(
     folder, model = Path(folder).expanduser(), build(_components(knobs))
     config = config_of(knobs, model_type, architecture)
     length = length or (text.context if text else None)
-    told = {name for field in MODEL_TYPES[config["model_type"]].fields for name in field.keys}
-    for name in told & set(LENGTHS) if length else ():
+    keys = {name for field in MODEL_TYPES[config["model_type"]].fields for name in field.keys}
+    for name in keys & set(LENGTHS) if length else ():
         config.setdefault(name, length)
     config["torch_dtype"] = dtype
     if text is not None:

@@ -18,11 +18,11 @@ OWN_CLASS = ("qwen2",)
 def special_ids(text: TextFormat, decoder: bool) -> dict[str, int | list[int] | None]:
     """For config.json and generation_config.json; None where there is none, lest the class's defaults count.
     `decoder`: whether there is one beside an encoder."""
-    roles, ends, told = _roles(text.tokenizer), list(text.ends), text.generation or {}
+    roles, ends, generation = _roles(text.tokenizer), list(text.ends), text.generation or {}
     ids: dict[str, int | list[int] | None] = {
-        "bos_token_id": told.get("bos_token_id", roles["bos"]),
+        "bos_token_id": generation.get("bos_token_id", roles["bos"]),
         "eos_token_id": ends[0] if len(ends) == 1 else ends or None,
-        "pad_token_id": told.get("pad_token_id", roles["pad"]),
+        "pad_token_id": generation.get("pad_token_id", roles["pad"]),
     }
     return ids | ({"decoder_start_token_id": text.start} if decoder else {})
 

@@ -32,7 +32,7 @@ def read_text(folder: str | Path) -> TextFormat:
 
     Raises `UserError` for a folder without tokenizer, or with a damaged one."""
     folder = Path(folder).expanduser()
-    config, told = read_json(folder / CONFIG), _read(folder / "tokenizer_config.json")
+    config, settings = read_json(folder / CONFIG), _read(folder / "tokenizer_config.json")
     decoding = _read(folder / "generation_config.json")
     generation = config | decoding
     decoding = {name: value for name in DECODING if (value := (decoding or config).get(name)) is not None}
@@ -40,11 +40,11 @@ def read_text(folder: str | Path) -> TextFormat:
     tokenizer = read_tokenizer(folder)
     ends = generation.get("eos_token_id")
     ends = tuple(ends) if isinstance(ends, list) else tokenizer.end if ends is None else (ends,)
-    template, others = read_templates(folder, told)
+    template, others = read_templates(folder, settings)
     start = generation.get("decoder_start_token_id")
     around = tokenizer.around
     if "forced_bos_token_id" not in decoding and config.get("is_encoder_decoder") is not False:
-        decoding |= _target(tokenizer, told.get("tgt_lang"), start)
+        decoding |= _target(tokenizer, settings.get("tgt_lang"), start)
     return TextFormat(tokenizer, ends, *around, start, template, generation=decoding or None, templates=others or None)
 
 
@@ -56,14 +56,14 @@ def read_tokenizer(folder: str | Path) -> HFTokenizer | ByteTokenizer:
     return read_tokenizer.read_tokenizer(Path(folder).expanduser())
 
 
-def read_templates(folder: Path, told: Mapping[str, Any]) -> tuple[str | None, dict[str, str]]:
+def read_templates(folder: Path, settings: Mapping[str, Any]) -> tuple[str | None, dict[str, str]]:
     """The chat template, and those that have a name of their own. Where there are files of them, tokenizer_config.json
     counts for nothing."""
     files = {path.stem: path for path in sorted((folder / "additional_chat_templates").glob("*.jinja"))}
     if (folder / "chat_template.jinja").is_file():
         files["default"] = folder / "chat_template.jinja"
     named: dict[str, Any] = {name: _content(path) for name, path in files.items()}
-    found = named or told.get("chat_template") or _read(folder / "chat_template.json").get("chat_template")
+    found = named or settings.get("chat_template") or _read(folder / "chat_template.json").get("chat_template")
     if isinstance(found, list):
         found = {entry.get("name"): entry.get("template") for entry in found if isinstance(entry, dict)}
     if not isinstance(found, dict):

@@ -38,11 +38,11 @@ class Folder(NamedTuple):
     """What a tokenizer is made of: the folder, what its configs tell of it, and the special tokens by role."""
 
     path: Path
-    told: Mapping[str, Any]
+    settings: Mapping[str, Any]
     roles: Mapping[str, str]
 
     def knob(self, name: str, default: Any) -> Any:
-        value = self.told.get(name)
+        value = self.settings.get(name)
         return default if value is None else value
 
     def file(self, *names: str) -> Path:
@@ -71,7 +71,7 @@ def word_pieces(folder: Folder) -> Tokenizer:
     made.normalizer = normalizers.BertNormalizer(
         clean_text=True,
         handle_chinese_chars=folder.knob("tokenize_chinese_chars", True),
-        strip_accents=folder.told.get("strip_accents"),
+        strip_accents=folder.settings.get("strip_accents"),
         lowercase=folder.knob("do_lower_case", True),
     )
     made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

@@ -30,16 +30,16 @@ class Decoding(NamedTuple):
 
 
 def decoding_of(text: TextFormat) -> Decoding:
-    told = text.generation or {}
-    words = told.get("bad_words_ids") or []
+    settings = text.generation or {}
+    words = settings.get("bad_words_ids") or []
     single = tuple(word[0] for word in words if len(word) == 1)
-    last = told.get("forced_eos_token_id")
-    asked = [f"{k}={told[k]}" for k, nothing in NOT_APPLIED.items() if told.get(k) not in (None, nothing)]
+    last = settings.get("forced_eos_token_id")
+    asked = [f"{k}={settings[k]}" for k, nothing in NOT_APPLIED.items() if settings.get(k) not in (None, nothing)]
     asked += ["bad_words_ids of several tokens"] if len(single) < len(words) else []
     notes = (f"generation_config.json asks for {', '.join(asked)}, which is not applied",) if asked else ()
     return Decoding(
-        tuple(told.get("suppress_tokens") or ()) + single,
-        tuple(told.get("begin_suppress_tokens") or ()),
+        tuple(settings.get("suppress_tokens") or ()) + single,
+        tuple(settings.get("begin_suppress_tokens") or ()),
         last[0] if isinstance(last, list) else last,
         notes,
     )
@@ -85,5 +85,5 @@ def _replaced(ids: tuple[int, ...], known: Mapping[str, int], code: str) -> tupl
 def lacks_language(text: TextFormat) -> bool:
     """Whether a multilingual model has not been given a target language."""
     known = languages(text.tokenizer).values()
-    told = (text.generation or {}).get("forced_bos_token_id")
-    return len(known) > 1 and text.start is not None and text.start not in known and told is None
+    forced = (text.generation or {}).get("forced_bos_token_id")
+    return len(known) > 1 and text.start is not None and text.start not in known and forced is None

@@ -66,8 +66,8 @@ def sizes(family: Family, width: int, *, knobs: bool = False) -> Table:
     result = columns(width, header=knobs)
     for size, given in family.sizes.items():
         model = family.make(**given)
-        told = given if knobs else {k: v for k, v in given.items() if k in ("layers", "d_model", "heads")}
-        shape = " ".join(f"{k}={_short(v)}" for k, v in told.items())
+        shown = given if knobs else {k: v for k, v in given.items() if k in ("layers", "d_model", "heads")}
+        shape = " ".join(f"{k}={_short(v)}" for k, v in shown.items())
         result.add_row(f"  {size}", f"{count(model.spec()):,}", short(flops_per_token(model)), shape)
     return result
 

@@ -62,9 +62,9 @@ def _chosen(text: TextFormat, name: str | None, tools: Any) -> str:
 
 def _named(message: Message) -> dict[str, Any]:
     """Without what is None, and its reasoning under the name that templates read."""
-    told = {key: value for key, value in message.items() if value is not None}
-    reasoning = next((told[key] for key in REASONING if key in told), None)
-    return told if reasoning is None else {"thinking": reasoning, **told, "reasoning_content": reasoning}
+    fields = {key: value for key, value in message.items() if value is not None}
+    reasoning = next((fields[key] for key in REASONING if key in fields), None)
+    return fields if reasoning is None else {"thinking": reasoning, **fields, "reasoning_content": reasoning}
 
 
 def _until_here(written: str) -> str:

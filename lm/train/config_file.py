@@ -68,7 +68,7 @@ def _from_python(file: Path, *arguments: str) -> ConfigDict:
     try:
         made = make(*arguments)
     except Exception as e:  # the file's own code
-        raise UserError(_told(e, file.resolve())) from e
+        raise UserError(_describe(e, file.resolve())) from e
     if not isinstance(made, ConfigDict):
         raise UserError(f"config file {file}: get_config() returns {_a(made)}, not a ConfigDict: add `return config`")
     return made.lock()
@@ -78,7 +78,7 @@ def _a(value: Any) -> str:
     return "None" if value is None else f"a {type(value).__name__}"
 
 
-def _told(error: Exception, file: Path) -> str:
+def _describe(error: Exception, file: Path) -> str:
     """An error of a config file's code: of an unknown knob with the nearest one, of a wrong type with the right one."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(file)]
     message = str(error).replace("\\", "")
@@ -87,7 +87,7 @@ def _told(error: Exception, file: Path) -> str:
     found = wrong_type or (unknown if isinstance(error, (AttributeError, KeyError)) else None)
     path = _path_in(frames[-1].line or "", found[1]) if frames and found else None
     if path is None or found is None:
-        return imports.told(error, file)
+        return imports.describe(error, file)
     what = f" is a {wrong_type[2]}; it must be {wrong_type[3]}" if wrong_type else f" is no knob{nearest_knob(path)}"
     return f"{file}, line {frames[-1].lineno}: {path}{what}"
 

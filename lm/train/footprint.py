@@ -41,11 +41,11 @@ class Footprint(NamedTuple):
         return self.state + self.gradients + self.batch + self.activations // 2
 
     def __str__(self) -> str:
-        parts = ", ".join(f"{name} {told(size)}" for name, size in zip(self._fields, self, strict=True))
-        return f"{told(self.total)} a device ({parts})"
+        parts = ", ".join(f"{name} {readable(size)}" for name, size in zip(self._fields, self, strict=True))
+        return f"{readable(self.total)} a device ({parts})"
 
 
-def told(size: float) -> str:
+def readable(size: float) -> str:
     for unit, power in (("TiB", 40), ("GiB", 30), ("MiB", 20)):
         if size >= 2**power:
             return f"{size / 2**power:,.1f} {unit}"
@@ -111,7 +111,9 @@ def needed(analysis: Any) -> int:
 def check_exact(size: int, limit: int | None) -> None:
     """Raise `UserError` where a compiled step needs more than a device has."""
     if limit is not None and size > limit:
-        raise UserError(f"the compiled train step needs {told(size)} a device, and there are {told(limit)}: {REMEDY}")
+        raise UserError(
+            f"the compiled train step needs {readable(size)} a device, and there are {readable(limit)}: {REMEDY}"
+        )
 
 
 def check_room(needed: Footprint, limit: int | None) -> str:
@@ -120,8 +122,8 @@ def check_room(needed: Footprint, limit: int | None) -> str:
     if limit is None or needed.total < NEAR * limit:
         return ""
     if needed.least > limit:
-        raise UserError(f"this run needs about {needed}, and there are {told(limit)}: {REMEDY}")
-    return f"this run needs about {needed} of {told(limit)}, and may not fit: if it does not, {REMEDY}"
+        raise UserError(f"this run needs about {needed}, and there are {readable(limit)}: {REMEDY}")
+    return f"this run needs about {needed} of {readable(limit)}, and may not fit: if it does not, {REMEDY}"
 
 
 @contextlib.contextmanager

@@ -30,11 +30,11 @@ TRUE, FALSE = ("true", "t", "1", "yes", "y", "on"), ("false", "f", "0", "no", "n
 def override(config: ConfigDict, given: Sequence[tuple[str, str | None]]) -> list[str]:
     """Set these knobs: ("data.length", "64"), ("train.unroll", None), in place. Returns what should be told of it, a
     line each. Raises `UserError` for a knob that is not there and for a value of another type."""
-    told: list[str] = []
+    notes: list[str] = []
     with config.unlocked():
         for path, text in sorted(given, key=lambda knob: _order(knob[0])):
-            _set(config, path, text, told)
-    return told
+            _set(config, path, text, notes)
+    return notes
 
 
 def _order(path: str) -> tuple[int, int]:
@@ -44,7 +44,7 @@ def _order(path: str) -> tuple[int, int]:
     return rank, len(steps) if rank < 2 else 0
 
 
-def _set(config: ConfigDict, path: str, text: str | None, told: list[str]) -> None:
+def _set(config: ConfigDict, path: str, text: str | None, notes: list[str]) -> None:
     where = f"config.{path}"
     if path in COMPONENTS:
         config[path] = part(_json(_given(text, where), where), where)
@@ -60,14 +60,14 @@ def _set(config: ConfigDict, path: str, text: str | None, told: list[str]) -> No
             raise UserError(f"{where}: config.model.{step} is not set; give it whole, as JSON or a .json file")
         node = node[step]
     if path == "model.family":
-        _set_family(config, _given(text, where), told)
+        _set_family(config, _given(text, where), notes)
         return
     if node is config.get("model") and "family" in config.model and last not in config.model:
         _add_to_model(config, last, _given(text, where))
         return
     _check_step(node, last, path, config)
     if last == "type":
-        _set_type(node, _given(text, where), where, told)
+        _set_type(node, _given(text, where), where, notes)
         return
     kind = node.get_type(last) if isinstance(node, ConfigDict) else type(node[last])
     optional = node[last] is None or node is config.get("model")
@@ -92,7 +92,7 @@ def _check_step(node: Any, step: str | int, path: str, config: ConfigDict) -> No
     raise UserError(f"config.{path} is no knob of this config{nearest_knob(f'config.{path}', config)}")
 
 
-def _set_family(config: ConfigDict, family: str, told: list[str]) -> None:
+def _set_family(config: ConfigDict, family: str, notes: list[str]) -> None:
     before = config.model.get("family") or config.model.get("type")
     if family == before:
         return
@@ -101,7 +101,7 @@ def _set_family(config: ConfigDict, family: str, told: list[str]) -> None:
     dropped = [name for name, value in config.model.items() if value is not None and name not in ("family", "type")]
     config.model = knobs(family)
     if before is not None:
-        told.append(f"config.model: {family} in place of {before}, whose knobs are dropped: {', '.join(dropped)}")
+        notes.append(f"config.model: {family} in place of {before}, whose knobs are dropped: {', '.join(dropped)}")
 
 
 def _add_to_model(config: ConfigDict, name: Any, text: str) -> None:
@@ -115,7 +115,7 @@ def _add_to_model(config: ConfigDict, name: Any, text: str) -> None:
     config.model[name] = ConfigDict(value) if isinstance(value, dict) else value
 
 
-def _set_type(node: Any, name: str, where: str, told: list[str]) -> None:
+def _set_type(node: Any, name: str, where: str, notes: list[str]) -> None:
     before = node["type"]
     if name == before:
         return
@@ -142,7 +142,7 @@ def _set_type(node: Any, name: str, where: str, told: list[str]) -> None:
         node.update({k: None if not isinstance(v, (str, int, float, dict, list, tuple)) else v for k, v in new.items()})
     if dropped:
         own = f"own knobs are dropped: {', '.join(dropped)}" if shared else "knobs are dropped"
-        told.append(f"{where.removesuffix('.type')}: {name} in place of {before}, whose {own}")
+        notes.append(f"{where.removesuffix('.type')}: {name} in place of {before}, whose {own}")
 
 
 def _shared_knobs(before: type | None, now: type) -> set[str]:

@@ -27,7 +27,7 @@ class Progress:
             TimeRemainingColumn(elapsed_when_finished=True),
         )
         self._meter = Meter(console, steps, *columns, every=SECONDS, done=done, status="first step", transient=False)
-        self.steps, self._told = steps, False
+        self.steps, self._begun = steps, False
 
     def __enter__(self) -> "Progress":
         self._meter.__enter__()
@@ -37,15 +37,15 @@ class Progress:
         self._meter.__exit__(*error)
 
     def wants(self) -> bool:
-        """Whether a step besides those that are recorded should be told: looking at one waits for the device."""
+        """Whether to show a step that is not recorded; reading its metrics waits for the device."""
         return self._meter.due()
 
     def tell(self, step: int, record: Record) -> None:
         left = (self.steps - step) * record["seconds_per_step"]
-        end = f", {clock(left)} left" if left and self._told else ""  # the first step's time tells little
-        told = status(record)
-        self._told |= self.wants()
-        self._meter.tell(step, told, f"step {step} of {self.steps}: {told}{end}", always=step >= self.steps)
+        end = f", {clock(left)} left" if left and self._begun else ""  # the first step includes compilation
+        text = status(record)
+        self._begun |= self.wants()
+        self._meter.tell(step, text, f"step {step} of {self.steps}: {text}{end}", always=step >= self.steps)
 
     def back(self, step: int) -> None:
         """A rewind."""

@@ -69,6 +69,6 @@ def _leaves(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
         yield where, value
 
 
-def told(changes: dict[str, list]) -> str:
+def describe(changes: dict[str, list]) -> str:
     """Changes as a person reads them."""
     return ", ".join(f"{knob} {before!r} -> {now!r}" for knob, (before, now) in changes.items())

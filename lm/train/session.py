@@ -22,10 +22,9 @@ from lm.runs.metrics import PLOT_ERRORS, MetricsLog, plot_losses
 from lm.train import record
 from lm.train.data import check_predicts, lengths_of, shapes_of
 from lm.train.figures import Clock, Record, summary
-from lm.train.footprint import allocating, check_exact, check_room, footprint, needed
-from lm.train.footprint import told as told_size
+from lm.train.footprint import allocating, check_exact, check_room, footprint, needed, readable
 from lm.train.hardware import memory_limit, peak_flops
-from lm.train.health.recovery import Event, bad_steps, check_limit, rewound, told
+from lm.train.health.recovery import Event, check_limit, describe, find_bad_steps, rewind
 from lm.train.origin import completed, origin_of, text_for
 from lm.train.prefetch import DevicePrefetcher, evaluation_batches
 from lm.train.profile import Profiler
@@ -82,14 +81,14 @@ class Session:
         self.metrics = MetricsLog(run.workdir, run.config.log.tensorboard, writes=run.chief)
         self.size = f"{count(program.spec()):,} parameters"
         self.pending: list[tuple[int, dict]] = []  # steps not looked at yet: looking waits for the device
-        self.told_empty = False
+        self.warned_empty = False
 
     # Begin
 
     def nothing_to_do(self) -> Record:
         """The figures of a run that is at its end already."""
         self.checkpoints.close()
-        unused = f"; {record.told(self.changed)}: without effect" if self.changed else ""
+        unused = f"; {record.describe(self.changed)}: without effect" if self.changed else ""
         self.tell(f"nothing to do: {self.run.workdir} is at step {self.step} of {self.last}{unused}")
         with contextlib.closing(self.metrics):
             return self.evaluate(anew=not self.metrics.evaluated(self.step))
@@ -108,9 +107,9 @@ class Session:
         flops = training_flops(parts.model, *lengths_of(self.batches), parts.program.transforms)  # of a row
         peak, peak_from = peak_flops(config.train.dtype)
         self.cost = flops / peak  # seconds that a row would take at peak
-        with_changes = f" with {record.told(self.changed)}" if self.changed else ""
+        with_changes = f" with {record.describe(self.changed)}" if self.changed else ""
         self.tell(
-            f"{self.size}{_told_trained(parts.trainer)}, {flops:.3g} FLOPs a row; {_told_data(parts.data)}; "
+            f"{self.size}{_trained(parts.trainer)}, {flops:.3g} FLOPs a row; {_data_line(parts.data)}; "
             f"{jax.device_count()} {jax.devices()[0].device_kind} device(s), peak {peak / 1e9:,.0f} GFLOP/s "
             f"({peak_from})" + (f"; resumed at step {self.step}{with_changes}" if self.step or self.changed else "")
         )
@@ -128,7 +127,7 @@ class Session:
         console.print("compiling the train step ...")
         with allocating("compiling the train step"):
             exact = needed(self.step_fn.lower(self.state, self.feed.ahead).compile().memory_analysis())
-        seconds, memory = time.perf_counter() - begun, f"; it needs {told_size(exact)} a device" if exact else ""
+        seconds, memory = time.perf_counter() - begun, f"; it needs {readable(exact)} a device" if exact else ""
         console.print(f"compiled in {seconds:.1f} s{memory}", soft_wrap=True, highlight=False)
         check_exact(exact, self.run.limit)
 
@@ -182,15 +181,15 @@ class Session:
         """Look for bad steps since the last look, and do about them what config.train.recovery says. True where the run
         went back: it stands at an earlier step then. Raises `UserError` where it is to stop."""
         rule = self.parts.trainer.recovery
-        found = bad_steps(rule, self.pending)
+        found = find_bad_steps(rule, self.pending)
         back_to = None
         if found and rule.action == "rewind":
             back_to = self.checkpoints.newest(found[0]["step"] - 1 - rule.back) or 0
-            self.batches, found[0] = rewound(rule, self.batches, found[0], back_to)
+            self.batches, found[0] = rewind(rule, self.batches, found[0], back_to)
         for event in found:
             self.events.append(event)
             self.metrics.write(event)
-            self.tell(f"[yellow]{told(event)}[/]")
+            self.tell(f"[yellow]{describe(event)}[/]")
         check_limit(rule, self.events)
         if back_to is not None:
             self.rewind(back_to)
@@ -220,8 +219,8 @@ class Session:
             return
         self.metrics.write(seen)
         self.progress.tell(self.step, seen)
-        if not (seen["tokens"] or self.told_empty):
-            self.told_empty = True
+        if not (seen["tokens"] or self.warned_empty):
+            self.warned_empty = True
             name = type(self.parts.objective).__name__
             self.tell(f"{WARNING} step {self.step}: {name} predicts no token in its batch")
 
@@ -243,7 +242,7 @@ class Session:
     # Evaluate
 
     def evaluate(self, anew: bool = True) -> Record:
-        """Figures on held-out data, recorded unless they were (`anew`). What fails here is told, and costs nothing but
+        """Figures on held-out data, recorded unless they were (`anew`). A failure here is reported and costs only
         these figures."""
         try:
             result = self._evaluated()
@@ -252,7 +251,7 @@ class Session:
                 raise  # the others may be waiting
             self.tell(f"{WARNING} step {self.step}: no validation figures: {_line(e)}")
             return {}
-        self.tell(f"step {self.step}: validation {_told(result)}")
+        self.tell(f"step {self.step}: validation {_validation(result)}")
         if anew:
             with writing(self.run.workdir):
                 self.metrics.write({"step": self.step, **{f"validation_{k}": v for k, v in result.items()}})
@@ -291,12 +290,12 @@ def _line(e: BaseException) -> str:
     return f"{type(e).__name__ + ': ' if not isinstance(e, UserError) else ''}{' '.join(str(e).split())[:300]}"
 
 
-def _told_trained(trainer: Trainer) -> str:
+def _trained(trainer: Trainer) -> str:
     trains = count(trainer.optimizer.spec)
     return f" ({trains:,} train)" if trainer.program.transforms else ""
 
 
-def _told_data(data: Data) -> str:
+def _data_line(data: Data) -> str:
     documents, dropped = (sum(getattr(p.train, n) for p in data.parts) for n in ("documents", "dropped"))
     empty = f", {dropped:,} without text left out" if dropped else ""
     sources = f" of {len(data.parts)} sources" if len(data.parts) > 1 else ""
@@ -306,7 +305,7 @@ def _told_data(data: Data) -> str:
     )
 
 
-def _told(result: Record) -> str:
+def _validation(result: Record) -> str:
     bits = f", {result['bits_per_byte']:.4f} bits per byte" if "bits_per_byte" in result else ""
     of = "".join(f"; {name} {loss:.4f}" for name, loss in result.get("loss_of", {}).items())
     return f"loss {result['loss']:.4f} nats per token{bits}{of}"

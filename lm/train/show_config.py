@@ -21,7 +21,7 @@ MARK = "*"
 WIDTH = 46  # of a knob and its value, where they leave room for that; comments stand behind
 
 
-def told_model(config: ConfigDict) -> list[str]:
+def size_notes(config: ConfigDict) -> list[str]:
     """A line about knobs that differ from the published size that `config.model` names, if any do."""
     changed = departures(config.model)
     if not changed:
@@ -37,7 +37,7 @@ def shown(config: ConfigDict, default: Callable[[], ConfigDict] = train_config.d
         comments |= _of_section(name, config[name])
     plain = _of_same_types(default(), config)
     lines = [f"# {MARK} differs from the default, which stands behind. --config.a.b=value changes a knob."]
-    lines += [f"# {line}" for line in told_model(config)]
+    lines += [f"# {line}" for line in size_notes(config)]
     place = {path: i for i, path in enumerate(comments)}
     for path, value in sorted(_leaves(config), key=lambda knob: _place(knob[0], place)):
         if path.startswith("model."):

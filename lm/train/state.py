@@ -9,7 +9,7 @@ import orbax.checkpoint as ocp
 
 from lm.core.param import Tree, flatten
 from lm.runs.checkpoint import Checkpoints
-from lm.train.health import monitor as watch
+from lm.train.health import monitor
 from lm.train.optim.optimizer import Hyper
 
 Array = jax.Array
@@ -24,7 +24,7 @@ class State:
     params: Tree
     opt: Tree
     hyper: Hyper
-    watch: watch.LossMonitor
+    monitor: monitor.LossMonitor
     ema: Tree | None = None  # average, over past steps, of the parameters that transforms do not freeze
     memory: Tree | None = None  # the model's cache, each leaf [B, ...], where rows go on from step to step
 
@@ -45,14 +45,14 @@ def saved_state(checkpoints: Checkpoints, step: int, like: State, hyper: Hyper) 
     if not checkpoints.has_average(step):
         items.pop("ema", None)
     got = checkpoints.restore(step, **{name: ocp.args.StandardRestore(tree) for name, tree in items.items()})
-    slow = like.opt, like.watch, like.memory
-    opt, watch, memory = jax.tree.unflatten(jax.tree.structure(slow), [got["opt"][name] for name in _flat(slow)])
+    slow = like.opt, like.monitor, like.memory
+    opt, watched, memory = jax.tree.unflatten(jax.tree.structure(slow), [got["opt"][name] for name in _flat(slow)])
     at = jax.device_put(jnp.int32(step), like.step.sharding)
     hyper = jax.tree.map(lambda x, to: jax.device_put(x, to.sharding), hyper, like.hyper)
     ema = None
     if like.ema is not None:  # one that was not kept so far begins here
         ema = got["ema"] if "ema" in items else jax.tree.map(_copy, like.ema, got["params"], is_leaf=_is_hole)
-    return State(at, got["params"], opt, hyper, watch, ema, memory)
+    return State(at, got["params"], opt, hyper, watched, ema, memory)
 
 
 def _is_hole(x: Any) -> bool:
@@ -66,7 +66,7 @@ def _copy(like: Any, x: Array) -> Array | None:
 
 def _items(state: State) -> dict[str, Tree]:
     """What a checkpoint keeps of a state, by item."""
-    items = {"params": state.params, "opt": _flat((state.opt, state.watch, state.memory))}
+    items = {"params": state.params, "opt": _flat((state.opt, state.monitor, state.memory))}
     return items if state.ema is None else items | {"ema": state.ema}
 
 

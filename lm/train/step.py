@@ -16,7 +16,7 @@ from lm.model.cache import CacheShape
 from lm.model.program import Program
 from lm.model.transformer import Model
 from lm.objectives.objective import Objective, check_needs
-from lm.train.health import monitor as watch
+from lm.train.health import monitor
 from lm.train.optim.bound import BoundOptimizer
 from lm.train.optim.optimizer import Hyper
 from lm.train.state import State
@@ -35,7 +35,7 @@ class Trainer:
     accumulate: int = 1  # microbatches
     batch_warmup: bool = False  # the last of them may be empty, and are left out
     memory: int = 0  # rows of a batch, where the model remembers them in the next; 0: it does not
-    recovery: watch.Recovery = watch.Recovery()
+    recovery: monitor.Recovery = monitor.Recovery()
     noise_scale: bool = False
     dtype: Any = jnp.float32
     execution: Execution = Execution()
@@ -50,7 +50,7 @@ class Trainer:
         ema = jax.tree.map(jnp.copy, self.program.split(params)[0]) if self.optimizer.rule.ema else None
         opt, zero = self.optimizer.init(weights, hyper), jnp.zeros((), jnp.int32)
         memory = self.model.cache(CacheShape(self.memory, 0, dtype=self.dtype)) if self.memory else None
-        return State(zero, params, opt, hyper, watch.first(), ema, memory)
+        return State(zero, params, opt, hyper, monitor.first(), ema, memory)
 
     def init(self, hyper: Hyper, params: Tree | None = None) -> State:
         """Step 0, with given parameters of the model or random ones. The same values on every mesh."""
@@ -101,7 +101,7 @@ class Trainer:
 
     def step(self, state: State, batch: Batch) -> tuple[State, dict[str, Any]]:
         """One step on a global batch: arrays [B, ...]. Metrics are the objective's, `objective`, what is minimised per
-        token, and scalars: learning_rate, grad_norm and what `watch` tells. A step that `watch` refuses leaves
+        token, and scalars: learning_rate, grad_norm and what `lm.train.health` reports. A skipped step leaves
         parameters and optimizer as they were."""
         weights, rest = self.optimizer.split(state.params)
         ctx = Ctx(
@@ -110,7 +110,7 @@ class Trainer:
             execution=self.execution,
             embed_gradient=self.optimizer.rule.embed_gradient,
         )
-        scale = state.watch.scale if self.scaled else 1.0
+        scale = state.monitor.scale if self.scaled else 1.0
 
         def loss(weights: Tree, part: Batch, memory: Tree) -> tuple[Array, Any]:
             result = self.objective(self.model, combine(weights, rest), part, ctx, self.dtype, memory)
@@ -129,12 +129,14 @@ class Trainer:
         total = sums.total / scale
         metrics |= sums.metrics | {"objective": Mean(total, sums.metrics["tokens"].total)}
 
-        verdict, watched = watch.judge(self.recovery, self.scaled, state.watch, total / weight, metrics["grad_norm"])
+        checked, watched = monitor.check(
+            self.recovery, self.scaled, state.monitor, total / weight, metrics["grad_norm"]
+        )
         # A batch that predicts nothing tells nothing.
-        watched = jax.tree.map(lambda new, old: jnp.where(sums.weight > 0, new, old), watched, state.watch)
+        watched = jax.tree.map(lambda new, old: jnp.where(sums.weight > 0, new, old), watched, state.monitor)
         if self.noise_scale:
             small = sums.squares / jnp.square(scale)
-            watched, metrics["noise_scale"] = watch.noise(
+            watched, metrics["noise_scale"] = monitor.noise(
                 watched, small, jnp.square(metrics["grad_norm"]), weight, sums.parts
             )
         ema = state.ema
@@ -143,12 +145,12 @@ class Trainer:
             ema = jax.tree.map(lambda e, p: keep * e + (1 - keep) * p, ema, free)
         if self.scaled or self.recovery.action == "skip":
             (params, opt, ema) = jax.tree.map(
-                lambda new, old: jnp.where(verdict.refused, old, new),
+                lambda new, old: jnp.where(checked.skipped, old, new),
                 (params, opt, ema),
                 (state.params, state.opt, state.ema),
             )
-            memory = jax.tree.map(lambda x: jnp.where(verdict.refused, 0, x).astype(x.dtype), memory)
-        metrics |= {"bad": verdict.bad} | ({"loss_scale": scale} if self.scaled else {})
+            memory = jax.tree.map(lambda x: jnp.where(checked.skipped, 0, x).astype(x.dtype), memory)
+        metrics |= {"bad": checked.bad} | ({"loss_scale": scale} if self.scaled else {})
         return State(state.step + 1, params, opt, state.hyper, watched, ema, memory), metrics
 
     def averaged(self, state: State) -> Tree:

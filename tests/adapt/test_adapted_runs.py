@@ -105,21 +105,21 @@ def test_another_run_begins_with_its_merged_parameters(folder, sizes):
 
 
 @pytest.mark.parametrize(
-    ("transforms", "told"),
+    ("transforms", "message"),
     [
         ((Int8("attention"), LoRA(8, target="attention|mlp")), r"holds a run with transforms\[1\]\.rank=4, not 8"),
         ((), r"holds a run with transforms=\[\{.*\}\], not \[\]: choose another --workdir"),
     ],
 )
-def test_a_run_goes_on_with_its_own_transforms_only(folder, transforms, told):
+def test_a_run_goes_on_with_its_own_transforms_only(folder, transforms, message):
     config = config_of(folder, folder / "hf", transforms)
     config.train.steps = 13
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         train(config, folder / "run", Console(file=io.StringIO()))
 
 
 @pytest.mark.parametrize(
-    ("item", "told"),
+    ("item", "message"),
     [
         (
             {"type": "RMSNorm"},
@@ -130,12 +130,12 @@ def test_a_run_goes_on_with_its_own_transforms_only(folder, transforms, told):
         ({"type": "Int8", "target": "."}, r"lr_multipliers and config\.transforms freeze every parameter"),
     ],
 )
-def test_what_is_no_transform_of_this_model(tmp_path, item, told):
+def test_what_is_no_transform_of_this_model(tmp_path, item, message):
     config = tiny.config(tmp_path)
     config.transforms = (item,)
     if item["type"] == "Int8":
         config.optimizer.lr_multipliers = (("norm|/b$|position", 0.0), (".*", 1.0))
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         train(config, tmp_path / "run", Console(file=io.StringIO()))
 
 

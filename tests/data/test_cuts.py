@@ -167,15 +167,15 @@ def equally_likely(tokenizer, *ways):
 
 def check(tokenizer, text, size, step=100, ties=False):
     """How many parts the text has, if no place was taken that may be wrong."""
-    told = []
+    lines = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cuts, "MOST", 0)
-        patch.setattr(cuts, "tell", told.append)
+        patch.setattr(cuts, "tell", lines.append)
         parts = list(parts_of("", (text[at : at + step] for at in range(0, len(text), step)), tokenizer, size))
     assert "".join(part.text for part in parts) == text
     assert [p.begins for p in parts] == [True] + [False] * (len(parts) - 1)
     assert [p.ends for p in parts] == [False] * (len(parts) - 1) + [True]
-    if told:
+    if lines:
         return 0
     whole, encoded = tokenizer.encode_sized(text), [encode_part(tokenizer, part) for part in parts]
     ids = np.concatenate([x.ids for x in encoded])

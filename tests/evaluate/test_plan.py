@@ -89,22 +89,22 @@ def test_figures_are_those_of_the_logits(texts):
 
 def test_rows_and_what_is_scored_are_told(texts, capsys):
     result = evaluated("begun", texts)
-    told = "each document as <s> text </s>, in windows of 64 tokens that overlap by one; scored: all tokens after <s>"
-    assert result["rows"] == told
+    rows = "each document as <s> text </s>, in windows of 64 tokens that overlap by one; scored: all tokens after <s>"
+    assert result["rows"] == rows
     file = texts / "documents.jsonl"
-    assert capsys.readouterr().out == f"begun: {told}\non {file} (all): {len(DOCUMENTS)} documents, 86 tokens\n"
+    assert capsys.readouterr().out == f"begun: {rows}\non {file} (all): {len(DOCUMENTS)} documents, 86 tokens\n"
 
 
 @pytest.mark.parametrize(
-    ("kind", "told"),
+    ("kind", "wording"),
     [
         ("plain", "as text </s>, in windows of 32 .*; scored: all tokens but the first of each"),
         ("masked", r"as \[CLS\] text \[SEP\], in .* masked in turn"),
         ("pairs", "the encoder reads from </s>, the decoder <pad> to; scored: to and </s>"),
     ],
 )
-def test_other_wordings(texts, kind, told):
-    assert re.search(told, evaluated(kind, texts, batches=1, batch_size=1)["rows"])
+def test_other_wordings(texts, kind, wording):
+    assert re.search(wording, evaluated(kind, texts, batches=1, batch_size=1)["rows"])
 
 
 def test_a_model_without_end_of_text_is_asked_for_none(texts):
@@ -116,8 +116,8 @@ def test_a_model_without_end_of_text_is_asked_for_none(texts):
 
 def test_a_forced_first_token_leads_what_a_decoder_reads(texts):
     given = opened("pairs", texts)
-    told = given.text._replace(generation={"forced_bos_token_id": 5})
-    result = scored(given._replace(text=told), Asked(str(texts / "pairs.jsonl"), field="from,to"), "x")
+    wording = given.text._replace(generation={"forced_bos_token_id": 5})
+    result = scored(given._replace(text=wording), Asked(str(texts / "pairs.jsonl"), field="from,to"), "x")
     assert "the decoder <pad> token 5 to;" in result["rows"]
     assert result["scored_tokens"] == 86 and result["nats_per_token"] != pytest.approx(3.279928, abs=1e-3)
 

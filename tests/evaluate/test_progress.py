@@ -13,9 +13,9 @@ def test_plain_lines_without_a_terminal(monkeypatch, capsys):
         {"weights": np.ones(3)},
     ]
     assert list(progress.watched(iter(batches), 17)) == batches
-    told = capsys.readouterr()
-    first, second, third = told.err.splitlines()
-    assert not told.out
+    shown = capsys.readouterr()
+    first, second, third = shown.err.splitlines()
+    assert not shown.out
     assert first == "scored 0 of 17 tokens, compiling"  # the first batch has only been started
     assert second.startswith("scored 10 of 17 tokens, ") and " tokens/s, " in second and second.endswith(" left")
     assert third.startswith("scored 14 of 17 tokens, ")

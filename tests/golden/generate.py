@@ -61,11 +61,11 @@ def golden(case: Case) -> Arrays:
     with Float64():
         exact = made(case).double()
         truth = computed(exact, case._replace(greedy=False), seed) | gradients(exact, case)
-    told = model.config.to_dict()
+    config = model.config.to_dict()
     meta = {
         "class": case.kind,
-        "config": {"model_type": told["model_type"], "architectures": [case.kind], **case.config},
-        "fields": fields(told),
+        "config": {"model_type": config["model_type"], "architectures": [case.kind], **case.config},
+        "fields": fields(config),
         "shapes": {name: list(p.shape) for name, p in stored(model).items()},
         "transformers": transformers.__version__,
         "noise": {k: noise(x, truth[k]) for k, x in found.items() if k == "loss" or k.startswith(("out/", "grad/"))},

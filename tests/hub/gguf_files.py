@@ -126,8 +126,8 @@ def write(
     order = gguf.GGUFEndian.BIG if big_endian else gguf.GGUFEndian.LITTLE
     most = -(-len(tensors(kind) | values) // parts) if parts > 1 else 0
     writer = gguf.GGUFWriter(path, kind, endianess=order, split_max_tensors=most)
-    told = {f"{kind}.{k}": v for k, v in metadata(kind).items()} | byte_pairs() | (change or {})
-    for name, value in told.items():
+    meta = {f"{kind}.{k}": v for k, v in metadata(kind).items()} | byte_pairs() | (change or {})
+    for name, value in meta.items():
         if isinstance(value, bool):
             writer.add_bool(name, value)
         elif isinstance(value, int):

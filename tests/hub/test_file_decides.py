@@ -18,9 +18,9 @@ from tests.hub.tiny import configs, tensors_of, write
 pytest.importorskip("safetensors")
 
 
-def folder_of(folder: Path, model_type: str, kind: str, extra: dict[str, Any] | None = None, **told: Any) -> Path:
+def folder_of(folder: Path, model_type: str, kind: str, extra: dict[str, Any] | None = None, **own: Any) -> Path:
     """A folder of that class, where `extra` are further tensors, or None for those that it lacks."""
-    config = configs()[model_type] | {"architectures": [kind], **told}
+    config = configs()[model_type] | {"architectures": [kind], **own}
     tensors = tensors_of(config) | (extra or {})
     return write(folder, config, {name: t for name, t in tensors.items() if t is not None})
 
@@ -68,7 +68,7 @@ LINEAR = {"rope_type": "linear", "factor": 4.0}
 
 
 @pytest.mark.parametrize(
-    ("model_type", "told", "theta", "scaling"),
+    ("model_type", "own", "theta", "scaling"),
     [
         ("llama", {"rope_parameters": NEW, "rope_scaling": LINEAR, "rope_theta": 300.0}, 300.0, LinearScaling(4.0)),
         ("llama", {"rope_parameters": NEW, "rope_scaling": LINEAR | {"rope_theta": 7.0}}, 7.0, LinearScaling(4.0)),
@@ -91,8 +91,8 @@ LINEAR = {"rope_type": "linear", "factor": 4.0}
         ),
     ],
 )
-def test_rotary_parameters_in_both_spellings(model_type, told, theta, scaling):
-    config = {k: v for k, v in configs()[model_type].items() if not k.startswith(("rope", "rotary", "partial"))} | told
+def test_rotary_parameters_in_both_spellings(model_type, own, theta, scaling):
+    config = {k: v for k, v in configs()[model_type].items() if not k.startswith(("rope", "rotary", "partial"))} | own
     knobs = read_config(config).knobs
     assert (knobs["theta"], knobs["scaling"]) == (theta, scaling)
 
@@ -101,22 +101,22 @@ PHI3 = {"short_factor": [1.0] * 3, "long_factor": [2.0] * 3}
 
 
 @pytest.mark.parametrize(
-    ("told", "scaling"),
+    ("own", "scaling"),
     [
         (PHI3 | {"type": "longrope", "original_max_position_embeddings": 55}, LongScaling),
         (PHI3 | {"type": "su"}, LongScaling),
         (PHI3 | {"type": "longrope", "rope_type": "default"}, None),
     ],
 )
-def test_phi3_names_its_original_length_beside(told, scaling: type[Scaling] | None):
+def test_phi3_names_its_original_length_beside(own, scaling: type[Scaling] | None):
     config = {k: v for k, v in configs()["phi3"].items() if not k.startswith(("rope", "partial"))}
-    config |= {"original_max_position_embeddings": 77, "max_position_embeddings": 154, "rope_scaling": told}
+    config |= {"original_max_position_embeddings": 77, "max_position_embeddings": 154, "rope_scaling": own}
     found = read_config(config).knobs["scaling"]
     assert isinstance(found, scaling) and found.original == 77 if scaling else found is None
 
 
 @pytest.mark.parametrize(
-    ("model_type", "told", "match"),
+    ("model_type", "own", "match"),
     [
         (
             "llama",
@@ -156,8 +156,8 @@ def test_phi3_names_its_original_length_beside(told, scaling: type[Scaling] | No
         ("gpt2", {"n_layer": 3, "num_hidden_layers": 2}, "n_layer=3 and num_hidden_layers=2 are the same thing"),
     ],
 )
-def test_contradictions_are_told(model_type, told, match):
-    config = {k: v for k, v in configs()[model_type].items() if not k.startswith(("rope", "rotary", "partial"))} | told
+def test_contradictions_are_told(model_type, own, match):
+    config = {k: v for k, v in configs()[model_type].items() if not k.startswith(("rope", "rotary", "partial"))} | own
     with pytest.raises(UserError, match=match) as info:
         read_config(config)
     assert "\n" not in str(info.value)
@@ -175,9 +175,9 @@ def test_one_table_that_is_said_to_be_untied(tmp_path, model_type):
     extra = {"lm_head.weight": None}
     opened = open_folder(folder_of(tmp_path, model_type, kind, extra, tie_word_embeddings=False))
     assert opened.knobs["tied"] is True and opened.model.head.scale == 1.0
-    told = {"tie_word_embeddings": False, "scale_decoder_outputs": True}
+    own = {"tie_word_embeddings": False, "scale_decoder_outputs": True}
     if model_type != "mt5":  # which has no such field
-        opened = open_folder(folder_of(tmp_path, model_type, kind, extra, **told))
+        opened = open_folder(folder_of(tmp_path, model_type, kind, extra, **own))
         assert opened.knobs["tied"] is True and opened.model.head.scale < 1.0
 
 
@@ -239,11 +239,11 @@ def test_dead_buffers_are_passed_over(tmp_path, caplog, model_type, kind, name):
 def test_modules_that_predict_further_tokens(tmp_path):
     """DeepSeek-V3's stand behind its last layer, and only there."""
     kind, layers = "DeepseekV3ForCausalLM", configs()["deepseek_v3"]["num_hidden_layers"]
-    told = {"num_nextn_predict_layers": 1}
+    own = {"num_nextn_predict_layers": 1}
     names = [f"model.layers.{layers + i}.mlp.up_proj.weight" for i in (0, 1)]
-    open_folder(folder_of(tmp_path, "deepseek_v3", kind, {names[0]: ONE}, **told))
+    open_folder(folder_of(tmp_path, "deepseek_v3", kind, {names[0]: ONE}, **own))
     with pytest.raises(UserError, match=f"tensor '{names[1]}' .* is unknown"):
-        open_folder(folder_of(tmp_path, "deepseek_v3", kind, dict.fromkeys(names, ONE), **told))
+        open_folder(folder_of(tmp_path, "deepseek_v3", kind, dict.fromkeys(names, ONE), **own))
 
 
 @pytest.mark.parametrize(("model_type", "kind", "name"), FOREIGN)

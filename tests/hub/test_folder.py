@@ -149,8 +149,8 @@ def test_another_vocabulary_is_told_in_both_sizes(tmp_path, family, vocab):
     folder_with(tmp_path, family, tensors_of(family))
     shape = SHAPE | {"vocab": vocab}
     model = gpt2(context=5, **shape) if family == "gpt2" else llama(**shape)
-    told = f"has a vocabulary of 7 in model.safetensors, the model one of {vocab}: set model.vocab=7, without padding$"
-    refused(tmp_path, told, model=model)
+    match = f"has a vocabulary of 7 in model.safetensors, the model one of {vocab}: set model.vocab=7, without padding$"
+    refused(tmp_path, match, model=model)
 
 
 def test_a_folder_of_another_family(tmp_path):

@@ -155,9 +155,9 @@ CHANGES_OUTPUTS = {
 def test_keys_that_say_nothing_new(tmp_path):
     """All at once; and whatever does not stand under the architecture's name."""
     plain = opened(tmp_path)
-    told = {f"llama.{k}": v for k, v in SAYS_NOTHING.items()}
-    told |= {"general.name": "x", "general.type": "model", "quantize.imatrix.file": "y", "odd.key": 3, "split.count": 1}
-    o = opened(tmp_path, change=told)
+    meta = {f"llama.{k}": v for k, v in SAYS_NOTHING.items()}
+    meta |= {"general.name": "x", "general.type": "model", "quantize.imatrix.file": "y", "odd.key": 3, "split.count": 1}
+    o = opened(tmp_path, change=meta)
     assert o.config == plain.config
     jax.tree.map(np.testing.assert_array_equal, o.params, plain.params)
 
@@ -292,8 +292,8 @@ def test_other_ways_to_cut(tmp_path, pre, pieces):
 
 
 def test_templates_with_names(tmp_path):
-    def template(**told: Any) -> tuple:
-        change = {"tokenizer.chat_template": None} | {f"tokenizer.{k}": v for k, v in told.items()}
+    def template(**values: Any) -> tuple:
+        change = {"tokenizer.chat_template": None} | {f"tokenizer.{k}": v for k, v in values.items()}
         text = open_text(gguf_files.write(tmp_path / "model.gguf", "llama", change))
         return text.template, text.templates
 
@@ -310,8 +310,8 @@ def test_ends_of_turns_and_messages(tmp_path):
 
 
 def test_tokenizers_that_contradict_themselves(tmp_path):
-    def wrong(match: str, **told: Any) -> None:
-        change = {f"tokenizer.ggml.{k}": v for k, v in told.items()}
+    def wrong(match: str, **values: Any) -> None:
+        change = {f"tokenizer.ggml.{k}": v for k, v in values.items()}
         with pytest.raises(UserError, match=match) as info:
             open_text(gguf_files.write(tmp_path / "model.gguf", "llama", change))
         assert "\n" not in str(info.value)
@@ -329,7 +329,7 @@ def test_tokenizers_that_contradict_themselves(tmp_path):
 def test_sentencepiece(tmp_path):
     """Pieces with scores, bytes for the rest, a space before the text."""
     pieces = ["<unk>", "<s>", "</s>", *(f"<0x{b:02X}>" for b in range(256)), "▁", "a", "b", "▁a", "▁ab"]
-    told = {
+    meta = {
         "tokenizer.ggml.model": "llama",
         "tokenizer.ggml.pre": None,
         "tokenizer.ggml.merges": None,
@@ -340,7 +340,7 @@ def test_sentencepiece(tmp_path):
         "tokenizer.ggml.bos_token_id": 1,
         "tokenizer.ggml.eos_token_id": 2,
     }
-    text = open_text(gguf_files.write(tmp_path / "model.gguf", "llama", told))
+    text = open_text(gguf_files.write(tmp_path / "model.gguf", "llama", meta))
     t = text.tokenizer
     assert [pieces[i] for i in t.encode("ab aé")] == ["▁ab", "▁a", "<0xC3>", "<0xA9>"]
     assert t.decode(t.encode("ab  aé\n")) == "ab  aé\n"

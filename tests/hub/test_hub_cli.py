@@ -146,9 +146,9 @@ def test_wrong_commands(folder, run, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("told", "size"), [("500", 500), ("2KB", 2000), ("1.5gb", 1_500_000_000), ("1MiB", 2**20)])
-def test_sizes(told, size):
-    assert hub.size_of(told) == size
+@pytest.mark.parametrize(("text", "size"), [("500", 500), ("2KB", 2000), ("1.5gb", 1_500_000_000), ("1MiB", 2**20)])
+def test_sizes(text, size):
+    assert hub.size_of(text) == size
 
 
 def call(module: str, *args: str, said: str = "") -> subprocess.CompletedProcess:
@@ -159,17 +159,17 @@ def call(module: str, *args: str, said: str = "") -> subprocess.CompletedProcess
 
 def test_a_folder_generates_and_chats(folder):
     pytest.importorskip("jinja2", reason="the package jinja2 is not installed")
-    told = call("lm.generate", f"--checkpoint={folder}", "--prompt=hi", "--max_new=3", "--temperature=0")
-    assert told.returncode == 0, told.stderr
-    assert told.stdout.startswith("hi")
+    done = call("lm.generate", f"--checkpoint={folder}", "--prompt=hi", "--max_new=3", "--temperature=0")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("hi")
     flags = [f"--checkpoint={folder}", "--chat", "--max_new=3", "--temperature=0"]
-    told = call("lm.generate", *flags, "--system=short", said="hi\nand you\n")
-    assert told.returncode == 0, told.stderr
-    assert told.stderr.count(" read the prompt\n") == 2
-    told = call("lm.generate", *flags, "--prompt=hi<|end|>")
-    assert told.returncode == 2 and "a special token of this model" in told.stderr
-    told = call("lm.generate", f"--checkpoint={folder}", "--max_new=3")
-    assert told.returncode == 2 and "--prompt is empty" in told.stderr
+    done = call("lm.generate", *flags, "--system=short", said="hi\nand you\n")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count(" read the prompt\n") == 2
+    done = call("lm.generate", *flags, "--prompt=hi<|end|>")
+    assert done.returncode == 2 and "a special token of this model" in done.stderr
+    done = call("lm.generate", f"--checkpoint={folder}", "--max_new=3")
+    assert done.returncode == 2 and "--prompt is empty" in done.stderr
 
 
 def test_an_encoder_decoder_reads_the_prompt(tmp_path):
@@ -178,21 +178,21 @@ def test_an_encoder_decoder_reads_the_prompt(tmp_path):
     words = text()._replace(start=1, after=(0,), template=None)
     config = save_folder(tmp_path, knobs, toys.values(build(knobs).spec()), words)
     assert config["decoder_start_token_id"] == 1
-    told = call("lm.generate", f"--checkpoint={tmp_path}", "--prompt=hi there", "--max_new=3", "--temperature=0")
-    assert told.returncode == 0, told.stderr
+    done = call("lm.generate", f"--checkpoint={tmp_path}", "--prompt=hi there", "--max_new=3", "--temperature=0")
+    assert done.returncode == 0, done.stderr
     opened, read = open_any(tmp_path), read_text(tmp_path)
     prompt = prompt_of(opened.model, read, read.tokenizer.encode("hi there"))
     assert prompt.ids.tolist() == [1]
     new = Generator(opened.model, opened.params)(
         [prompt.ids], encoder=[prompt.encoder], max_new=3, sampler=Sampler(temperature=0), eos_id=read.ends
     )
-    assert told.stdout == read.tokenizer.decode(new[0]) + "\n"
+    assert done.stdout == read.tokenizer.decode(new[0]) + "\n"
 
 
 def test_help_teaches():
-    told = call("lm.hub", "--help")
-    assert told.returncode == 0
-    assert all(word in told.stdout for word in ("inspect", "import", "export", "--max_shard_size", "--dtype"))
-    told = call("lm.hub", "inspect", "nowhere")
-    assert told.returncode == 2
-    assert told.stderr == "error: nowhere does not exist: give a Hugging Face folder or a .gguf file\n"
+    done = call("lm.hub", "--help")
+    assert done.returncode == 0
+    assert all(word in done.stdout for word in ("inspect", "import", "export", "--max_shard_size", "--dtype"))
+    done = call("lm.hub", "inspect", "nowhere")
+    assert done.returncode == 2
+    assert done.stderr == "error: nowhere does not exist: give a Hugging Face folder or a .gguf file\n"

@@ -55,7 +55,7 @@ def test_both_dialects_of_config(tmp_path):
     """`rope_theta`, `rope_scaling`, `torch_dtype` of transformers 4; `rope_parameters`, `dtype` of 5."""
     old = {"rope_theta": 500.0, "rope_scaling": {"type": "linear", "factor": 2.0}, "torch_dtype": "float32"}
     new = {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 500.0}, "dtype": "float32"}
-    one, two = (open_folder(folder_with(tmp_path, LLAMA | told, weights())) for told in (old, new))
+    one, two = (open_folder(folder_with(tmp_path, LLAMA | changes, weights())) for changes in (old, new))
     assert one.model == two.model and one.knobs["theta"] == 500.0 and one.knobs["scaling"].factor == 2.0
 
 

@@ -42,8 +42,8 @@ def test_the_parts_of_every_class(tmp_path, model_type):
                 alone = ("EncoderModel", "ForCausalLM", *(["ForTokenClassification"] if "T5" in kind else []))
                 assert kind.endswith(alone) and not part.endswith(alone), f"{kind} as {part}"
                 continue
-            told = config | {"architectures": [part]}
-            again = Binding(opened.model, spelling(told).names).to_tensors(opened.params)
+            part_config = config | {"architectures": [part]}
+            again = Binding(opened.model, spelling(part_config).names).to_tensors(opened.params)
             for name, tensor in again.items():
                 if name in tensors:
                     np.testing.assert_array_equal(tensor, tensors[name], err_msg=f"{kind} as {part}: {name}")

@@ -15,5 +15,5 @@ PUBLISHED = json.loads((Path(__file__).parent / "published_configs.json").read_t
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_published_config_is_read(name):
     """Nothing is refused, and the sizes give the number of parameters that the weights have."""
-    told = PUBLISHED[name]
-    assert count(build(read_config(told["config"]).knobs).spec()) == told["parameters"]
+    published = PUBLISHED[name]
+    assert count(build(read_config(published["config"]).knobs).spec()) == published["parameters"]

@@ -41,8 +41,8 @@ def test_as_transformers(tmp_path, name):
 
 
 def test_what_a_config_calls_null_is_not_there(tmp_path):
-    told = {"eos_token": "</s>", "bos_token": None, "pad_token": None, "tokenizer_class": "LlamaTokenizer"}
-    t = read_tokenizer(write(tmp_path / "a", "llama", told, of_llama()[2]))
+    settings = {"eos_token": "</s>", "bos_token": None, "pad_token": None, "tokenizer_class": "LlamaTokenizer"}
+    t = read_tokenizer(write(tmp_path / "a", "llama", settings, of_llama()[2]))
     assert t.bos_id is None and "bos" not in t.special and t.pad_id == t.eos_id == 2
     text = read_text(write(tmp_path / "b", "openai-gpt", None, FOLDERS["gpt"][2]))
     assert text.ends == () and text.tokenizer.eos_id == text.tokenizer.unk_id == 0  # which stands in for it in data
@@ -67,14 +67,14 @@ def test_tokenizer_json_and_what_configs_add(tmp_path):
 
     made = Tokenizer(models.BPE({piece: i for piece, i in byte_pairs()["vocab.json"].items() if i < 256}, []))
     made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    told = {
+    settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "eos_token": "<e>",
         "pad_token": "<new>",
         "image_token": "<img>",
         "added_tokens_decoder": {"256": token("<e>"), "257": token("<tool>", lstrip=True)},
     }
-    t = read_tokenizer(write(tmp_path / "a", "llama", told, {"tokenizer.json": made.to_str()}))
+    t = read_tokenizer(write(tmp_path / "a", "llama", settings, {"tokenizer.json": made.to_str()}))
     assert t.special == {"eos": "<e>", "pad": "<new>", "image": "<img>"} and t.vocab_size == 260
     assert t.encode_marked("a <tool><img><e>").tolist() == [97, 257, 259, 256]
     older = {
@@ -148,9 +148,9 @@ KEYS = (
 @pytest.mark.slow
 @pytest.mark.parametrize("key", KEYS.split())
 def test_no_config_ends_in_a_traceback(tmp_path, key):
-    for i, (model_type, told, files) in enumerate(FOLDERS.values()):
+    for i, (model_type, settings, files) in enumerate(FOLDERS.values()):
         for j, value in enumerate(ODD):
-            folder = write(tmp_path / f"{i}-{j}", model_type, {**(told or {}), key: value}, files)
+            folder = write(tmp_path / f"{i}-{j}", model_type, {**(settings or {}), key: value}, files)
             try:
                 read_text(folder).tokenizer.encode("the old river")
             except UserError as e:

@@ -160,10 +160,10 @@ def test_a_decoder_says_our_special_tokens(tmp_path, kind):
         ids = {key: value for key, value in files[name].items() if key.endswith("token_id")}
         assert ids == {"bos_token_id": None, "eos_token_id": 1, "pad_token_id": 0}
     assert files["generation_config.json"]["top_p"] == 0.9
-    told = files["tokenizer_config.json"]
-    assert told["tokenizer_class"] == "PreTrainedTokenizerFast" and told["model_max_length"] == 48
-    assert (told["bos_token"], told["eos_token"], told["pad_token"]) == (None, "</s>", "<pad>")
-    assert "auto_map" not in told and told["model_input_names"] == ["input_ids", "attention_mask"]
+    settings = files["tokenizer_config.json"]
+    assert settings["tokenizer_class"] == "PreTrainedTokenizerFast" and settings["model_max_length"] == 48
+    assert (settings["bos_token"], settings["eos_token"], settings["pad_token"]) == (None, "</s>", "<pad>")
+    assert "auto_map" not in settings and settings["model_input_names"] == ["input_ids", "attention_mask"]
     theirs = tokenizers.Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
     ids = tokenizer_of(kind).encode("the old river").tolist()
     assert theirs.encode("the old river").ids == ids  # no end-of-text behind a prompt

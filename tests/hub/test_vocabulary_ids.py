@@ -33,7 +33,7 @@ def model(kind: str) -> bytes:
 
 
 def folder(
-    path: Path, of: str, kind: str, **told: Any
+    path: Path, of: str, kind: str, **settings: Any
 ) -> tuple[TextFormat, sentencepiece.SentencePieceProcessor, dict]:
     """The text format of a folder, its SentencePiece model, and its vocab.json, in another order than that."""
     sp = sentencepiece.SentencePieceProcessor(model_proto=model(kind))
@@ -46,7 +46,7 @@ def folder(
     (path / ("sentencepiece.bpe.model" if of == "m2m_100" else "source.spm")).write_bytes(model(kind))
     start = 2 if of == "m2m_100" else vocab["<pad>"]
     config = {"model_type": of, "decoder_start_token_id": start, "eos_token_id": vocab["</s>"]}
-    for name, value in (("vocab", vocab), ("config", config), ("tokenizer_config", told)):
+    for name, value in (("vocab", vocab), ("config", config), ("tokenizer_config", settings)):
         (path / f"{name}.json").write_text(json.dumps(value))
     return read_text(path), sp, vocab
 

@@ -116,7 +116,7 @@ LLAMA = {"bpe": True, "squeeze": False, "byte_fallback": True}
 DECLARED = {str(i): token(piece) for i, piece in enumerate(PLAIN)}
 
 
-def of_llama(model_type="llama", **told):
+def of_llama(model_type="llama", **settings):
     """259 bytes and special tokens, then the other pieces; two tokens are added."""
     size = len(llama_pieces())
     added = {
@@ -127,8 +127,8 @@ def of_llama(model_type="llama", **told):
         str(size + 4): token("zz", single_word=True, special=False),
     }
     roles = {"bos_token": "<s>", "eos_token": "<|im_end|>", "unk_token": "<unk>", "tokenizer_class": "LlamaTokenizer"}
-    told = {**roles, "add_bos_token": True, "added_tokens_decoder": DECLARED | added, **told}
-    return model_type, told, {"tokenizer.model": pieces_model(PLAIN, **LLAMA)}
+    settings = {**roles, "add_bos_token": True, "added_tokens_decoder": DECLARED | added, **settings}
+    return model_type, settings, {"tokenizer.model": pieces_model(PLAIN, **LLAMA)}
 
 
 def llama_pieces():
@@ -312,9 +312,13 @@ def folders():
     }
 
 
-def write(folder: Path, model_type, told, files):
+def write(folder: Path, model_type, settings, files):
     folder.mkdir(parents=True)
-    for name, content in {"config.json": {"model_type": model_type}, "tokenizer_config.json": told, **files}.items():
+    for name, content in {
+        "config.json": {"model_type": model_type},
+        "tokenizer_config.json": settings,
+        **files,
+    }.items():
         if isinstance(content, bytes):
             (folder / name).write_bytes(content)
         elif content is not None:

@@ -85,10 +85,10 @@ def write(path: Path, value: dict[str, Any]) -> None:
 
 
 def test_what_is_applied_and_what_is_told():
-    told = {"suppress_tokens": [3], "begin_suppress_tokens": [4], "bad_words_ids": [[5], [6, 7]], "num_beams": 4}
-    told |= {"forced_eos_token_id": 2, "no_repeat_ngram_size": 3, "repetition_penalty": 1.0, "temperature": 0.6}
+    settings = {"suppress_tokens": [3], "begin_suppress_tokens": [4], "bad_words_ids": [[5], [6, 7]], "num_beams": 4}
+    settings |= {"forced_eos_token_id": 2, "no_repeat_ngram_size": 3, "repetition_penalty": 1.0, "temperature": 0.6}
     note = "generation_config.json asks for num_beams=4, no_repeat_ngram_size=3, bad_words_ids of several tokens, "
-    assert decoding_of(text("m2m", generation=told)) == Decoding((3, 5), (4,), 2, (f"{note}which is not applied",))
+    assert decoding_of(text("m2m", generation=settings)) == Decoding((3, 5), (4,), 2, (f"{note}which is not applied",))
     assert decoding_of(text("m2m", generation={"forced_eos_token_id": [2, 1]})) == Decoding(last=2)
     assert decoding_of(text("m2m")) == Decoding()
 

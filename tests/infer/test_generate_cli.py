@@ -36,19 +36,19 @@ def call(module: str, *args: str) -> subprocess.CompletedProcess:
 
 def test_generate_prints_prompt_and_continuations(run):
     flags = [f"--checkpoint={run}", "--prompt=é 2", "--num=2", "--max_new=3"]
-    told = call("lm.generate", *flags)
-    assert told.returncode == 0, told.stderr
-    one, two = told.stdout.split("\n--- 2 of 2\n")
+    done = call("lm.generate", *flags)
+    assert done.returncode == 0, done.stderr
+    one, two = done.stdout.split("\n--- 2 of 2\n")
     assert one.startswith("? 2") and two.startswith("? 2")  # what ASCII makes of it
-    opening, compiling, speed = told.stderr.splitlines()[-3:]  # what takes a while is told before it begins
+    opening, compiling, speed = done.stderr.splitlines()[-3:]  # what takes a while is done before it begins
     assert opening == f"opening {run}" and compiling.startswith("compiling") and "tokens/s" in speed
 
 
 def test_evaluate_tells_bits_per_byte(run, tmp_path):
     out = tmp_path / "result.json"
-    told = call("lm.evaluate", f"--checkpoint={run}", f"--out={out}")
-    assert told.returncode == 0, told.stderr
-    assert "bits per byte" in told.stdout
+    done = call("lm.evaluate", f"--checkpoint={run}", f"--out={out}")
+    assert done.returncode == 0, done.stderr
+    assert "bits per byte" in done.stdout
     result = json.loads(out.read_text())
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     last = next(r for r in reversed(records) if "validation_loss" in r)

@@ -150,7 +150,7 @@ def test_every_knob_of_a_transform_matters():
 
 
 @pytest.mark.parametrize(
-    ("transforms", "told"),
+    ("transforms", "message"),
     [
         ((LoRA(target="keel"),), r"^LoRA\.target='keel' is found in no matrix's path; they are body/\S+, "),
         ((LoRA(target="("),), r"^LoRA\.target='\(' is not a pattern: "),
@@ -158,8 +158,8 @@ def test_every_knob_of_a_transform_matters():
         ((Int8(EVERY), Int8(EVERY)), r"^Int8\.target='\.' is found in no matrix's path; there are none left for it"),
     ],
 )
-def test_a_transform_that_would_change_nothing_is_refused(transforms, told):
-    with pytest.raises(UserError, match=told):
+def test_a_transform_that_would_change_nothing_is_refused(transforms, message):
+    with pytest.raises(UserError, match=message):
         Program(toys.bucketed(), transforms).spec()
 
 

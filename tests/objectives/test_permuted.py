@@ -83,15 +83,15 @@ def test_it_learns():
     model = xlnet(layers=2, d_model=32, heads=4, d_ff=64, vocab=tiny.VOCAB)
     trainer, hyper = tiny.trainer(model, learning_rate=3e-3)
     trainer = dataclasses.replace(trainer, objective=Permutation())
-    state, step, told = trainer.init(hyper), jax.jit(trainer.step), []
+    state, step, losses = trainer.init(hyper), jax.jit(trainer.step), []
     rng = np.random.default_rng(0)
     for _ in range(150):
         starts = rng.integers(0, tiny.VOCAB, (16, 1))
         tokens = ((starts + np.arange(tiny.LENGTH + 1)) % tiny.VOCAB).astype(np.int32)
         examples = [Permutation().examples()({"tokens": t, "segments": np.ones_like(t)}, rng) for t in tokens]
         state, metrics = step(state, {name: np.stack([e[name] for e in examples]) for name in examples[0]})
-        told.append(values(metrics)["loss"])
-    assert np.mean(told[-10:]) < 0.65 * np.mean(told[:10])
+        losses.append(values(metrics)["loss"])
+    assert np.mean(losses[-10:]) < 0.65 * np.mean(losses[:10])
 
 
 @pytest.mark.parametrize(

@@ -88,14 +88,14 @@ def test_a_tied_embedding_counts_once():
 
 
 def test_warnings_name_what_would_bend_the_fit():
-    def told(**sweep):
+    def warnings_of(**sweep):
         return " ".join(warnings(planned(config_of(**sweep))))
 
-    assert told(budgets=(3e9, 4e9), warmup=0.1) == ""
-    assert "reads the corpus 81" in told(budgets=(3e9, 2e11), warmup=0.1)
-    assert "span a factor of" in told(shapes=((8, 1), (16, 1), (128, 2)), warmup=0.0)
-    assert "off the budget" in told(budgets=(2e7, 3e7))
-    assert "warms up for" in told(warmup=10.0)
+    assert warnings_of(budgets=(3e9, 4e9), warmup=0.1) == ""
+    assert "reads the corpus 81" in warnings_of(budgets=(3e9, 2e11), warmup=0.1)
+    assert "span a factor of" in warnings_of(shapes=((8, 1), (16, 1), (128, 2)), warmup=0.0)
+    assert "off the budget" in warnings_of(budgets=(2e7, 3e7))
+    assert "warms up for" in warnings_of(warmup=10.0)
 
 
 @pytest.mark.parametrize(

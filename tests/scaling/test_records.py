@@ -122,17 +122,17 @@ def test_a_value_that_no_run_has_is_told(tmp_path):
     for where in ("done!=yes", "done!=1", "seed!=one", "done=1", "seed=true"):
         with pytest.raises(UserError, match=rf"--where={where} (leaves out|keeps) no run; (done|seed) is one of "):
             read_runs(path, where=[where])
-    told = []
+    lines = []
     for where in ("seed!=7", "done!=null", "note!=x"):
-        assert len(read_runs(path, where=[where], tell=told.append)["loss"]) == 4
+        assert len(read_runs(path, where=[where], tell=lines.append)["loss"]) == 4
     said = [f"--where={where} leaves out no run" for where in ("seed!=7", "done!=null", "note!=x")]
-    assert [line.split(";")[0] for line in told] == said
+    assert [line.split(";")[0] for line in lines] == said
 
 
 def test_runs_that_stand_there_twice_are_told(tmp_path):
-    told = []
-    read_runs(csv(tmp_path, "params,tokens,loss\n1,2,3\n2,2,3\n1,2,3\n"), tell=told.append)
-    assert len(told) == 1 and "of another: 1 (" in told[0] and "line 4 that of line 2" in told[0]
+    lines = []
+    read_runs(csv(tmp_path, "params,tokens,loss\n1,2,3\n2,2,3\n1,2,3\n"), tell=lines.append)
+    assert len(lines) == 1 and "of another: 1 (" in lines[0] and "line 4 that of line 2" in lines[0]
 
 
 def test_an_empty_number_is_neither_zero_nor_anything(tmp_path):

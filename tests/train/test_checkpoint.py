@@ -133,16 +133,16 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(run, tmp_path,
     shutil.copytree(run, tmp_path, dirs_exist_ok=True)
     nine = tmp_path / "checkpoints/9"
     wrong = harm(nine)
-    told = rf"checkpoint {nine} is damaged \((\S+/)?{wrong}\); that of step 5 is used$"
+    message = rf"checkpoint {nine} is damaged \((\S+/)?{wrong}\); that of step 5 is used$"
     assert open_model(tmp_path).step == 5
-    assert re.search(told, caplog.messages[-1]) and "\n" not in caplog.messages[-1]
+    assert re.search(message, caplog.messages[-1]) and "\n" not in caplog.messages[-1]
     with pytest.raises(UserError, match=rf"checkpoint {nine} is damaged \(.*{wrong}\): use another of the steps 5, 9$"):
         open_model(tmp_path, step=9)
 
     # A run that goes on sets it aside, and can save that step again.
     caplog.clear()
     checkpoints = Checkpoints(tmp_path)
-    assert checkpoints.latest == 5 and re.search(told, caplog.messages[-1])
+    assert checkpoints.latest == 5 and re.search(message, caplog.messages[-1])
     assert not nine.exists() and (tmp_path / "checkpoints/9.damaged").is_dir()
     save_state(checkpoints, state_of(9), meta_of(tiny.config(tmp_path), MODEL, ByteTokenizer(), "digest"))
     checkpoints.close()

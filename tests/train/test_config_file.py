@@ -19,7 +19,7 @@ from lm.core.errors import UserError
 from lm.train.config import CHOSEN, default
 from lm.train.config_file import read_config
 from lm.train.override import override
-from lm.train.show_config import shown, told_model
+from lm.train.show_config import shown, size_notes
 from lm.zoo.registry import build, departures, knobs
 from scaling import plan
 
@@ -65,10 +65,10 @@ def wrong(*words: str) -> str:
     ],
 )
 def test_a_value_takes_the_type_of_its_knob(word, path, value):
-    config, told = given(word)
+    config, notes = given(word)
     for name in path.split("."):
         config = config[name]
-    assert config == value and type(config) is type(value) and not told
+    assert config == value and type(config) is type(value) and not notes
 
 
 def test_a_value_may_stand_by_itself_and_the_last_counts():
@@ -123,9 +123,9 @@ def test_what_is_wrong_is_one_line(word, message):
 
 def test_another_family_begins_a_new_model():
     words = ("--config.model.kv_heads=2", "--config.model.family=llama", "--config.model.size=3.2-1b")
-    config, told = given(*words)  # in any order
+    config, notes = given(*words)  # in any order
     assert build(config.model) == build({"family": "llama", "size": "3.2-1b", "kv_heads": 2})
-    assert re.fullmatch(r"config\.model: llama in place of gpt2, whose knobs are dropped: .*d_model.*vocab", told[0])
+    assert re.fullmatch(r"config\.model: llama in place of gpt2, whose knobs are dropped: .*d_model.*vocab", notes[0])
     same, nothing = given("--config.model.family=gpt2")
     assert same.model == quickstart.get_config().model and not nothing
 
@@ -145,23 +145,23 @@ def test_a_knob_within_a_tree_of_components(tmp_path):
     tree = to_dict(switch_toy.switch_decoder(layers=2, d_model=8, heads=2, d_ff=8, experts=2, vocab=384))
     file.write_text(json.dumps(tree))
     within = "--config.model.body.stack.segments[0].pattern[0].residual.dropout=0.25"
-    config, told = given(f"--config.model={file}", within, "--config.model.head.scale=2")
+    config, notes = given(f"--config.model={file}", within, "--config.model.head.scale=2")
     model = build(config.model)
-    assert model.head.scale == 2.0 and not told
+    assert model.head.scale == 2.0 and not notes
     assert [block.residual.dropout for block in model.body.stack.segments[0].pattern] == [0.25, 0.0]
 
 
 def test_another_objective_has_its_own_knobs():
-    config, told = given("--config.objective.share=0.5", "--config.objective.type=MultiToken")
+    config, notes = given("--config.objective.share=0.5", "--config.objective.type=MultiToken")
     assert config.objective.share == 0.5 and config.objective.loss.type == "TokenLoss"
-    assert told == ["config.objective: MultiToken in place of NextToken, whose knobs are dropped"]
+    assert notes == ["config.objective: MultiToken in place of NextToken, whose knobs are dropped"]
 
 
 def test_another_optimizer_has_its_own_knobs_and_keeps_those_of_all():
     words = ("--config.optimizer.beta=0.95", "--config.optimizer.type=Muon", "--config.optimizer.clip=2")
-    config, told = given(*words)
+    config, notes = given(*words)
     assert (config.optimizer.beta, config.optimizer.clip, config.optimizer.learning_rate) == (0.95, 2.0, 4e-3)
-    assert told == ["config.optimizer: Muon in place of AdamW, whose own knobs are dropped: b1, b2, eps"]
+    assert notes == ["config.optimizer: Muon in place of AdamW, whose own knobs are dropped: b1, b2, eps"]
     with pytest.raises(UserError, match=r"config\.optimizer\.b1 is no knob.*SGD has .*momentum"):
         given("--config.optimizer.type=SGD", "--config.optimizer.b1=0.5")
 
@@ -182,10 +182,10 @@ def test_a_component_that_the_family_leaves_out():
 def test_knobs_that_depart_from_a_published_size_are_told():
     config, _ = given("--config.model.size=medium")
     assert set(departures(config.model)) == {"layers", "d_model", "heads", "vocab", "context"}
-    (line,) = told_model(config)
+    (line,) = size_notes(config)
     assert line.startswith("config.model: gpt2 medium, but with ") and "layers=4 (published: 24)" in line
     assert line in shown(config)
-    assert not departures(knobs("gpt2", size="medium", layers=24)) and not told_model(quickstart.get_config())
+    assert not departures(knobs("gpt2", size="medium", layers=24)) and not size_notes(quickstart.get_config())
 
 
 # A run's config.json

@@ -138,26 +138,26 @@ def test_the_first_parameter_that_differs_is_named(folders, changes, path, there
     wrong = (
         rf"checkpoints/5 does not fit: parameter '{path}' is {re.escape(f'{there} there and {here}')} in the model: "
     )
-    told(wrong, folders["run"], dense(**changes))
-    told(r"tensor '[\w.]+' (is|has) .*: \w+", folders["hf"], dense(**changes))
+    refused(wrong, folders["run"], dense(**changes))
+    refused(r"tensor '[\w.]+' (is|has) .*: \w+", folders["hf"], dense(**changes))
 
 
 def test_what_a_run_changes_without_a_tensor_is_no_hindrance(folders):
     assert tiny.bits(initial_params(folders["run"], tiny.dense(dropout=0.1))) == tiny.bits(params_at(5))
 
 
-def told(match: str, folder: Path, model: LanguageModel = MODEL) -> None:
+def refused(match: str, folder: Path, model: LanguageModel = MODEL) -> None:
     with pytest.raises(UserError, match=match) as info:
         initial_params(folder, model)
     assert "\n" not in str(info.value) and str(folder) in str(info.value)
 
 
 def test_folders_of_neither_kind(tmp_path):
-    told("is no folder: give the --workdir of a training run, a Hugging Face folder", tmp_path / "nowhere")
-    told("holds neither checkpoints/ nor config.json: give the --workdir", tmp_path)
+    refused("is no folder: give the --workdir of a training run, a Hugging Face folder", tmp_path / "nowhere")
+    refused("holds neither checkpoints/ nor config.json: give the --workdir", tmp_path)
     (tmp_path / "file").touch()
-    told("is no folder: ", tmp_path / "file")
+    refused("is no folder: ", tmp_path / "file")
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
-    told("has neither model.safetensors nor", tmp_path)
+    refused("has neither model.safetensors nor", tmp_path)
     (tmp_path / "checkpoints").mkdir()
-    told("has no finished checkpoint yet: wait", tmp_path)
+    refused("has no finished checkpoint yet: wait", tmp_path)

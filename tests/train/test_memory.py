@@ -42,11 +42,11 @@ def parts(c):
 def run(trainer, hyper, batches, steps=STEPS):
     """The last state, and the summed loss of each step."""
     state = trainer.init(hyper)
-    step, told = jax.jit(trainer.step), []
+    step, losses = jax.jit(trainer.step), []
     for k in range(steps):
         state, metrics = step(state, jax.device_put(batches.batch(k)))
-        told.append(float(metrics["loss"].total))
-    return state, told
+        losses.append(float(metrics["loss"].total))
+    return state, losses
 
 
 def at_once(trainer, params, batches, steps=STEPS):
@@ -63,13 +63,13 @@ def at_once(trainer, params, batches, steps=STEPS):
 @pytest.mark.parametrize("accumulate", [1, 4])
 def test_training_with_memory_is_one_long_row(tmp_path, accumulate):
     trainer, hyper, batches, _ = parts(config(tmp_path, accumulate=accumulate))
-    state, told = run(trainer, hyper, batches)
-    np.testing.assert_allclose(told, at_once(trainer, state.params, batches), rtol=1e-5)
+    state, losses = run(trainer, hyper, batches)
+    np.testing.assert_allclose(losses, at_once(trainer, state.params, batches), rtol=1e-5)
     forgetful = dataclasses.replace(trainer, memory=0)
-    assert np.abs(np.array(run(forgetful, hyper, batches)[1]) / told - 1)[1:].min() > 1e-6
+    assert np.abs(np.array(run(forgetful, hyper, batches)[1]) / losses - 1)[1:].min() > 1e-6
 
 
-def test_a_refused_step_forgets(tmp_path):
+def test_a_skipped_step_forgets(tmp_path):
     """In half precision, whose memory is as wide: what a step that overflowed remembers is no number."""
     c = config(tmp_path, dtype="float16")
     trainer, hyper, batches, _ = parts(c)
@@ -79,17 +79,17 @@ def test_a_refused_step_forgets(tmp_path):
     assert jax.tree.map(lambda x: x.dtype, good.memory) == jax.tree.map(lambda x: x.dtype, state.memory)
     assert all(np.abs(x).max() > 0 for x in jax.tree.leaves(good.memory))
     broken = dataclasses.replace(good, params=jax.tree.map(lambda x: x * jnp.inf, good.params))
-    refused, _ = step(broken, jax.device_put(batches.batch(1)))
-    assert refused.watch.scale < good.watch.scale
-    assert not any(np.asarray(x).any() for x in jax.tree.leaves(refused.memory))
+    skipped, _ = step(broken, jax.device_put(batches.batch(1)))
+    assert skipped.monitor.scale < good.monitor.scale
+    assert not any(np.asarray(x).any() for x in jax.tree.leaves(skipped.memory))
 
 
 def test_evaluation_goes_on_as_training_does(tmp_path):
     trainer, hyper, batches, _ = parts(config(tmp_path))
-    state, told = run(trainer, hyper, batches)
+    state, losses = run(trainer, hyper, batches)
     evaluator = Evaluator(trainer.model, trainer.objective, memory=tiny.ROWS)
     found = evaluator(state.params, [batches.batch(k) for k in range(STEPS)])
-    np.testing.assert_allclose(found["loss"].total, sum(told), rtol=1e-5)
+    np.testing.assert_allclose(found["loss"].total, sum(losses), rtol=1e-5)
 
 
 def test_a_fresh_row_remembers_nothing(tmp_path):

@@ -224,8 +224,8 @@ def test_runs_of_one_shape_can_be_vmapped():
     states = jax.tree.map(lambda *x: jnp.stack(x), *alone)
     for _ in range(2):
         states, metrics = together(states, batch)
-        alone, told = zip(*(step(s, batch) for s in alone), strict=True)
-    for i, (state, m) in enumerate(zip(alone, told, strict=True)):
+        alone, each = zip(*(step(s, batch) for s in alone), strict=True)
+    for i, (state, m) in enumerate(zip(alone, each, strict=True)):
         np.testing.assert_allclose(metrics["objective"].total[i], m["objective"].total, rtol=1e-5)
         assert metrics["learning_rate"][i] == m["learning_rate"] == hypers[i]["learning_rate"]
         for path, leaf in flatten(state.params):

@@ -67,16 +67,18 @@ def test_they_go_on_once_all_are_here():
 
 @pytest.mark.parametrize("process, missing", [(0, 1), (1, 0)])
 def test_one_that_is_missing(process, missing):
-    told: list[str] = []
+    lines: list[str] = []
     at = f"localhost:{port()}"
     with pytest.raises(UserError, match=rf"^process {missing} of 2 did not come to {at} within 1 s: start it"):
-        processes.meet(at, 2, process, 1.0, told.append)
-    assert told == [f"waiting for process {missing} of 2 at {at} (up to 1 s) ..."]
+        processes.meet(at, 2, process, 1.0, lines.append)
+    assert lines == [f"waiting for process {missing} of 2 at {at} (up to 1 s) ..."]
 
 
 def test_two_of_one_number_or_another_count():
-    assert any("two processes have --process=1" in told for told in together(3, (0, 3), (1, 3), (1, 3), wait=2.0))
-    assert all("process 1 has --processes=3, and process 0 2" in told for told in together(2, (0, 2), (1, 3), wait=2.0))
+    assert any("two processes have --process=1" in heard for heard in together(3, (0, 3), (1, 3), (1, 3), wait=2.0))
+    assert all(
+        "process 1 has --processes=3, and process 0 2" in heard for heard in together(2, (0, 2), (1, 3), wait=2.0)
+    )
 
 
 def test_a_port_in_use():

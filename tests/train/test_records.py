@@ -62,8 +62,8 @@ def saved(workdir: Any) -> list[int]:
 def test_a_finished_run_keeps_its_record(tmp_path):
     run(short(tmp_path), tmp_path / "run")
     before = {p.name: p.read_bytes() for p in (tmp_path / "run").glob("*.json*")}
-    told = run(short(tmp_path, learning_rate=0.5), tmp_path / "run")
-    assert "nothing to do" in told and "optimizer.learning_rate 0.001 -> 0.5: without effect" in told
+    output = run(short(tmp_path, learning_rate=0.5), tmp_path / "run")
+    assert "nothing to do" in output and "optimizer.learning_rate 0.001 -> 0.5: without effect" in output
     assert {p.name: p.read_bytes() for p in (tmp_path / "run").glob("*.json*")} == before
     assert json.loads(before["config.json"])["optimizer"]["learning_rate"] == 0.001
 
@@ -91,14 +91,14 @@ def test_what_changes_between_starts_is_told_and_kept(tmp_path):
     first = (tmp_path / "run/config.json").read_bytes()
     changed = short(tmp_path, 4, learning_rate=0.0005)
     changed.train.dtype = "bfloat16"
-    told = run(changed, tmp_path / "run")
+    output = run(changed, tmp_path / "run")
     changes = {
         "optimizer.learning_rate": [0.001, 0.0005],
         "train.dtype": ["float32", "bfloat16"],
         "train.steps": [2, 4],
     }
     for knob, (before, now) in changes.items():
-        assert f"{knob} {before!r} -> {now!r}" in told.split("resumed at step 2 with ")[1].splitlines()[0]
+        assert f"{knob} {before!r} -> {now!r}" in output.split("resumed at step 2 with ")[1].splitlines()[0]
     changed.train.steps = 6
     run(changed, tmp_path / "run")
     assert (tmp_path / "run/config.json").read_bytes() == first
@@ -163,8 +163,8 @@ def test_one_empty_batch_among_good_ones(tmp_path, monkeypatch):
         return made
 
     monkeypatch.setattr(session.DevicePrefetcher, "__next__", empty)
-    told = run(short(tmp_path, 5), tmp_path / "run")
-    assert "step 3: NextToken predicts no token" in told
+    output = run(short(tmp_path, 5), tmp_path / "run")
+    assert "step 3: NextToken predicts no token" in output
     records = {r["step"]: r for r in read_metrics(tmp_path / "run/metrics.jsonl") if "validation_loss" not in r}
     assert records[3]["tokens"] == 0 and not {"loss", "bits_per_byte"} & records[3].keys()
     assert all(np.isfinite(records[step]["loss"]) for step in (1, 2, 4, 5))
@@ -184,8 +184,8 @@ def test_an_evaluation_that_fails_costs_its_figures_only(tmp_path, monkeypatch, 
     monkeypatch.setattr(Evaluator, "__call__", fail)
     c = short(tmp_path, 4)
     c.log.update(eval_every=2, checkpoint_every=2)
-    told = run(c, tmp_path / "run")
-    assert len(re.findall(r"step \d: no validation figures: ", told)) == 2 and str(error) in told
+    output = run(c, tmp_path / "run")
+    assert len(re.findall(r"step \d: no validation figures: ", output)) == 2 and str(error) in output
     assert saved(tmp_path / "run") == [2, 4]
 
 
@@ -233,11 +233,11 @@ def test_lines_of_a_log_file_are_whole(tmp_path, monkeypatch):
     c = short(tmp_path, 30)
     c.log.every = 1000
     monkeypatch.setattr("lm.train.progress.SECONDS", 0.0)
-    told = run(c, tmp_path / "run").splitlines()
-    (first, *_, last) = steps = [line for line in told if re.match(r"step \d+ of 30: loss ", line)]
+    output = run(c, tmp_path / "run").splitlines()
+    (first, *_, last) = steps = [line for line in output if re.match(r"step \d+ of 30: loss ", line)]
     assert first.startswith("step 1 of 30") and last.startswith("step 30 of 30") and len(steps) == 30
     assert all("tokens/s, MFU" in line for line in steps) and "left" in steps[5]
-    assert told[1] == "compiling the train step ..." and re.match(
-        r"compiled in \d+\.\d s; it needs .*iB a device", told[2]
+    assert output[1] == "compiling the train step ..." and re.match(
+        r"compiled in \d+\.\d s; it needs .*iB a device", output[2]
     )
-    assert told[0].endswith("matmul)") and len(told[0]) > 120
+    assert output[0].endswith("matmul)") and len(output[0]) > 120

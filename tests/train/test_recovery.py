@@ -58,8 +58,8 @@ def test_by_default_a_run_stops(tmp_path, spoiled):
 
 
 def test_a_skipped_step_is_told_and_changes_nothing(tmp_path, spoiled):
-    told = run(tmp_path, "run", action="skip")
-    assert "step 14: loss nan" in told and "its update is left out" in told
+    output = run(tmp_path, "run", action="skip")
+    assert "step 14: loss nan" in output and "its update is left out" in output
     assert [(e["event"], e["step"]) for e in events(tmp_path / "run")] == [("skip", 14)]
     opened = open_model(tmp_path / "run")
     assert opened.step == 24 and all(np.isfinite(x).all() for x in tiny.leaves(opened.params))
@@ -69,8 +69,8 @@ def test_a_rewind_passes_over_the_bad_batch(tmp_path, spoiled, monkeypatch):
     programs = []
     make = Trainer.jitted
     monkeypatch.setattr(Trainer, "jitted", lambda self, state: programs.append(make(self, state)) or programs[-1])
-    told = run(tmp_path, "run", action="rewind")
-    assert "back to step 8, then past 6 batches from step 10 on" in " ".join(told.split())
+    output = run(tmp_path, "run", action="rewind")
+    assert "back to step 8, then past 6 batches from step 10 on" in " ".join(output.split())
     assert programs[-1]._cache_size() == 1, "a restored state runs by the same program"
     (event,) = events(tmp_path / "run")
     assert (event["event"], event["step"], event["to"]) == ("rewind", 14, 8)
@@ -109,8 +109,8 @@ def test_a_resumed_run_keeps_its_skips(tmp_path, spoiled):
 
 
 def test_a_rewind_to_the_beginning(tmp_path, spoiled):
-    told = run(tmp_path, "run", action="rewind", back=13, skip=20)
-    assert "back to step 0, then past 20 batches from step 0 on" in " ".join(told.split())
+    output = run(tmp_path, "run", action="rewind", back=13, skip=20)
+    assert "back to step 0, then past 20 batches from step 0 on" in " ".join(output.split())
     assert open_model(tmp_path / "run").step == 24
 
 

@@ -60,9 +60,9 @@ def start(folder: Path, workdir: str) -> subprocess.Popen:
 
 def finish(process: subprocess.Popen, status: int = 0) -> str:
     """What it told on standard error, on one line, once it has ended with this status."""
-    _, told = process.communicate(timeout=200)
-    assert process.returncode == status, told
-    return " ".join(told.split())
+    _, output = process.communicate(timeout=200)
+    assert process.returncode == status, output
+    return " ".join(output.split())
 
 
 def wait_for(process: subprocess.Popen, workdir: Path, step: int) -> None:
@@ -98,18 +98,18 @@ def test_a_run_killed_and_stopped_ends_with_the_same_bits(tmp_path, monkeypatch)
     process = start(tmp_path, "rough")
     wait_for(process, rough, killed_at + 10)
     process.terminate()
-    told = finish(process)
+    output = finish(process)
     saved = Checkpoints(rough, read_only=True).latest
     assert saved is not None and killed_at + 10 <= saved < STEPS
-    assert f"resumed at step {killed_at}" in told and f"SIGTERM: saved step {saved}" in told
+    assert f"resumed at step {killed_at}" in output and f"SIGTERM: saved step {saved}" in output
 
     process = start(tmp_path, "rough")
     wait_for(process, rough, saved + 6)
     process.send_signal(signal.SIGINT)
-    told = finish(process, 130)
+    output = finish(process, 130)
     last = Checkpoints(rough, read_only=True).latest
     assert last is not None and saved + 6 <= last < STEPS
-    assert f"Ctrl-C: saved step {last}" in told and "Traceback" not in told
+    assert f"Ctrl-C: saved step {last}" in output and "Traceback" not in output
 
     assert f"resumed at step {last}" in finish(start(tmp_path, "rough"))
     assert "resumed" not in finish(start(tmp_path, "calm"))
@@ -122,7 +122,7 @@ def test_a_run_killed_and_stopped_ends_with_the_same_bits(tmp_path, monkeypatch)
     assert stayed == tiny.bits(program.split(first)[1]) and len(program.transforms) == 2
     assert all(bits != tiny.bits(first)[path] for path, bits in moved.items())
 
-    # Each step is told once.
+    # Each step is output once.
     (steps, evaluations), (their_steps, their_evaluations) = records(rough), records(calm)
     assert [r["step"] for r in steps] == [r["step"] for r in their_steps] == list(range(1, STEPS + 1))
     assert [r["step"] for r in evaluations] == [30, STEPS]

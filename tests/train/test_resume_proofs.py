@@ -81,8 +81,8 @@ def start(folder: Path, workdir: str, devices: int = 1, log: str = "", *flags: s
 
 def finish(*processes: subprocess.Popen) -> None:
     for process in processes:
-        _, told = process.communicate(timeout=300)
-        assert process.returncode == 0, told
+        _, output = process.communicate(timeout=300)
+        assert process.returncode == 0, output
 
 
 def rows(folder: Path, workdir: str) -> dict[tuple[int, int], int]:
@@ -116,10 +116,10 @@ def test_killed_anywhere_it_ends_with_the_same_bits(folder, seed):
         process = start(folder, name)
         deadline = time.monotonic() + 200
         while process.poll() is None and time.monotonic() < deadline:
-            told = read_metrics(folder / name / "metrics.jsonl")
+            records = read_metrics(folder / name / "metrics.jsonl")
             if (
-                told
-                and told[-1]["step"] >= at
+                records
+                and records[-1]["step"] >= at
                 and (not (seed % 2 and i) or half_written(folder / name / "checkpoints"))
             ):
                 break

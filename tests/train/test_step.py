@@ -21,16 +21,16 @@ SWITCH = SoftmaxRouter(k=1)
 def run(trainer: Trainer, hyper: dict, steps: int) -> tuple:
     """State and each step's metrics, on one batch over and over; the program is compiled once."""
     state = trainer.init(hyper)
-    step, told = trainer.jitted(state), []
+    step, seen = trainer.jitted(state), []
     batch = jax.device_put(tiny.batch())
     for _ in range(steps):
         before = state
         state, metrics = step(state, batch)
         assert all(x.is_deleted() for x in jax.tree.leaves(before.params)), "the old state must be taken over"
-        told.append(metrics)
+        seen.append(metrics)
     assert step._cache_size() == 1
     assert int(state.step) == steps
-    return state, told
+    return state, seen
 
 
 def loss_of(metrics: dict) -> float:
@@ -68,21 +68,21 @@ def test_microbatches_add_up_to_the_batch():
             np.testing.assert_allclose(before[path] - got, gradient, rtol=1e-3, atol=2e-7, err_msg=path)
             assert np.abs(gradient).max() > 1e-6, path
 
-    told = values(m)
-    assert told["objective"] > told["loss"] > 0, "z-loss and balance loss add to what is minimised only"
-    assert 0 < told["router_dropped"] < 1 <= told["router_peak"]
-    assert told["learning_rate"] == 1.0 and told["grad_norm"] > 0 and told["tokens"] == batch["weights"].sum()
+    seen = values(m)
+    assert seen["objective"] > seen["loss"] > 0, "z-loss and balance loss add to what is minimised only"
+    assert 0 < seen["router_dropped"] < 1 <= seen["router_peak"]
+    assert seen["learning_rate"] == 1.0 and seen["grad_norm"] > 0 and seen["tokens"] == batch["weights"].sum()
     _, later = step(dataclasses.replace(first, step=first.step + 1), batch)
     assert later["objective"].total != done[4][1]["objective"].total, "another step, another dropout"
 
 
 def test_experts_learn_in_bfloat16():
     trainer, hyper = tiny.trainer(tiny.sparse(SWITCH), dtype="bfloat16", optimizer=Muon(eps=1e-4), learning_rate=1e-2)
-    state, told = run(trainer, hyper, 25)
-    assert loss_of(told[-1]) < 0.7 * loss_of(told[0])
+    state, seen = run(trainer, hyper, 25)
+    assert loss_of(seen[-1]) < 0.7 * loss_of(seen[0])
     assert {x.dtype for x in jax.tree.leaves((state.params, state.opt))} <= {jnp.dtype("float32"), jnp.dtype("int32")}
     assert "bf16" in str(jax.make_jaxpr(trainer.step)(state, tiny.batch()))
-    for m in map(values, told):
+    for m in map(values, seen):
         assert 0 <= m["router_dropped"] < 1 <= m["router_peak"] <= 4
 
 
@@ -91,10 +91,10 @@ def test_balance_buffers_move_by_their_rate_and_nothing_else():
     trainer, hyper = tiny.trainer(tiny.sparse(router), weight_decay=10.0, learning_rate=1e-2)
     before = tiny.at_layer(trainer.init(hyper).params, "balance")
     assert before.shape == (2, 4) and not before.any()
-    state, told = run(trainer, hyper, 3)
+    state, seen = run(trainer, hyper, 3)
     after = np.asarray(tiny.at_layer(state.params, "balance"))
     # Each step adds or takes the rate (or leaves an expert with an even share): no decay, no gradient.
     steps = after / router.rate
     np.testing.assert_allclose(steps, np.round(steps), atol=1e-4)
     assert after.any(axis=1).all() and np.abs(steps).max() <= 3.001
-    assert loss_of(told[-1]) < loss_of(told[0])
+    assert loss_of(seen[-1]) < loss_of(seen[0])

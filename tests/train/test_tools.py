@@ -38,9 +38,9 @@ def test_a_trace_of_chosen_steps_and_by_signal(tmp_path, one_device, monkeypatch
         write(self, record)
 
     monkeypatch.setattr(session.MetricsLog, "write", signalled)
-    told = run(config, tmp_path / "run")
+    output = run(config, tmp_path / "run")
     traces = {p.name for p in (tmp_path / "run/profile").iterdir()}
-    assert "3" in traces and len(traces) == 2 and told.count("profile: ") == 2
+    assert "3" in traces and len(traces) == 2 and output.count("profile: ") == 2
     assert list((tmp_path / "run/profile/3").rglob("*.xplane.pb"))
 
 
@@ -90,9 +90,9 @@ def test_everything_at_once_compiles_once(tmp_path, one_device, monkeypatch):
     config.data.update(mixture=((config.data.source, 0.6), (str(second), 0.4)), packing="best-fit")
     config.train.update(accumulate=4, batch_warmup=((0, 2), (4, 4), (8, 8)), noise_scale=True, dtype="float16")
     config.train.recovery.update(action="skip", spike=9.0)
-    told = run(config, tmp_path / "run")
+    output = run(config, tmp_path / "run")
     assert programs[-1]._cache_size() == 1
-    assert "of 2 sources" in told and "other.txt" in told
+    assert "of 2 sources" in output and "other.txt" in output
     records = [r for r in read_metrics(tmp_path / "run/metrics.jsonl") if "loss" in r]
     assert np.isfinite([r["noise_scale"] for r in records]).all() and 0 <= max(r["waiting"] for r in records) <= 1
     tokens = {r["step"]: r["tokens"] for r in records}

@@ -177,12 +177,12 @@ class FlatRate(ConstantRate):
 
 def test_optimizers_and_schedules_of_an_experiment_file():
     config = default()
-    told = override(
+    notes = override(
         config, [("optimizer.nesterov", None), ("optimizer.type", "SlidingSGD"), ("schedule.type", "FlatRate")]
     )
     check(config)
     assert config.optimizer.nesterov and "momentum" in config.optimizer
-    assert told[0] == "config.optimizer: SlidingSGD in place of AdamW, whose own knobs are dropped: b1, b2, eps"
+    assert notes[0] == "config.optimizer: SlidingSGD in place of AdamW, whose own knobs are dropped: b1, b2, eps"
     config.optimizer.type = "Your"
     with pytest.raises(UserError, match=r"'Your' is no optimizer.*\(one of your own: name its file with --import\)"):
         check(config)
@@ -241,7 +241,7 @@ def test_a_loss_that_is_no_number(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "args, told",
+    "args, message",
     [
         ((), "--config is missing: give --config=FILE, experiment file"),
         (("--workdir=", "--config=@good.py"), "--workdir is missing: give --workdir=DIR, folder of the run"),
@@ -250,11 +250,11 @@ def test_a_loss_that_is_no_number(tmp_path):
     ],
     ids=["no flags", "no folder", "no file", "no data"],
 )
-def test_the_command(tmp_path, args, told):
+def test_the_command(tmp_path, args, message):
     (tmp_path / "good.py").write_text(EXPERIMENT)
     command = [sys.executable, "-m", "lm.train", *(a.replace("@", f"{tmp_path}/") for a in args)]
     done = subprocess.run(command, env=tiny.one_device(), capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
-    assert told in done.stderr
+    assert message in done.stderr
     assert not (tmp_path / "run").exists()

@@ -44,5 +44,5 @@ def test_gpt3(sparse):
 
 
 def test_the_sparse_mask_is_a_knob():
-    told = {"family": "gpt3", **SHAPE, "sparse": {"type": "Strided", "stride": 3}}
-    assert build(told) == gpt3(**SHAPE, sparse=Strided(3)) != gpt3(**SHAPE)
+    knobs = {"family": "gpt3", **SHAPE, "sparse": {"type": "Strided", "stride": 3}}
+    assert build(knobs) == gpt3(**SHAPE, sparse=Strided(3)) != gpt3(**SHAPE)

@@ -15,8 +15,8 @@ def _read(config: Config) -> Knobs:
     """`no_rope_layers` holds 1 for layers that do rotate. Unless `layer_types` says otherwise, those that do not have
     the window."""
     layers, every = config["num_hidden_layers"], config.get(EVERY, 4)
-    told = config.get(ROTARY)
-    rotates = tuple(map(bool, told[:layers])) if told else tuple((i + 1) % every != 0 for i in range(layers))
+    listed = config.get(ROTARY)
+    rotates = tuple(map(bool, listed[:layers])) if listed else tuple((i + 1) % every != 0 for i in range(layers))
     window = config.get(WINDOW)
     windowed = bool(config.get(WINDOWED)) and window is not None
     kinds = config.get("layer_types") or [GLOBAL if rotate or not windowed else LOCAL for rotate in rotates]

@@ -110,16 +110,16 @@ def classes(stem: str) -> dict[str, HFClass]:
 
 def _read_activation(config: Config, default: str) -> Knobs:
     """ "relu", "gated-gelu" and so on; `gated-gelu` alone means the tanh form."""
-    told = config.get("feed_forward_proj", default)
-    if not isinstance(told, str):
-        raise UserError(f"feed_forward_proj={told!r} is not understood: give the name of an activation")
-    gate, _, name = told.rpartition("-")
+    given = config.get("feed_forward_proj", default)
+    if not isinstance(given, str):
+        raise UserError(f"feed_forward_proj={given!r} is not understood: give the name of an activation")
+    gate, _, name = given.rpartition("-")
     if "dense_act_fn" in config and (own := config["dense_act_fn"]) not in [*ACTIVATIONS]:
         raise UserError(f"dense_act_fn={own!r} is an unknown activation{nearest(str(own), ACTIVATIONS)}")
-    name = config.get("dense_act_fn", "gelu_new" if told == "gated-gelu" else name)
+    name = config.get("dense_act_fn", "gelu_new" if given == "gated-gelu" else name)
     if gate not in ("", "gated") or name not in ACTIVATIONS:
         known = ", ".join(ACTIVATIONS)
-        raise UserError(f"feed_forward_proj={told!r} is not supported: with `gated-` before or not, one of {known}")
+        raise UserError(f"feed_forward_proj={given!r} is not supported: with `gated-` before or not, one of {known}")
     gated = config.get("is_gated_act")
     return {"gated": gate == "gated" if gated is None else gated, "activation": ACTIVATIONS[name]}
 

@@ -60,8 +60,8 @@ def layer_kinds(pattern: int, periods: tuple[str, ...] = PERIODS, *, first: bool
     of each period has none; `periods` are the keys of its length, which is `pattern` where nothing is said."""
 
     def read(config: Config) -> Knobs:
-        told = (config.get(name) for name in periods)
-        period = next((value for value in told if value is not None), pattern)
+        given = (config.get(name) for name in periods)
+        period = next((value for value in given if value is not None), pattern)
         kinds = config.get("layer_types")
         return {
             "layer_types": layers_of((), config["num_hidden_layers"], period, first=first)

@@ -202,8 +202,8 @@ class Nested:
     @property
     def knobs(self) -> dict[str, str]:
         """Its knobs, and the fields that tell them."""
-        told = [f for fields in self.kinds.values() for f in fields if isinstance(f, Knob)]
-        return {self._ours(f.knob): f"{self.key}.{f.keys[0]}" for f in told}
+        knobs = [f for fields in self.kinds.values() for f in fields if isinstance(f, Knob)]
+        return {self._ours(f.knob): f"{self.key}.{f.keys[0]}" for f in knobs}
 
     def _ours(self, knob: str) -> str:
         return knob if knob in self.whole else self.prefix + knob
@@ -242,8 +242,8 @@ def naming(keys: tuple[str, ...], config: Config, within: str = "") -> Iterator[
             raise
         raise UserError(f"{where}{e}") from e
     except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as e:
-        told = ", ".join(f"{key}={config[key]!r}" for key in keys if key in config)
-        raise UserError(f"{where}{told or keys[0]} is not understood ({type(e).__name__}: {e})") from e
+        given = ", ".join(f"{key}={config[key]!r}" for key in keys if key in config)
+        raise UserError(f"{where}{given or keys[0]} is not understood ({type(e).__name__}: {e})") from e
 
 
 def flag(knob: str, hf_key: str, default: bool) -> Knob:

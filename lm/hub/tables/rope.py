@@ -111,14 +111,14 @@ class Rope:
         """How long texts were before scaling."""
         beside = config.get(ORIGINAL)
         if self.original_beside:
-            told = given.get(ORIGINAL, longest) if beside is None else beside
+            original = given.get(ORIGINAL, longest) if beside is None else beside
         else:  # transformers reads it from the dict alone
-            told = given.get(ORIGINAL, longest)
-            if beside not in (None, told):
+            original = given.get(ORIGINAL, longest)
+            if beside not in (None, original):
                 raise UserError(
-                    f"{ORIGINAL}={beside!r} is not what the rotary parameters say, {told!r}: write it into {OLD}"
+                    f"{ORIGINAL}={beside!r} is not what the rotary parameters say, {original!r}: write it into {OLD}"
                 )
-        return int(number(ORIGINAL, longest if told is None else told, above=0, whole=True))
+        return int(number(ORIGINAL, longest if original is None else original, above=0, whole=True))
 
     def write(self, knobs: Knobs) -> dict[str, Any]:
         config: dict[str, Any] = {self.theta_key: knobs["theta"], OLD: _scaling_dict(knobs["scaling"])}
@@ -157,16 +157,16 @@ class RopeByLayer:
             if kind in self.scaled and "type" in old and "rope_type" not in old | own:
                 raise UserError(f"{OLD} has 'type', which this model type does not read: call it rope_type")
             other = () if rope.theta_key == THETA else (THETA,)
-            told = {name: value for name, value in plain.items() if name not in other}
-            return rope.read({**told, NEW: own | (old if kind in self.scaled else {})})
+            flat = {name: value for name, value in plain.items() if name not in other}
+            return rope.read({**flat, NEW: own | (old if kind in self.scaled else {})})
 
         local = one(self.local, LOCAL)
         return one(self.everywhere, GLOBAL) | {f"local_{name}": local[name] for name in ("theta", "scaling")}
 
     def write(self, knobs: Knobs) -> dict[str, Any]:
         local = {name: knobs[f"local_{name}"] for name in ("theta", "scaling")}
-        told = ((LOCAL, self.local, local), (GLOBAL, self.everywhere, knobs))
-        written = {kind: (rope.theta_key, rope.write(own)) for kind, rope, own in told}
+        kinds = ((LOCAL, self.local, local), (GLOBAL, self.everywhere, knobs))
+        written = {kind: (rope.theta_key, rope.write(own)) for kind, rope, own in kinds}
         return {
             NEW: {k: {THETA: w[theta], **(w[OLD] or {"rope_type": "default"})} for k, (theta, w) in written.items()}
         }

@@ -56,7 +56,7 @@ class LossMonitor:
 
 class StepCheck(NamedTuple):
     bad: Array  # 1.0: the run is in trouble
-    refused: Array  # bool: the update should not be taken
+    skipped: Array  # bool: the update should not be taken
 
 
 def first() -> LossMonitor:
@@ -65,7 +65,7 @@ def first() -> LossMonitor:
     return LossMonitor(**start | {"scale": jnp.float32(FIRST_SCALE)})
 
 
-def judge(rule: Recovery, scaled: bool, w: LossMonitor, loss: Array, grad_norm: Array) -> tuple[StepCheck, LossMonitor]:
+def check(rule: Recovery, scaled: bool, w: LossMonitor, loss: Array, grad_norm: Array) -> tuple[StepCheck, LossMonitor]:
     """On a step with this loss per token and gradient norm. An overflow is no trouble while the scale can fall."""
     finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
     overflow = ~finite & jnp.bool_(scaled) & (w.scale > 1)

@@ -11,7 +11,7 @@ from lm.train.health.monitor import Recovery
 Event = dict[str, Any]  # a metrics record, which every later checkpoint holds too
 
 
-def bad_steps(rule: Recovery, measured: Sequence[tuple[int, dict]]) -> list[Event]:
+def find_bad_steps(rule: Recovery, measured: Sequence[tuple[int, dict]]) -> list[Event]:
     """An event for each bad step among (step, metrics), which waits for those; of several that call for a rewind the
     first. Raises `UserError` where the rule is to stop."""
     events = []
@@ -43,7 +43,7 @@ def check_limit(rule: Recovery, events: Sequence[Event]) -> None:
         )
 
 
-def rewound(rule: Recovery, batches: Batches, event: Event, checkpoint: int) -> tuple[Batches, Event]:
+def rewind(rule: Recovery, batches: Batches, event: Event, checkpoint: int) -> tuple[Batches, Event]:
     """The stream, and what to record, of a run that goes back to `checkpoint` because of a bad step (counted from 1):
     as before until `back` steps before it, then `skip` batches further."""
     at = max(checkpoint, event["step"] - 1 - rule.back)
@@ -51,7 +51,7 @@ def rewound(rule: Recovery, batches: Batches, event: Event, checkpoint: int) -> 
     return dataclasses.replace(batches, skips=skips), event | {"to": checkpoint, "from": at, "skipped": rule.skip}
 
 
-def told(event: Event) -> str:
+def describe(event: Event) -> str:
     """An event as a person reads it."""
     what = f"step {event['step']}: loss {event['bad_loss']}, gradient norm {event['bad_norm']}"
     if event["event"] == "skip":
