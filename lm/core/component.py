@@ -4,10 +4,10 @@ An architecture is a tree of components. It can be compared, hashed, printed and
 `{"type": "Attention", "heads": 12, ...}`; `from_dict` turns that back into the tree and names the nearest right
 key, type or value when something is off.
 
-The name after "type" is what files keep for years, so it is declared: the class's own name, or another one with
-`@component(name=..)`. A class that takes another's place, or gets a better name, lists the names that it had before
-with `was=(..)`; `from_dict` reads them all and `to_dict` writes the present one. Knobs are stored names too: where they
-are renamed or regrouped, `upgrade=` says what the present ones are, given those of any time before.
+The name after "type" stays in files for years, so it is declared: the class's own name, or another one with
+`@component(name=..)`. A class that replaces another or is renamed lists the former names with `was=(..)`: `from_dict`
+reads all of them and `to_dict` writes the current one. Knob names are stored too: where knobs are renamed or regrouped,
+`upgrade=` turns knobs of any earlier version into the current ones.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from lm.core.ranges import AT_LEAST_1, BELOW_1, FINITE, NOT_NEGATIVE, POSITIVE, 
 T = TypeVar("T")
 # A component as it was stored at some time, "type" among its keys -> the same in today's knobs. See `component`.
 Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
-_registry: dict[str, type] = {}  # by stored name, and by each name of before
+_registry: dict[str, type] = {}  # by stored name, current and former
 
 # What numbers may be, by the knob's name, which means the same in every component and family. All others: finite.
 RANGES: dict[str, Range] = {
@@ -61,16 +61,16 @@ def component(
     was: tuple[str, ...] = (),
     upgrade: Upgrade | None = None,
 ) -> Any:
-    """Class decorator: a frozen dataclass that `from_dict` knows by its stored name and by what it `was` called.
+    """Class decorator: a frozen dataclass that `from_dict` finds by its stored name or a former one.
 
-    name: the stored name, where that is not the class's;
-    was: names under which it, or what it replaces, may stand in files;
-    upgrade: makes today's knobs of those that files may hold: `renamed(old="new")`, or a function of the stored dict,
-        which may be of any age, today's too: that it must leave as it is. What stands in a knob may be
-        of any age and wrong: nothing is checked yet. With another "type" in the result, that component goes on.
-        Subclasses inherit it with the knobs.
+    name: the stored name, if it differs from the class's;
+    was: former names, or those of components it replaces, which files may still contain;
+    upgrade: turns stored knobs into the current ones: `renamed(old="new")`, or a function of the stored dict. The dict
+        may come from any version, including the current one, which must be left unchanged. Its values are not upgraded
+        or checked yet. If the result has another "type", that component continues the upgrade. Subclasses inherit the
+        upgrade along with the knobs.
 
-    Raises `UserError` where another component has one of these names."""
+    Raises `UserError` if another component has one of these names."""
 
     def declare(cls: type) -> type:
         cls = dataclasses.dataclass(frozen=True)(cls)
@@ -90,7 +90,7 @@ _STORED, _UPGRADE = "_stored_names", "_upgrade"  # attributes of a component's c
 
 
 def renamed(**now: str) -> Upgrade:
-    """The upgrade for knobs that got better names: `renamed(old="new")`."""
+    """The upgrade for renamed knobs: `renamed(old="new")`."""
 
     def upgrade(stored: dict[str, Any]) -> dict[str, Any]:
         return {now[k] if k in now and now[k] not in stored else k: v for k, v in stored.items()}
@@ -99,8 +99,8 @@ def renamed(**now: str) -> Upgrade:
 
 
 def upgraded(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """A component as stored at some time, as it would be stored today: its name and the names of its knobs, not what
-    stands in these. One that is not known stays as it is."""
+    """A stored component of any version with its current name and knob names; the knobs' values are left alone, and so
+    is an unknown component."""
     now = dict(stored)
     if (cls := registered(now.get("type"))) is None:
         return now
@@ -113,7 +113,7 @@ def upgraded(stored: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _again(cls: type, before: type) -> bool:
-    """Whether `cls` is a class that was there `before`, read once more (a file loaded twice, a cell run again)."""
+    """Whether `cls` is the class `before` defined again (a file loaded twice, a notebook cell rerun)."""
     here, there = definition(cls), definition(before)
     same_place = here.file == there.file and (here.file is not None or here.module == there.module)
     return same_place and cls.__qualname__ == before.__qualname__
@@ -127,7 +127,7 @@ def _two(name: str, before: type, now: type) -> str:
 
 
 def stored_names(cls: type) -> tuple[str, ...]:
-    """The name under which a component is stored now, and those that are read as well."""
+    """The stored name of a component class, followed by its former names."""
     return vars(cls).get(_STORED, (cls.__name__,))
 
 
@@ -135,7 +135,7 @@ def definition(cls: type) -> Definition:
     """Where a class is defined."""
     module = sys.modules.get(cls.__module__)
     spec, file = getattr(module, "__spec__", None), getattr(module, "__file__", None)
-    # A file that was loaded by its path is called by its path.
+    # A file loaded by its path is identified by that path.
     name = None if file is None or spec is None or cls.__module__ in ("__main__", file) else cls.__module__
     return Definition(name, file)
 
@@ -177,7 +177,7 @@ def components(tree: Any) -> Iterator[Any]:
 
 
 def from_dict(value: Any, where: str = "model") -> Any:
-    """The component tree that `to_dict` wrote, today or at any time before. `where` names the place in error messages.
+    """The component tree that this or an earlier version of `to_dict` wrote. `where` is its path in error messages.
 
     Raises `UserError` on an unknown type or key, a missing key or a value of the wrong type."""
     if isinstance(value, (list, tuple)):
@@ -202,9 +202,8 @@ def from_dict(value: Any, where: str = "model") -> Any:
 
 
 def canonical(saved: Any) -> Any:
-    """What `to_dict` wrote at some time, as it would write it now: names of before, of components and of knobs, become
-    the present ones, and knobs that were not there yet get their defaults. Nothing is checked; components that are not
-    known stay as they are."""
+    """Output of an earlier `to_dict` as the current one would write it: components and knobs get their current names,
+    and new knobs their defaults. Nothing is checked, and unknown components are left alone."""
     if isinstance(saved, (list, tuple)):
         return [canonical(v) for v in saved]
     if not isinstance(saved, Mapping):
@@ -229,7 +228,7 @@ def checked(value: Any, hint: Any, where: str) -> Any:
     allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     plain = [typing.get_origin(t) or t for t in allowed]
     if any(t is Any or not isinstance(t, type) for t in plain):
-        return value  # whatever offers the right methods
+        return value  # anything with the right methods
     if float in plain and type(value) is int and int not in plain:
         value = float(value)
     if (type(value) is bool and bool not in plain) or not isinstance(value, tuple(plain)):

@@ -1,4 +1,4 @@
-"""Folders that are whole or not there."""
+"""Folders that are written atomically."""
 
 import contextlib
 import shutil
@@ -9,11 +9,11 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def replaced(folder: Path, ours: Callable[[str], bool]) -> Iterator[Path]:
-    """An empty folder to write to, which takes the place of `folder` at the end: whoever looks there, at any instant of
-    a process that may be killed, finds the old files, or all of the new ones, or nothing.
+    """Yields an empty folder to write to, which replaces `folder` at the end. Even if the process is killed, `folder`
+    holds the old files, or all of the new ones, or does not exist.
 
-    Of an older folder those files give way whose names are `ours`; the others move into the new one. What a kill leaves
-    stands beside it, in a name that begins with a dot, until the next time. Raises OSError."""
+    Files of the old folder whose names are `ours` are deleted; all others move to the new one. A killed process leaves
+    a sibling whose name begins with a dot, which the next call cleans up. Raises OSError."""
     folder = folder.resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
     if folder.exists() and not folder.is_dir():
@@ -34,7 +34,7 @@ def replaced(folder: Path, ours: Callable[[str], bool]) -> Iterator[Path]:
 
 
 def _recover(folder: Path, ours: Callable[[str], bool]) -> None:
-    """Bring what an earlier process left beside the folder to its end."""
+    """Finish or undo what a killed process left beside the folder."""
     for new in folder.parent.glob(f".{folder.name}.????????.new"):
         shutil.rmtree(new)
     for old in folder.parent.glob(f".{folder.name}.????????.old"):

@@ -1,6 +1,6 @@
-"""The formats of files that are kept: one number for each kind, written into them and raised when a reader has to know.
+"""Versions of the files we keep: a number per kind of file, written into it and raised when readers must notice.
 
-A file without a number is of format 0: what stood before they were counted. `docs/formats.md` says what is promised."""
+A file without a number has format 0, from before formats were numbered. `docs/formats.md` says what is promised."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ KEY = "format"  # under which a JSON object has its number
 
 
 class Format(NamedTuple):
-    """A kind of file, and the number of its format that is written here; all up to that are read."""
+    """A kind of file and its current format number, which is written; all numbers up to it can be read."""
 
     kind: str
     number: int
@@ -25,8 +25,8 @@ TOKEN_CACHE = Format("token cache", 4)
 
 
 def format_of(saved: Any, kind: Format, where: str | Path) -> int:
-    """The format of a JSON object of this kind. Raises `UserError`, in which `where` names the file, for one that is
-    newer than this version knows."""
+    """The format number of a JSON object of this kind. Raises `UserError`, naming the file `where`, if it is newer than
+    this version can read."""
     found = saved.get(KEY, 0) if isinstance(saved, dict) else 0
     if type(found) is not int or found < 0:
         raise UserError(f"{where}: {KEY}={found!r} of this {kind.kind} must be a number from 0 to {kind.number}")

@@ -1,7 +1,7 @@
-"""Code of a user's own: experiment files, and files or modules that define components.
+"""Importing the user's own code: experiment files, and files or modules that define components.
 
-Nothing that a checkpoint or a config.json names as a file is ever imported by itself, since importing runs it: a person
-names it, as `--config` or `--import`."""
+A file that a checkpoint or a config.json merely mentions is never imported, since importing runs it: the user has to
+name it with `--config` or `--import`."""
 
 import importlib
 import importlib.util
@@ -14,8 +14,8 @@ from lm.core.errors import UserError
 
 
 def load(where: str) -> ModuleType:
-    """Import `where`: a path that ends in .py, or a module's dotted name. Raises `UserError`, one line that names file
-    and line, for whatever goes wrong."""
+    """Import `where`: a path ending in .py, or a module's dotted name. Any failure is a one-line `UserError` with file
+    and line."""
     if where.endswith(".py"):
         return load_file(where)
     if "/" in where or not where:
@@ -27,20 +27,20 @@ def load(where: str) -> ModuleType:
 
 
 def load_file(path: str | Path) -> ModuleType:
-    """Import a Python file once in a process, whatever it is called; the files beside it can be imported by it. Raises
-    `UserError` for a file that is absent, is not Python or fails."""
+    """Import a Python file, at most once per process; it can import the files beside it. Raises `UserError` for a file
+    that is missing, is not Python, or fails."""
     file = Path(path).expanduser()
     if not file.is_file():
         raise UserError(f"file {path} does not exist: check the path")
     file = file.resolve()
-    for module in list(sys.modules.values()):  # a second copy would define each of its components a second time
+    for module in list(sys.modules.values()):  # a second copy would define its components again
         if getattr(module, "__file__", None) == str(file):
             return module
     spec = importlib.util.spec_from_file_location(str(file), file)
-    assert spec is not None and spec.loader is not None  # there is one for .py
+    assert spec is not None and spec.loader is not None  # always present for .py
     module = importlib.util.module_from_spec(spec)
     if str(file.parent) not in sys.path:
-        sys.path.append(str(file.parent))  # last: a file of the name of a package stands behind it
+        sys.path.append(str(file.parent))  # last, so that no file shadows a package
     sys.modules[str(file)] = module
     try:
         spec.loader.exec_module(module)
@@ -51,8 +51,7 @@ def load_file(path: str | Path) -> ModuleType:
 
 
 def describe(error: Exception, file: Path | None = None) -> str:
-    """One line about an error in a user's code: the line of `file` (or else the last one) that led to it, and what it
-    was."""
+    """One line about an error in the user's code: the line of `file` (by default the innermost one) and the error."""
     if isinstance(error, SyntaxError):
         return f"{error.filename or file} is not Python: {error.msg}, line {error.lineno}"
     frames = traceback.extract_tb(error.__traceback__)

@@ -1,8 +1,8 @@
 """Every weight is read through `dot`, which multiplies by it, or `take`, which looks up its rows.
 
-A parameter tree may hold, in the place of an array, a *leaf*: several arrays with an arithmetic of their own (int8
-values and their scales, a frozen matrix and its low-rank update). Model code reads weights through these two functions
-alone, so it never knows which it has. A leaf type stands beside the transform that makes it (`lm.adapt`,
+Instead of an array, a parameter tree may hold a *leaf*: several arrays with their own arithmetic (int8 values with
+scales, a frozen matrix with a low-rank update). Model code reads weights only through these two functions, so it never
+needs to know which it has. Each leaf type is defined next to the transform that creates it (`lm.adapt`,
 `lm.compress`).
 """
 
@@ -36,20 +36,20 @@ def take(w: Any, ids: Array | int, dtype: Any = jnp.float32) -> Array:
 
 
 def dense(w: Any, dtype: Any = jnp.float32) -> Array:
-    """The array that w is or stands for: what a transform merges."""
+    """w itself, or the array that a leaf represents, as needed for merging."""
     return (w.dense() if isinstance(w, Leaf) else w).astype(dtype)
 
 
 class Leaf(abc.ABC):
-    """What stands in the place of one weight: with arrays in a parameter tree, with `Param`s in a spec tree.
+    """A replacement for one weight. Its fields are arrays in a parameter tree and `Param`s in a spec tree.
 
-    Declare a type with `@leaf`. Its arrays keep the leading batch axes (`layers`, `expert`) of the weight they stand
-    for, because whoever walks over layers slices every array of a tree; its other fields are static."""
+    Declare a type with `@leaf`. Its arrays keep the leading batch axes (`layers`, `expert`) of the weight they replace,
+    because walking over layers slices every array of the tree; its other fields are static."""
 
     @property
     @abc.abstractmethod
     def weight(self) -> Any:
-        """The array, or in a spec the `Param`, that has the shape and axes of the weight stood for."""
+        """The array (in a spec, the `Param`) with the shape and axes of the replaced weight."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -70,11 +70,11 @@ class Leaf(abc.ABC):
 
 @dataclass_transform(frozen_default=True)
 def leaf(cls: type[T]) -> type[T]:
-    """Class decorator: a frozen dataclass and pytree node, whose fields are children but for those with metadata
+    """Class decorator: a frozen dataclass and pytree node whose fields are children, except those with metadata
     `{"static": True}`.
 
-    Children are keyed like a dict's entries, so that a path through a leaf reads like any other: checkpoints, rules of
-    the optimizer and the sharding of its state know parameters by their paths."""
+    Children are keyed like dict entries, so that paths through a leaf look like any others: checkpoints, optimizer
+    rules and the sharding of optimizer state identify parameters by path."""
     cls = dataclasses.dataclass(frozen=True)(cls)
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
     static = tuple(f.name for f in fields if f.metadata.get("static"))

@@ -1,4 +1,4 @@
-"""The matrix product behind every weight."""
+"""The matrix product that every weight goes through."""
 
 import functools
 from typing import Any
@@ -41,10 +41,10 @@ def _backward(transpose: bool, dtype: Any, saved: tuple, dy: Array) -> tuple[Arr
     dy, rounded = dy.astype(x.dtype), w.astype(x.dtype)
     dx = _product(dy, rounded if transpose else _turned(rounded)).astype(x.dtype)
     rows, dys = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
-    # x is turned, not dy, which is many times as wide where w is a vocabulary; the barrier keeps XLA from undoing that
+    # Transpose x rather than dy, which is many times wider if w is a vocabulary; the barrier keeps XLA from undoing it
     dw = _product(_transposed(rows), dys)
     dw = (_transposed(lax.optimization_barrier(dw)) if transpose else dw).astype(w.dtype)
-    # A product with ones: XLA's CPU backend takes longer to sum half-precision rows than to multiply them.
+    # As a product with ones: XLA's CPU backend sums half-precision rows more slowly than it multiplies them.
     db = None if bias is None else _product(jnp.ones((1, len(dys)), dys.dtype), dys)[0].astype(bias.dtype)
     return dx, dw, db
 
@@ -59,13 +59,13 @@ def _product(x: Array, w: Array) -> Array:
 
 
 def _turned(w: Array) -> Array:
-    """w^T, where XLA's CPU backend reads a float32 w as it lies, but wants a copy of a half-precision one."""
+    """w^T. XLA:CPU uses a float32 `w` in place but needs a copy of a half-precision one."""
     return w.T if w.dtype == jnp.float32 else _transposed(w)
 
 
 def _transposed(x: Array) -> Array:
-    """x^T; on a CPU as a copy laid out by rows. XLA's CPU backend multiplies half-precision matrices twice as fast when
-    neither is a transposed view, and would fold any plain transposition into the product."""
+    """x^T; on a CPU as a row-major copy. XLA:CPU multiplies half-precision matrices twice as fast when neither is a
+    transposed view, and would fold a plain transpose into the product."""
 
     def copy(x: Array) -> Array:
         return with_layout_constraint(x.T, Layout((0, 1)))

@@ -1,8 +1,8 @@
 """Meshes, and the rules that map logical axis names to mesh axes. Models know the logical names only.
 
-A mesh is a list of named axes with sizes, outermost first: neighbours along the last axis are neighbours on the
-machine, so what talks most stands last. Rules say which logical axes each of them cuts; an axis that no rule uses is an
-error, since its devices would all compute the same."""
+A mesh is a list of named axes with sizes, outermost first. Neighbours along the last axis are neighbours on the
+machine, so the axis that communicates most comes last. Rules say which logical axes each mesh axis cuts; an axis that
+no rule uses is an error, since all its devices would compute the same."""
 
 import dataclasses
 import math
@@ -27,8 +27,8 @@ MESH_AXES = (
     "tensor",
 )  # as they are laid out
 
-# Logical axis -> mesh axes. Within one tensor a mesh axis serves once, first come first served: activations
-# [batch, seq, embed] spend fsdp on batch, weights [embed, mlp] on embed.
+# Logical axis -> mesh axes. Within one tensor each mesh axis is used once, by the first logical axis that names it:
+# activations [batch, seq, embed] use fsdp for batch, weights [embed, mlp] for embed.
 RULES: Rules = (
     ("batch", ("data", "fsdp", "expert")),
     ("group", ("data", "fsdp")),
@@ -45,7 +45,7 @@ RULES: Rules = (
 
 
 def with_own(own: Rules, preset: Rules = RULES) -> Rules:
-    """A preset's rules, `own` ones in the place of those for the same logical axis."""
+    """A preset's rules, with those in `own` replacing the ones for the same logical axes."""
     mine = dict(own)
     return (*mine.items(), *(rule for rule in preset if rule[0] not in mine))
 
@@ -59,7 +59,7 @@ PRESETS: dict[str, Rules] = {
 
 
 def axes_of(rules: Rules, name: str) -> tuple[str, ...]:
-    """The mesh axes over which a logical axis may be cut. Raises `UserError` where no rule covers it."""
+    """The mesh axes that may cut a logical axis. Raises `UserError` if no rule covers it."""
     table = dict(rules)
     if name not in table:
         raise UserError(f"no sharding rule covers the logical axis {name!r}{nearest(name, table)}")
@@ -103,7 +103,7 @@ class Sharding:
                 raise UserError(f"no sharding rule uses the mesh axis {axis!r}{nearest(axis, used)}")
 
     def ways(self, name: str) -> int:
-        """In how many parts this logical axis is cut."""
+        """Into how many parts this logical axis is cut."""
         return math.prod(self.mesh.shape.get(axis, 1) for axis in axes_of(self.rules, name))
 
     def spec(self, axes: Sequence[str | None]) -> PartitionSpec:

@@ -1,4 +1,4 @@
-"""Packages that only some users need: imported where they are used, with the remedy where they are missing."""
+"""Optional packages: imported where they are used, with an install hint if they are missing."""
 
 import importlib
 from typing import Any
@@ -7,7 +7,7 @@ from lm.core.errors import UserError
 
 
 def package(name: str, who: Any, extra: str = "hf") -> Any:
-    """An optional package. Raises `UserError` that says how to install it."""
+    """Import an optional package. Raises `UserError` that says how to install it."""
     try:
         return importlib.import_module(name)
     except ImportError as e:

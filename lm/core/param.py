@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from lm.core.component import component
 from lm.core.errors import UserError, nearest
 
-Tree = Any  # a nested dict with arrays, Params or None at its leaves
+Tree = Any  # a nested dict with arrays, Params or None as leaves
 Axes = tuple[str | None, ...]
 BATCH_AXES = ("layers", "expert")
 
@@ -62,8 +62,8 @@ class Constant:
 class Param:
     """One tensor: its shape, a logical name for each axis, initial distribution and kind.
 
-    A `buffer` has no gradient, weight decay or optimizer state; its component moves it in `update`. `dtype` is for
-    what has one of its own, as int8; all else is of the one dtype of a tree of parameters."""
+    A `buffer` has no gradient, weight decay or optimizer state; its component changes it in `update`. `dtype` is set
+    only for tensors with a fixed dtype such as int8; all others share the dtype of the parameter tree."""
 
     shape: tuple[int, ...]
     axes: Axes
@@ -77,18 +77,18 @@ class Param:
 
     @property
     def batch_dims(self) -> int:
-        """How many leading axes are batch axes (`layers`, `expert`): the tensor proper starts behind them."""
+        """How many leading axes are batch axes (`layers`, `expert`); the tensor proper starts after them."""
         return next((i for i, a in enumerate(self.axes) if a not in BATCH_AXES), len(self.axes))
 
 
 def is_matrix(p: Param) -> bool:
-    """Whether a tensor, batch axes aside, is a matrix between features: no table of a vocabulary or of positions."""
+    """Whether a tensor, apart from batch axes, is a matrix between features, and not a vocabulary or position table."""
     inner = p.axes[p.batch_dims :]
     return p.kind == "weight" and len(inner) == 2 and not {"vocab", "position"} & set(inner)
 
 
 def name_of(path: tuple[Any, ...]) -> str:
-    """JAX's path to a leaf of a tree, written `a/b/c`."""
+    """A JAX key path as `a/b/c`."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
@@ -104,7 +104,7 @@ def map_paths(function: Callable, tree: Tree, *others: Tree) -> Tree:
 
 
 def initialize(spec: Tree, key: jax.Array, dtype: Any = jnp.float32) -> Tree:
-    """Initial values. Each tensor's key depends on its path only, so adding a tensor leaves the others as they were."""
+    """Initial values. Each tensor's random key depends only on its path, so adding a tensor does not change others."""
 
     def one(name: str, p: Param) -> jax.Array:
         return p.init(jax.random.fold_in(key, zlib.crc32(name.encode())), p.shape, p.dtype or dtype)
@@ -123,7 +123,7 @@ def count(spec: Tree) -> int:
 
 
 def stack(spec: Tree, n: int, axis: str = "layers") -> Tree:
-    """The spec of `n` layers (or experts) held in one tree, each tensor with a leading axis of that name."""
+    """The spec of `n` stacked layers (or experts): each tensor gets a leading axis of that name."""
     return jax.tree.map(lambda p: dataclasses.replace(p, shape=(n, *p.shape), axes=(axis, *p.axes)), spec)
 
 
@@ -161,7 +161,7 @@ def put(tree: Tree, path: str, value: Any) -> Tree:
 
 
 def drop(tree: Tree, path: str) -> Tree:
-    """`tree` without what stands at `path` (KeyError if nothing does)."""
+    """`tree` without the entry at `path` (KeyError if there is none)."""
     name, _, rest = path.partition("/")
     below = tree[name]
     kept = {k: v for k, v in tree.items() if k != name}
@@ -169,9 +169,9 @@ def drop(tree: Tree, path: str) -> Tree:
 
 
 def without_aliases(spec: Tree, ties: Iterable[tuple[str, str]]) -> Tree:
-    """The spec that owns each tied tensor once.
+    """The spec in which each tied tensor occurs once, at its owner.
 
-    Raises `UserError` when a path of a tie leads nowhere, or its two sides differ in shape."""
+    Raises `UserError` if a path of a tie does not exist, or the two sides differ in shape."""
     for alias, owner in ties:
         shapes = [jax.tree.map(lambda p: p.shape, _side(spec, path, (alias, owner))) for path in (alias, owner)]
         if shapes[0] != shapes[1]:

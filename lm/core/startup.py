@@ -1,4 +1,4 @@
-"""What must be settled before JAX is imported: which platforms it looks for, and how much its libraries say."""
+"""Environment settings that must precede the import of JAX: platforms to look for, and the verbosity of libraries."""
 
 import importlib.metadata
 import importlib.util
@@ -10,16 +10,16 @@ PCI = Path("/sys/bus/pci/devices")
 
 
 def prepare() -> None:
-    """Settle it in the environment, for this process and those that it starts. What is set there already stays."""
-    # 2: errors. XLA warns, in 900 characters each, of layouts that cost a copy; a slow step shows in its MFU.
+    """Set environment variables for this process and its children, unless they are set already."""
+    # 2: errors only. XLA warns, in 900 characters each, about layouts that cost a copy; a slow step shows in its MFU.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # JAX would start libtpu (`jax[tpu]`), which complains at length where there is no TPU.
+    # JAX would start libtpu (`jax[tpu]`), which complains at length if there is no TPU.
     if importlib.util.find_spec("libtpu") and not (has_tpu() or has_plugins()):
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 
 def has_tpu() -> bool:
-    """Whether this machine has a TPU, or is told to act as if it had."""
+    """Whether this machine has a TPU, or the environment says so."""
     if "JAX_FORCE_TPU_INIT" in os.environ or any(Path("/dev").glob("accel[0-9]*")):
         return True
     return any(_vendor(device) == GOOGLE for device in PCI.glob("*/vendor"))
@@ -28,7 +28,7 @@ def has_tpu() -> bool:
 def _vendor(path: Path) -> str:
     try:
         return path.read_text().strip()
-    except OSError:  # unplugged meanwhile, or not for us
+    except OSError:  # unplugged meanwhile, or not readable for us
         return ""
 
 

@@ -25,7 +25,7 @@ REMAT = {
 
 
 class Repeats(NamedTuple):
-    """What a layer group gives to a walk."""
+    """What a layer group passes to a walk."""
 
     number: int
     own: Tree  # parameters of each repeat, leaves [number, ...]; None where all share one set
@@ -34,11 +34,11 @@ class Repeats(NamedTuple):
 
 
 class Repeat(Protocol):
-    """One repeat of a layer group. Reads nothing but its arguments: a walk may call it with a part of the batch, and
-    the ctx of that part.
+    """One repeat of a layer group. It reads nothing but its arguments, because a walk may call it with part of the
+    batch and the ctx of that part.
 
-    ctx, common: as the walk got them. carry: what goes from layer to layer, leaves [B, ...]. index: which repeat, an
-    int or traced. own, cache: of this repeat. Returns (carry, cache, aux)."""
+    ctx, common: as passed to the walk. carry: what layers pass on, leaves [B, ...]. index: number of the repeat, an int
+    or traced. own, cache: of this repeat. Returns (carry, cache, aux)."""
 
     def __call__(
         self, ctx: "Ctx", common: Tree, carry: Tree, index: Array | int, own: Tree, cache: Tree
@@ -46,18 +46,18 @@ class Repeat(Protocol):
 
 
 class Walk(Protocol):
-    """Calls `repeat` for each of the repeats in turn; what the backward pass recomputes within one is
-    `ctx.execution.remat`'s choice. Being static under `jax.jit`, a walk is hashable.
+    """Calls `repeat` for each repeat in turn, rematerialised as `ctx.execution.remat` says. A walk is static under
+    `jax.jit`, so it must be hashable.
 
-    Returns the last carry; the new caches, one for each repeat, or None; and the repeats' aux, leaves [number, ...]."""
+    Returns the last carry; the new caches, one per repeat, or None; and the repeats' aux, leaves [number, ...]."""
 
     def __call__(self, repeat: Repeat, repeats: Repeats, carry: Tree, ctx: "Ctx") -> tuple[Tree, list | None, Tree]: ...
 
 
 def step_of(repeat: Repeat, common: Tree, ctx: "Ctx", in_loop: bool) -> Callable[[Tree, tuple], tuple[Tree, tuple]]:
-    """`repeat` in the form of `lax.scan`, (carry, (index, own, cache)) -> carry, (cache, aux), rematerialised as
-    `ctx.execution` says. `in_loop`: XLA sees one trip of a loop, where nothing can merge a recomputation with what it
-    repeats."""
+    """`repeat` as a body for `lax.scan`, (carry, (index, own, cache)) -> carry, (cache, aux), rematerialised as
+    `ctx.execution` says. `in_loop`: XLA sees a single loop iteration, so it cannot merge a recomputation with the
+    original."""
 
     def step(carry: Tree, xs: tuple) -> tuple[Tree, tuple]:
         carry, cache, aux = repeat(ctx, common, carry, *xs)
@@ -83,12 +83,12 @@ class Scan:
 
 @dataclasses.dataclass(frozen=True)
 class Unrolled:
-    """One repeat after the other in Python: slower to compile, and faster to run where layers are small (decoding,
-    models on a CPU). The index of a repeat is an int."""
+    """A Python loop over repeats: slower to compile, but faster to run when layers are small (decoding, models on a
+    CPU). The index of a repeat is an int."""
 
     def __call__(self, repeat: Repeat, repeats: Repeats, carry: Tree, ctx: "Ctx") -> tuple[Tree, list | None, Tree]:
         n, own, common, caches = repeats
-        # One split of each tensor, not an index per layer: the gradient of an index pads the whole stack each time.
+        # Split each tensor once instead of indexing per layer: the gradient of an index pads the whole stack each time.
         split = [None] * n if own is None else unstack(own, n)
         step = step_of(repeat, common, ctx, in_loop=False)
         news: list[Tree] = []

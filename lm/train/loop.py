@@ -19,13 +19,13 @@ from lm.train.stop import Stop
 
 
 def train(config: ConfigDict, workdir: str | Path, console: Console | None = None) -> Record:
-    """Train as `config` says, in `workdir`, going on from its latest checkpoint. Returns the last evaluation's figures.
+    """Train as `config` says, in `workdir`, resuming from its latest checkpoint. Returns the last evaluation's metrics.
 
     Writes config.json, metrics.jsonl, loss.png and checkpoints/. SIGTERM saves a checkpoint and returns early, Ctrl-C
-    saves one and raises `KeyboardInterrupt`; SIGUSR1 traces a few steps. Of several processes (`jax.distributed`) the
-    first writes and tells."""
+    saves one and raises `KeyboardInterrupt`; SIGUSR1 traces a few steps. Of several processes (`jax.distributed`) only
+    the first writes and reports."""
     check(config)
-    record.plain(config)  # complains now, not at the first checkpoint, of what cannot be saved
+    record.plain(config)  # raises now, not at the first checkpoint, if something cannot be saved
     chief = jax.process_index() == 0
     console = (console or console_of(chief)) if chief else console_of(chief)
     workdir = Path(workdir).expanduser()
@@ -48,9 +48,9 @@ def _train(run: Prepared) -> Record:
         return session.nothing_to_do()
     session.begin()
     if session.step and session.due(log.eval_every) and not session.metrics.evaluated(session.step):
-        result = session.evaluate()  # saved, and killed before it was evaluated
+        result = session.evaluate()  # the run was killed between its last save and the evaluation
 
-    # No signal disturbs what ends the loop.
+    # Signals do not interrupt what follows the loop.
     with Stop() as stop_asked, session:
         while session.step < session.last:
             # Step
@@ -58,7 +58,7 @@ def _train(run: Prepared) -> Record:
             session.advance()
             at_end = session.step == session.last
 
-            # Look: which waits for the device, so that most steps are not looked at
+            # Look (only at some steps, because reading metrics waits for the device)
 
             look = session.due(log.every) or session.step == session.begun + 1 or at_end
             stop = stop_asked(look)
@@ -67,7 +67,7 @@ def _train(run: Prepared) -> Record:
                 session.glance()
                 continue
             if session.recovered():
-                continue  # from an earlier step
+                continue  # from the step it returned to
             session.record()
 
             # Save

@@ -1,5 +1,5 @@
-"""The model that a run goes on from (`train.init_from`): architecture, tokenizer, text format and context are the
-run's too, unless its config says otherwise."""
+"""The model that a run starts from (`train.init_from`): the run takes over its architecture, tokenizer, text format and
+context unless the config says otherwise."""
 
 import contextlib
 from pathlib import Path
@@ -21,8 +21,10 @@ from lm.zoo.registry import knobs
 
 
 class Origin(NamedTuple):
-    """What is known of a model before its parameters are read. knobs: `config.model`, of which `build` makes it again;
-    unknown: why the model or its text format cannot be told, where the config gives one of its own."""
+    """What is known about a model before its parameters are read.
+
+    knobs: the `config.model` that `build` makes it from;
+    unknown: why model or text format could not be read, if the config sets its own instead."""
 
     path: str
     model: Model | None
@@ -32,10 +34,10 @@ class Origin(NamedTuple):
 
 
 def origin_of(config: ConfigDict, workdir: Path) -> Origin | None:
-    """Of `train.init_from`; None for a run that begins from nothing. A run that has begun tells by itself what it began
-    with, whether or not the other folder is still there.
+    """The origin named by `train.init_from`; None for a run from scratch. A run with checkpoints knows its origin from
+    them, even if the original folder is gone.
 
-    Raises `UserError` where that cannot be read, and the config does not give it."""
+    Raises `UserError` if model or text format cannot be read and the config does not set them."""
     path = config.train.init_from
     if not path:
         return None
@@ -78,8 +80,8 @@ def _of_run(folder: Path) -> Origin | None:
 
 
 def completed(config: ConfigDict, origin: Origin | None) -> ConfigDict:
-    """The config with the origin's model where it has none. An empty `data.tokenizer` stays: the origin's, whose file
-    may be gone."""
+    """The config with the origin's model if it sets none. An empty `data.tokenizer` is left as it is and means the
+    origin's tokenizer, whose file may be gone."""
     config = ConfigDict(config)
     if origin is None:
         config.data.tokenizer = config.data.tokenizer or "byte"
@@ -92,8 +94,8 @@ def completed(config: ConfigDict, origin: Origin | None) -> ConfigDict:
 def text_for(
     config: ConfigDict, origin: Origin | None, model: Model, data: Data
 ) -> tuple[TextFormat | None, list[str]]:
-    """How the model of a run has its text written, None where that is in the way of our own runs; and what to tell of
-    a config that differs from its origin."""
+    """The text format of a run's model (None for the format of runs from scratch), and notes on where the config
+    differs from the origin."""
     own = TextFormat.of(data.tokenizer, None, isinstance(model, EncoderDecoder))._replace(before=data.before)
     if origin is None:
         return own if data.before else None, []
@@ -112,7 +114,7 @@ def text_for(
 
 
 def config_of(opened: FoundModel | Opened, tokenizer: str | Path) -> ConfigDict:
-    """The config of a run with that model: its own context, one row at a time, and no data of its own."""
+    """The config of a run of an opened model: its context, one row per batch, and no data source."""
     length = context_of(opened.model, opened.config)
     config = default()
     with config.unlocked():

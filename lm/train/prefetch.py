@@ -1,6 +1,6 @@
-"""From the host to the devices: batches are put there a step ahead of the one that uses them.
+"""Moving batches from host to devices, a step before they are used.
 
-Each process makes only the rows that its devices hold, and the batch is one global array over all of them."""
+Each process builds only the rows that its devices hold; a batch is one global array over all devices."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -16,12 +16,12 @@ DeviceBatch = dict[str, jax.Array]
 
 
 def by_rows(sharding: Sharding, ndim: int) -> jax.sharding.NamedSharding:
-    """The layout of a batch's array of so many axes."""
+    """The sharding of a batch array with `ndim` axes."""
     return sharding.named(("batch",) + (None,) * (ndim - 1))
 
 
 def own_rows(batch_size: int, sharding: Sharding | None) -> np.ndarray:
-    """Those rows of a batch that devices of this process hold, ascending."""
+    """The rows of a batch that this process's devices hold, in ascending order."""
     if sharding is None:
         return np.arange(batch_size)
     places = by_rows(sharding, 1).addressable_devices_indices_map((batch_size,))
@@ -44,9 +44,9 @@ def put(batch: Batch, rows: np.ndarray, batch_size: int, sharding: Sharding | No
 
 
 class DevicePrefetcher:
-    """Batches start, start + 1, ... on the devices, made by threads ahead of the step that uses them.
+    """Batches start, start + 1, ... on the devices, built by threads ahead of the step that uses them.
 
-    `waited`: seconds in which a batch was asked for and not yet made."""
+    `waited`: seconds spent waiting for batches that were not ready."""
 
     def __init__(self, batches: Batches, sharding: Sharding | None, start: int = 0) -> None:
         rows = own_rows(batches.batch_size, sharding)

@@ -1,6 +1,6 @@
-"""Several processes that make one run: they meet before JAX connects them, so that one that is missing is told.
+"""Connecting the processes of one run. They meet before JAX connects them, so that a missing one is reported.
 
-JAX itself waits in silence, and ends the process with a C++ stack trace when its time is over."""
+JAX itself waits silently, and on a timeout ends the process with a C++ stack trace."""
 
 import atexit
 import contextlib
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 
 from lm.core.errors import UserError
 
-FIRST_WORD, AGAIN = 3.0, 30.0  # seconds until the first word of who is missing, and between the later ones
+FIRST_WORD, AGAIN = 3.0, 30.0  # seconds until the first report of missing processes, and between later ones
 Tell = Callable[[str], None]
 # What Gloo, by which processes on CPUs speak to each other, writes to standard output, in pieces that may interleave.
 GLOO = re.compile(
@@ -25,10 +25,10 @@ GLOO = re.compile(
 
 
 def connect(coordinator: str | None, processes: int | None, process: int | None, wait: float, tell: Tell) -> None:
-    """Make this process one of a run's, as the flags say: none of them for a run of one process.
+    """Join this process to its run, as the flags say; without any flag, the run has a single process.
 
-    Raises `UserError` for flags that do not go together, where there is no cluster, and when after `wait` seconds some
-    process is still missing."""
+    Raises `UserError` for flags that do not go together, outside a cluster, and if some process is still missing after
+    `wait` seconds."""
     check(coordinator, processes, process)
     if coordinator is None:
         return
@@ -57,7 +57,7 @@ def connect(coordinator: str | None, processes: int | None, process: int | None,
 
 
 def without(pattern: re.Pattern[bytes]) -> None:
-    """Keep lines of this pattern out of standard output, C++'s included, until this process ends."""
+    """Filter lines that match this pattern from standard output, including C++ output, until the process ends."""
     try:
         kept, (end, start) = os.dup(1), os.pipe()
         sys.stdout.flush()
@@ -122,8 +122,8 @@ def _reminder(tell: Tell, line: str) -> Iterator[None]:
 
 
 def meet(coordinator: str, processes: int, process: int, wait: float, tell: Tell) -> None:
-    """Return in every process once all are here: each of the others calls at the coordinator's address, where the first
-    one listens until it goes on. Who is missing is told; after `wait` seconds that is a `UserError`."""
+    """Return once all processes have arrived: process 0 listens at the coordinator's address, and the others connect to
+    it. Missing processes are reported, and after `wait` seconds raise a `UserError`."""
     if processes == 1:
         return
     clock = _Patience(coordinator, processes, process, wait, tell)
@@ -134,7 +134,7 @@ def meet(coordinator: str, processes: int, process: int, wait: float, tell: Tell
 
 
 class _Patience:
-    """Tells who is missing, now and then, until the time is over."""
+    """Reports missing processes at intervals until the deadline."""
 
     def __init__(self, coordinator: str, processes: int, process: int, wait: float, tell: Tell) -> None:
         self.coordinator, self.processes, self.process, self.wait, self._tell = (

@@ -1,4 +1,4 @@
-"""The state with which a run begins: step 0, or its latest checkpoint if that is of the same run."""
+"""The initial state of a run: step 0, or its latest checkpoint if that belongs to the same run."""
 
 import json
 from typing import Any
@@ -16,7 +16,7 @@ from lm.train.step import Trainer
 
 
 def new_state(trainer: Trainer, hyper: dict, init_from: str) -> State:
-    """Step 0, with parameters from the folder `init_from` if that is named."""
+    """The state at step 0, with parameters from the folder `init_from` if it is set."""
     params = None
     if init_from:
         params = initial_params(init_from, trainer.model, trainer.abstract_model(), trainer.sharding)
@@ -24,9 +24,9 @@ def new_state(trainer: Trainer, hyper: dict, init_from: str) -> State:
 
 
 def resume_or_start(trainer: Trainer, hyper: dict, checkpoints: Checkpoints, meta: dict) -> tuple[State, dict]:
-    """Step 0, or the latest checkpoint; and what that says of itself (`meta` for step 0).
+    """The state at step 0 or at the latest checkpoint, and its meta (`meta` itself at step 0).
 
-    Raises `UserError` if it is of another model, objective, seed or data."""
+    Raises `UserError` if the checkpoint is of another model, objective, seed or data."""
     if checkpoints.latest is None:
         return new_state(trainer, hyper, meta["config"]["train"]["init_from"]), meta
     saved = checkpoints.meta(checkpoints.latest)
@@ -43,7 +43,7 @@ def resume_or_start(trainer: Trainer, hyper: dict, checkpoints: Checkpoints, met
 
 
 def _check_frozen(trainer: Trainer, saved: dict) -> None:
-    """Raise `UserError` if other parameters train than did so far: there is no optimizer state for them."""
+    """Raise `UserError` if the set of trained parameters has changed: new ones would have no optimizer state."""
     spec = trainer.program.spec()
     before = trained(
         spec, by_pattern(saved["optimizer"]["lr_multipliers"], spec, "lr_multipliers"), trainer.program.trainable
@@ -59,7 +59,7 @@ def _check_frozen(trainer: Trainer, saved: dict) -> None:
 
 
 def _identity(meta: dict) -> dict[str, Any]:
-    """What makes a run another run when it changes."""
+    """What identifies a run: it cannot resume if any of this changes."""
     meta = json.loads(json.dumps(meta))
     config = meta["config"]
     data = {k: v for k, v in config["data"].items() if k != "cache"}  # which may move

@@ -1,4 +1,4 @@
-"""A training run under way: where it stands, and what its loop does now and then."""
+"""The state of a training run, and what its loop does every so often: record, recover, save, evaluate."""
 
 import contextlib
 import dataclasses
@@ -38,15 +38,15 @@ WARNING = "[yellow]warning:[/]"
 
 
 class Prepared:
-    """What a run is made of, checked before its folder is touched."""
+    """The parts of a run, checked before its folder is touched."""
 
     def __init__(self, config: ConfigDict, workdir: Path, console: Console, chief: bool) -> None:
-        """`chief`: of several processes, whether this is the one that writes and tells."""
+        """`chief`: whether this is the one process, of several, that writes and reports."""
         origin = origin_of(config, workdir)
         config = completed(config, origin)
         self.config, self.workdir, self.console, self.chief = config, workdir, console, chief
         self.parts = parts = assemble(config, text=origin and origin.text)
-        _ = parts.model, parts.objective, parts.sharding  # whose errors come before those of the data
+        _ = parts.model, parts.objective, parts.sharding  # their errors should come before those of the data
         parts.check_fit()
         self.text, notes = text_for(config, origin, parts.model, parts.data)
         for note in notes:
@@ -61,11 +61,11 @@ class Prepared:
 
 
 class Session:
-    """Where a run stands: its state, the batch that comes next, its checkpoints and records. Whatever ends its `with`,
-    a save that is under way is finished."""
+    """A run in progress: its state, next batch, checkpoints and records. Leaving its `with` block, for whatever reason,
+    finishes a pending save."""
 
     def __init__(self, run: Prepared) -> None:
-        """At step 0, or at the latest checkpoint."""
+        """Start at step 0, or at the latest checkpoint."""
         self.run, self.parts, self.config, self.tell = run, run.parts, run.config, run.tell
         parts, data, program = run.parts, run.parts.data, run.parts.program
         self.checkpoints = Checkpoints(run.workdir, keep=run.config.log.keep)
@@ -80,13 +80,13 @@ class Session:
         self.batches = dataclasses.replace(parts.batches, skips=tuple(map(tuple, self.saved["skips"])))
         self.metrics = MetricsLog(run.workdir, run.config.log.tensorboard, writes=run.chief)
         self.size = f"{count(program.spec()):,} parameters"
-        self.pending: list[tuple[int, dict]] = []  # steps not looked at yet: looking waits for the device
+        self.pending: list[tuple[int, dict]] = []  # steps not read yet: reading waits for the device
         self.warned_empty = False
 
     # Begin
 
     def nothing_to_do(self) -> Record:
-        """The figures of a run that is at its end already."""
+        """The last metrics of a run that is already finished."""
         self.checkpoints.close()
         unused = f"; {record.describe(self.changed)}: without effect" if self.changed else ""
         self.tell(f"nothing to do: {self.run.workdir} is at step {self.step} of {self.last}{unused}")
@@ -94,7 +94,7 @@ class Session:
             return self.evaluate(anew=not self.metrics.evaluated(self.step))
 
     def begin(self) -> None:
-        """Write down what makes the run, say what it is, and compile its step."""
+        """Record the run's config, describe the run, and compile its step."""
         config, parts, workdir = self.config, self.parts, self.run.workdir
         if self.changed:
             self.changes.append({"event": "change", "step": self.step, "changed": self.changed})
@@ -106,7 +106,7 @@ class Session:
         self.step_fn = parts.trainer.jitted(self.state)
         flops = training_flops(parts.model, *lengths_of(self.batches), parts.program.transforms)  # of a row
         peak, peak_from = peak_flops(config.train.dtype)
-        self.cost = flops / peak  # seconds that a row would take at peak
+        self.cost = flops / peak  # seconds that a row would take at peak FLOP/s
         with_changes = f" with {record.describe(self.changed)}" if self.changed else ""
         self.tell(
             f"{self.size}{_trained(parts.trainer)}, {flops:.3g} FLOPs a row; {_data_line(parts.data)}; "
@@ -122,7 +122,7 @@ class Session:
         self.progress = Progress(self.last, self.step, self.run.console)
 
     def _compile(self) -> None:
-        """Compile the step, which its first call then finds done."""
+        """Compile the step ahead of its first call."""
         console, begun = self.run.console, time.perf_counter()
         console.print("compiling the train step ...")
         with allocating("compiling the train step"):
@@ -152,7 +152,7 @@ class Session:
     # Step
 
     def advance(self) -> None:
-        """One step, which is begun and not waited for."""
+        """Dispatch one step without waiting for it."""
         self.step += 1
         self.profiler.before(self.step)
         self.state, measured = self.step_fn(self.state, next(self.feed))
@@ -160,7 +160,7 @@ class Session:
         self.pending.append((self.step, measured))
 
     def due(self, every: int) -> bool:
-        """Whether what is done every so many steps is done after this one; 0: never."""
+        """Whether something done `every` so many steps is due after this one; 0: never."""
         return every > 0 and self.step % every == 0
 
     def _figures(self, reading: Any) -> Record | None:
@@ -170,16 +170,16 @@ class Session:
     # Look
 
     def glance(self) -> None:
-        """Tell of a step that is not recorded, where a line is due."""
+        """Report a step that is not recorded, if a progress line is due."""
         if self.progress.wants():
-            # Else the clock would not see what the device still has to do.
+            # Otherwise the clock would miss work still queued on the device.
             jax.block_until_ready(self.pending[-1][1])
             if seen := self._figures(self.clock.look(self.step, self.feed.waited)):
                 self.progress.tell(self.step, seen)
 
     def recovered(self) -> bool:
-        """Look for bad steps since the last look, and do about them what config.train.recovery says. True where the run
-        went back: it stands at an earlier step then. Raises `UserError` where it is to stop."""
+        """Look for bad steps since the last call and handle them as config.train.recovery says. Returns True if the run
+        was rewound to an earlier step. Raises `UserError` if it must stop."""
         rule = self.parts.trainer.recovery
         found = find_bad_steps(rule, self.pending)
         back_to = None
@@ -196,7 +196,7 @@ class Session:
         return back_to is not None
 
     def rewind(self, step: int) -> None:
-        """Go back to the checkpoint of `step`, or to the beginning; what came after it is given up."""
+        """Return to the checkpoint of `step`, or to the beginning, and discard everything after it."""
         trainer, hyper = self.parts.trainer, self.parts.hyper
         self.checkpoints.forget(after=step)
         if step:
@@ -205,14 +205,14 @@ class Session:
             self.state = new_state(trainer, hyper, self.config.train.init_from)
         self.feed.close()
         self.step, self.feed, self.pending = step, DevicePrefetcher(self.batches, self.parts.sharding, step), []
-        # They hold for what is repeated too.
+        # Earlier skips also hold for the repeated steps.
         self.changes = [change | {"step": min(change["step"], step)} for change in self.changes]
         self.metrics.resume(step, [*self.events, *self.changes])
         self.clock.restart(step, self.feed.waited)
         self.progress.back(step)
 
     def record(self) -> None:
-        """Write down and tell the figures of this step."""
+        """Record and report the metrics of this step."""
         seen = self._figures(self.clock.read(self.step, self.feed.waited))
         self.pending.clear()
         if seen is None:
@@ -227,13 +227,13 @@ class Session:
     # Save
 
     def save(self) -> None:
-        """Begin to save a checkpoint."""
+        """Start saving a checkpoint."""
         kept = {"skips": self.batches.skips, "events": self.events, "changes": self.changes}
         save_state(self.checkpoints, self.state, self.meta | kept)
         self.clock.restart(self.step, self.feed.waited)
 
     def stopped(self, why: str) -> str:
-        """Finish the save, and say how to go on."""
+        """Finish the save, and say how to continue."""
         self.checkpoints.wait()
         line = f"{why}: saved step {self.step} in {self.checkpoints.path}; run the same command to go on"
         self.tell(line)
@@ -248,7 +248,7 @@ class Session:
             result = self._evaluated()
         except (UserError, jax.errors.JaxRuntimeError) as e:
             if jax.process_count() > 1 and not isinstance(e, UserError):
-                raise  # the others may be waiting
+                raise  # other processes may be waiting
             self.tell(f"{WARNING} step {self.step}: no validation figures: {_line(e)}")
             return {}
         self.tell(f"step {self.step}: validation {_validation(result)}")
@@ -277,7 +277,7 @@ class Session:
 
 @contextlib.contextmanager
 def writing(workdir: Path) -> Iterator[None]:
-    """Tell of a full disk in one line."""
+    """Report a full disk in one line."""
     try:
         yield
     except OSError as e:

@@ -1,5 +1,5 @@
-"""The assembly: from a config to the parts of a run. Whoever trains, sweeps, compiles or evaluates takes them from
-`assemble`, the only reader of the whole config, and hands on the values that are needed below."""
+"""The assembly: from a config to the parts of a run. Training, sweeps, TPU compilation and evaluation all get them from
+`assemble`, the only reader of the whole config, and pass on just the values needed below."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -35,7 +35,7 @@ from lm.zoo.registry import build
 
 
 class Given(TypedDict, total=False):
-    """Parts that a caller has already, or wants otherwise than the config says."""
+    """Parts that a caller already has, or wants to differ from the config."""
 
     model: Model
     objective: Objective
@@ -48,18 +48,18 @@ class Given(TypedDict, total=False):
 
 
 def assemble(config: ConfigDict, **given: Unpack[Given]) -> "Parts":
-    """What a run is made of, as `config` says (see `lm.train.config`), but for what is `given`.
+    """The parts of a run as `config` describes them (see `lm.train.config`), except those that are `given`.
 
         assemble(config).trainer                                            # all by the config
         assemble(config, model=model, sharding=None).trainer                # this model, on one device
 
-    Raises `UserError`, where a part is asked for, if config, model, data and devices do not go together."""
+    Accessing a part raises `UserError` if config, model, data and devices do not go together."""
     return Parts(config, given)
 
 
 class Parts:
-    """What a run is made of. Each part is made when it is first asked for, and kept: what only compiles a step opens no
-    data, and an evaluation binds no optimizer."""
+    """The parts of a run, each created on first access and cached: compiling a step opens no data, and an evaluation
+    builds no optimizer."""
 
     text: TextFormat | None = None
 
@@ -195,7 +195,7 @@ def check_fit(config: ConfigDict, model: Model, tokenizer: Tokenizer) -> None:
 
 
 def remembers(model: Model) -> bool:
-    """Whether a model's cache holds a memory, of one size for ever, and no cache of all that was read."""
+    """Whether a model's cache is a memory of fixed size rather than a cache of everything read so far."""
     sources = {type(part) for part in components(model) if isinstance(part, (SelfKV, CrossKV, SegmentMemory))}
     if SegmentMemory in sources and len(sources) > 1:
         raise UserError("this model remembers in some of its layers only: give all of them a memory, or none")
@@ -203,7 +203,8 @@ def remembers(model: Model) -> bool:
 
 
 def memory_rows(config: ConfigDict, model: Model, objective: Objective) -> int:
-    """How many rows a model remembers from one batch in the next: all where rows go on, and it has a memory."""
+    """How many rows carry memory from batch to batch: all of them if rows continue and the model has a memory; else
+    0."""
     if config.data.packing != "stream" or not remembers(model):
         return 0
     if not objective.needs().carries:

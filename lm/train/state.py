@@ -1,4 +1,4 @@
-"""The state of a training run: all that a step changes, how a checkpoint keeps it and gives it back."""
+"""The state of a training run: everything a step changes, and how it is saved and restored."""
 
 import dataclasses
 from typing import Any
@@ -18,27 +18,28 @@ Array = jax.Array
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class State:
-    """Everything a step changes, and the hyperparameters it reads (leaves too: runs of one shape can be vmapped)."""
+    """Everything a step changes, plus the hyperparameters it reads (as leaves, so that runs of one shape can be
+    vmapped)."""
 
     step: Array  # int32
     params: Tree
     opt: Tree
     hyper: Hyper
     monitor: monitor.LossMonitor
-    ema: Tree | None = None  # average, over past steps, of the parameters that transforms do not freeze
-    memory: Tree | None = None  # the model's cache, each leaf [B, ...], where rows go on from step to step
+    ema: Tree | None = None  # moving average of the parameters that transforms do not freeze
+    memory: Tree | None = None  # the model's cache, each leaf [B, ...], if rows continue from step to step
 
 
 def save_state(checkpoints: Checkpoints, state: State, meta: dict) -> None:
-    """Begin to save the state of a run; `meta` as `lm.runs.checkpoint.meta_of` makes it."""
-    # A copy, so that the next steps may take over the state's buffers while the write goes on.
+    """Start saving the state of a run; `meta` is from `lm.runs.checkpoint.meta_of`."""
+    # A copy, because the next step donates the state's buffers while the write is still running.
     state = jax.tree.map(jnp.copy, state)
     checkpoints.write(int(state.step), _items(state), meta)
 
 
 def saved_state(checkpoints: Checkpoints, step: int, like: State, hyper: Hyper) -> State:
-    """The state of that step, laid out as `like` (see `Trainer.abstract`) or, without a mesh, on one device.
-    Hyperparameters are not read but given, since a resumed run may change them."""
+    """The saved state of a step, laid out as `like` (see `Trainer.abstract`) or, without a mesh, on one device.
+    Hyperparameters are not restored but passed in, since a resumed run may change them."""
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding or device), like)
     items = _items(like)
@@ -50,7 +51,7 @@ def saved_state(checkpoints: Checkpoints, step: int, like: State, hyper: Hyper) 
     at = jax.device_put(jnp.int32(step), like.step.sharding)
     hyper = jax.tree.map(lambda x, to: jax.device_put(x, to.sharding), hyper, like.hyper)
     ema = None
-    if like.ema is not None:  # one that was not kept so far begins here
+    if like.ema is not None:  # a run without an average so far starts one here
         ema = got["ema"] if "ema" in items else jax.tree.map(_copy, like.ema, got["params"], is_leaf=_is_hole)
     return State(at, got["params"], opt, hyper, watched, ema, memory)
 
@@ -60,16 +61,16 @@ def _is_hole(x: Any) -> bool:
 
 
 def _copy(like: Any, x: Array) -> Array | None:
-    """A copy of x, where `like` has something."""
+    """A copy of x, or None where `like` is None."""
     return None if like is None else jnp.copy(x)
 
 
 def _items(state: State) -> dict[str, Tree]:
-    """What a checkpoint keeps of a state, by item."""
+    """The items of a checkpoint, from a state."""
     items = {"params": state.params, "opt": _flat((state.opt, state.monitor, state.memory))}
     return items if state.ema is None else items | {"ema": state.ema}
 
 
 def _flat(tree: Tree) -> dict[str, Any]:
-    """Leaves by dotted path: optimizer states are tuples with holes, which orbax would not give back as they were."""
+    """Leaves by dotted path: orbax would not restore optimizer states, tuples with holes, in their original form."""
     return {path.replace("/", "."): leaf for path, leaf in flatten(tree)}

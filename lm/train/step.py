@@ -33,8 +33,8 @@ class Trainer:
     optimizer: BoundOptimizer
     seed: int = 0
     accumulate: int = 1  # microbatches
-    batch_warmup: bool = False  # the last of them may be empty, and are left out
-    memory: int = 0  # rows of a batch, where the model remembers them in the next; 0: it does not
+    batch_warmup: bool = False  # the last microbatches may be empty, and are skipped
+    memory: int = 0  # rows of a batch, if the model carries memory from batch to batch; else 0
     recovery: monitor.Recovery = monitor.Recovery()
     noise_scale: bool = False
     dtype: Any = jnp.float32
@@ -45,7 +45,7 @@ class Trainer:
         check_needs(self.objective, self.model)
 
     def first(self, params: Tree, hyper: Hyper) -> State:
-        """Step 0 with these parameters, the program's. What its transforms freeze is not averaged."""
+        """The state at step 0 with these parameters of the program. Frozen parameters are not averaged."""
         weights, _ = self.optimizer.split(params)
         ema = jax.tree.map(jnp.copy, self.program.split(params)[0]) if self.optimizer.rule.ema else None
         opt, zero = self.optimizer.init(weights, hyper), jnp.zeros((), jnp.int32)
@@ -53,23 +53,23 @@ class Trainer:
         return State(zero, params, opt, hyper, monitor.first(), ema, memory)
 
     def init(self, hyper: Hyper, params: Tree | None = None) -> State:
-        """Step 0, with given parameters of the model or random ones. The same values on every mesh."""
+        """The state at step 0, with given or random parameters of the model. The same values on every mesh."""
 
         def make(params: Tree | None) -> State:
             return self.first(self._transformed(params), hyper)
 
         layout = self.state_shardings(jax.eval_shape(make, params))
-        if layout is None:  # said outright, as of a restored state: else the step would be compiled anew for that
+        if layout is None:  # explicit, as in a restored state; otherwise the step would be recompiled for that
             layout = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         return jax.jit(make, out_shardings=layout)(params)
 
     def abstract(self, hyper: Hyper) -> State:
-        """Shapes and layouts of the state: enough to compile the step without allocating anything."""
+        """Shapes and layouts of the state, enough to compile the step without allocating anything."""
         state = jax.eval_shape(lambda: self.first(self._transformed(None), hyper))
         return state if self.sharding is None else _laid_out(state, self.state_shardings(state))
 
     def abstract_model(self) -> Tree:
-        """Shapes and layouts of the model's own parameters, before any transform: of what `init` is given."""
+        """Shapes and layouts of the model's own parameters, before any transform, as `init` takes them."""
         spec = self.model.spec()
         params = abstract(spec)
         return params if self.sharding is None else _laid_out(params, self.sharding.tree(spec))
@@ -94,15 +94,15 @@ class Trainer:
         )
 
     def jitted(self, state: State) -> jax.stages.Wrapped:
-        """`step`, compiled for the layout of `state`, which it takes over (donation)."""
+        """`step`, jitted for the layout of `state`, which it donates."""
         shardings = self.state_shardings(jax.eval_shape(lambda: state))
         results = None if shardings is None else (shardings, None)
         return jax.jit(self.step, donate_argnums=0, out_shardings=results)
 
     def step(self, state: State, batch: Batch) -> tuple[State, dict[str, Any]]:
-        """One step on a global batch: arrays [B, ...]. Metrics are the objective's, `objective`, what is minimised per
-        token, and scalars: learning_rate, grad_norm and what `lm.train.health` reports. A skipped step leaves
-        parameters and optimizer as they were."""
+        """One step on a global batch of arrays [B, ...]. Metrics are those of the objective, `objective` (what is
+        minimised, per token), and the scalars learning_rate, grad_norm and those of `lm.train.health`. A skipped step
+        leaves parameters and optimizer state unchanged."""
         weights, rest = self.optimizer.split(state.params)
         ctx = Ctx(
             key=jax.random.fold_in(jax.random.key(self.seed + 1), state.step),
@@ -125,14 +125,14 @@ class Trainer:
         recorded, kept = sums.aux
         updated, memory = self.model.update(combine(moved, rest), recorded), jax.tree.map(lambda x: x[0], kept)
         free, frozen = self.program.split(updated)[0], self.program.split(state.params)[1]
-        params = combine(free, frozen)  # of what is frozen buffers too
+        params = combine(free, frozen)  # frozen includes frozen buffers, which `update` must not change
         total = sums.total / scale
         metrics |= sums.metrics | {"objective": Mean(total, sums.metrics["tokens"].total)}
 
         checked, watched = monitor.check(
             self.recovery, self.scaled, state.monitor, total / weight, metrics["grad_norm"]
         )
-        # A batch that predicts nothing tells nothing.
+        # A batch that predicts nothing carries no information.
         watched = jax.tree.map(lambda new, old: jnp.where(sums.weight > 0, new, old), watched, state.monitor)
         if self.noise_scale:
             small = sums.squares / jnp.square(scale)
@@ -140,7 +140,7 @@ class Trainer:
                 watched, small, jnp.square(metrics["grad_norm"]), weight, sums.parts
             )
         ema = state.ema
-        if ema is not None:  # shorter in the beginning, which the random first parameters should not outlast
+        if ema is not None:  # a shorter average at first, so that it forgets the random initial parameters
             keep = jnp.minimum(self.optimizer.rule.ema, (1.0 + state.step) / (10.0 + state.step))
             ema = jax.tree.map(lambda e, p: keep * e + (1 - keep) * p, ema, free)
         if self.scaled or self.recovery.action == "skip":
@@ -154,7 +154,7 @@ class Trainer:
         return State(state.step + 1, params, opt, state.hyper, watched, ema, memory), metrics
 
     def averaged(self, state: State) -> Tree:
-        """The program's parameters, averaged where an average is kept."""
+        """The program's parameters, or their average if one is kept."""
         return state.params if state.ema is None else combine(state.ema, self.program.split(state.params)[1])
 
     @property
@@ -168,7 +168,7 @@ class Trainer:
 
 
 class Sums(NamedTuple):
-    """Of a loss that is a sum over rows."""
+    """Sums over microbatches of a loss that is itself a sum over rows."""
 
     grads: Tree
     total: Array
@@ -176,18 +176,18 @@ class Sums(NamedTuple):
     metrics: Metrics
     squares: Array  # mean over parts of the squared norm of each part's gradient per weight
     parts: Array | int  # how many microbatches had rows
-    aux: Tree  # rows (axis 1, behind `layers`) joined in order
+    aux: Tree  # rows (axis 1, after `layers`) concatenated in order
 
 
 def accumulated(loss: Callable, weights: Tree, batch: Batch, memory: Tree, parts: int, ragged: bool = False) -> Sums:
-    """Gradient and value of `loss(weights, batch, memory) -> total, (weight, metrics, aux)`, `parts` microbatches at a
-    time, into which batch and memory, leaves [B, ...], are cut alike; those behind the last that has any weight are
-    left out where `ragged`."""
+    """Gradient and value of `loss(weights, batch, memory) -> total, (weight, metrics, aux)`, accumulated over `parts`
+    microbatches. Batch and memory, leaves [B, ...], are split the same way. With `ragged`, microbatches after the last
+    one with any weight are skipped."""
     grad = jax.value_and_grad(loss, has_aux=True)
     if parts == 1:
         (total, (weight, metrics, aux)), grads = grad(weights, batch, memory)
         return Sums(grads, total, weight, metrics, jnp.zeros(()), 1, aux)
-    # Row r goes to microbatch r % parts: each microbatch is spread over all devices that hold rows.
+    # Row r goes to microbatch r % parts, so that each microbatch is spread over all devices that hold rows.
     micro = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1), (batch, memory))
     active: Array | int = parts
     if ragged:

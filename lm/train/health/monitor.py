@@ -1,4 +1,5 @@
-"""What a step notices about itself: a loss that is not finite or spikes, an overflow in float16, gradient noise."""
+"""The traced half of loss-spike handling: every step checks its loss (finite? a spike?), adapts the float16 loss scale
+and measures gradient noise. What the host does about bad steps is in `lm.train.health.recovery`."""
 
 import dataclasses
 from typing import Literal, NamedTuple
@@ -10,20 +11,20 @@ from lm.core.errors import UserError
 from lm.core.ranges import Count, CountOrNone, NotNegative
 
 Array = jax.Array
-# The loss is a sum over tokens, so its gradients are large to begin with.
+# The loss is a sum over tokens, so its gradients are already large.
 FIRST_SCALE, GROW_AFTER, LARGEST_SCALE = 2.0**10, 1000, 2.0**24
-NOISE_KEEP = 0.99  # of the running means behind the noise scale, which of single steps is wild
+NOISE_KEEP = 0.99  # for the running means in the noise scale, which is wild for single steps
 
 
 @dataclasses.dataclass(frozen=True)
 class Recovery:
-    """What is done about a step whose loss or gradient is not finite or, with `spike` > 0, whose loss stands more than
-    `spike` standard deviations above its running mean.
+    """What to do about a bad step: one whose loss or gradient is not finite or, with `spike` > 0, whose loss is more
+    than `spike` standard deviations above its running mean.
 
-    "stop" ends the run; "skip" leaves that step's update out; "rewind" goes back to the newest checkpoint at least
-    `back` steps old, repeats the steps up to `back` before the bad one, and passes over `skip` batches there, as PaLM
-    did (Chowdhery et al. 2022, arXiv 2204.02311, section 5.1: about 100 steps back, 200 to 500 batches). After `limit`
-    such events the run ends."""
+    "stop" ends the run; "skip" drops that step's update; "rewind" returns to the newest checkpoint at least `back`
+    steps old, repeats the steps up to `back` before the bad one and skips `skip` batches there, as PaLM did (Chowdhery
+    et al. 2022, arXiv 2204.02311, section 5.1: about 100 steps back, 200 to 500 batches). After `limit` such events
+    the run ends."""
 
     action: Literal["stop", "skip", "rewind"] = "stop"  # or skip that step's update, or rewind and skip batches
     spike: NotNegative = 0.0  # standard deviations; 0: only what is not finite counts
@@ -66,14 +67,15 @@ def first() -> LossMonitor:
 
 
 def check(rule: Recovery, scaled: bool, w: LossMonitor, loss: Array, grad_norm: Array) -> tuple[StepCheck, LossMonitor]:
-    """On a step with this loss per token and gradient norm. An overflow is no trouble while the scale can fall."""
+    """Check a step with this loss per token and gradient norm, and update the monitor. A float16 overflow is not a bad
+    step as long as the loss scale can be lowered."""
     finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
     overflow = ~finite & jnp.bool_(scaled) & (w.scale > 1)
     spike = jnp.bool_(False)
     if rule.spike:
         spike = (w.seen >= rule.window) & (loss > w.mean + rule.spike * jnp.sqrt(w.variance))
     bad = (~finite & ~overflow) | (finite & spike)
-    # The last `window` steps count, a step at a time (Finch 2009, incremental weighted mean and variance).
+    # Running mean and variance over about the last `window` steps (Finch 2009, incremental weighted mean and variance).
     share = 1 / jnp.minimum(w.seen + 1, rule.window)
     away = jnp.where(finite, loss, 0.0) - w.mean
     taken = finite & ~bad
@@ -92,11 +94,12 @@ def check(rule: Recovery, scaled: bool, w: LossMonitor, loss: Array, grad_norm: 
 
 
 def noise(w: LossMonitor, small: Array, large: Array, tokens: Array, parts: Array | int) -> tuple[LossMonitor, Array]:
-    """The simple gradient noise scale in tokens: tr(covariance) / |gradient|^2, the batch size up to which doubling it
-    nearly halves the steps (McCandlish et al. 2018, arXiv 1812.06162, appendix A.1).
+    """The simple gradient noise scale in tokens, tr(covariance) / |gradient|^2: the batch size up to which doubling it
+    nearly halves the number of steps (McCandlish et al. 2018, arXiv 1812.06162, appendix A.1).
 
-    From squared gradient norms of the microbatches (their mean, `small`) and of the batch of `tokens` (`large`); it
-    needs two microbatches. Of the running means, the share of the first steps is the same in both and drops out."""
+    Computed from squared gradient norms of microbatches (their mean, `small`) and of the whole batch of `tokens`
+    (`large`), so it needs two microbatches. Both running means start from zero; the bias is the same in both and
+    cancels in the ratio."""
     usable = (parts > 1) & jnp.isfinite(small) & jnp.isfinite(large)
     part = tokens / parts
     covariance = (small - large) / (1 / part - 1 / tokens)

@@ -1,4 +1,5 @@
-"""What a run does about the bad steps that `lm.train.health.monitor` finds: stop, tell of those left out, or rewind."""
+"""The host half of loss-spike handling: stop, report skipped steps, or rewind, for the bad steps that
+`lm.train.health.monitor` finds."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ def find_bad_steps(rule: Recovery, measured: Sequence[tuple[int, dict]]) -> list
                 "kept; lower config.optimizer.learning_rate, lengthen warmup, set clip, or let "
                 "config.train.recovery.action=rewind or skip go around it"
             )
-        # Figures as text: what is not finite is no JSON.
+        # Numbers as text, because JSON has no NaN or infinity.
         events.append({"event": rule.action, "step": step, "bad_loss": f"{loss:.4g}", "bad_norm": f"{norm:.4g}"})
         if rule.action == "rewind":
             break
@@ -34,7 +35,7 @@ def find_bad_steps(rule: Recovery, measured: Sequence[tuple[int, dict]]) -> list
 
 
 def check_limit(rule: Recovery, events: Sequence[Event]) -> None:
-    """Raises `UserError` once a run has had more events than it may."""
+    """Raise `UserError` once a run has had more events than `rule.limit`."""
     if len(events) > rule.limit:
         last = events[-1]
         raise UserError(
@@ -44,15 +45,15 @@ def check_limit(rule: Recovery, events: Sequence[Event]) -> None:
 
 
 def rewind(rule: Recovery, batches: Batches, event: Event, checkpoint: int) -> tuple[Batches, Event]:
-    """The stream, and what to record, of a run that goes back to `checkpoint` because of a bad step (counted from 1):
-    as before until `back` steps before it, then `skip` batches further."""
+    """Batches and event of a run that returns to `checkpoint` because of a bad step (counted from 1): the same batches
+    until `back` steps before the bad one, then `skip` batches later."""
     at = max(checkpoint, event["step"] - 1 - rule.back)
     skips = (*batches.skips, (at, rule.skip))
     return dataclasses.replace(batches, skips=skips), event | {"to": checkpoint, "from": at, "skipped": rule.skip}
 
 
 def describe(event: Event) -> str:
-    """An event as a person reads it."""
+    """One line about an event."""
     what = f"step {event['step']}: loss {event['bad_loss']}, gradient norm {event['bad_norm']}"
     if event["event"] == "skip":
         return f"{what}: its update is left out"
