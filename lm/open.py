@@ -11,7 +11,7 @@ from lm.core.errors import UserError
 from lm.hub.folder import is_hf_folder
 from lm.hub.open import ModelFiles, Opened, context_of, is_gguf
 from lm.hub.save_text import write_text
-from lm.hub.tensors import Progress, quiet, reason
+from lm.hub.tensors import ProgressCallback, quiet, reason
 from lm.hub.text import size_note
 from lm.runs.checkpoint import Checkpoints, OpenedModel, meta_of, open_model
 from lm.text.format import TextFormat
@@ -39,7 +39,7 @@ def open_any(path: str | Path, step: int | None = None) -> OpenedModel:
 
 
 def import_run(
-    source: str | Path, out: str | Path, architecture: str | None = None, progress: Progress = quiet
+    source: str | Path, out: str | Path, architecture: str | None = None, progress: ProgressCallback = quiet
 ) -> Opened:
     """Make `out` a run's folder whose checkpoint of step 0 is the model of a Hugging Face folder or a GGUF file, its
     tokenizer beside it. Raises `UserError` where there is a run already."""

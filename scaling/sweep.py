@@ -28,7 +28,7 @@ from lm.core.errors import UserError
 
 DEFAULT = Path(__file__).resolve().parents[1] / "experiments" / "sweep.py"
 
-CONFIG = cli.Config("Sweep file, config.json of a sweep, or its folder; experiments/sweep.py if not given.")
+CONFIG = cli.ConfigFlag("Sweep file, config.json of a sweep, or its folder; experiments/sweep.py if not given.")
 OUT = flags.DEFINE_string("out", None, "Folder of the sweep, made if absent: records, plot, config.")
 PRINT = flags.DEFINE_boolean("print_config", False, "Show every knob with its comment, and exit.")
 

@@ -174,6 +174,22 @@ def test_only_zoo_and_dialects_know_families():
     assert not wrong, "\n".join(wrong)
 
 
+def test_a_public_class_name_is_defined_once():
+    """Nor does an alias of another module carry it: one name, one thing."""
+    defined: dict[str, list[str]] = {}
+    for path in sources("lm"):
+        for node in parse(path).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                defined.setdefault(node.name, []).append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    for path in sources("lm"):
+        for node in parse(path).body:
+            for target in node.targets if isinstance(node, ast.Assign) else ():
+                if isinstance(target, ast.Name) and target.id in defined and not target.id.isupper():
+                    defined[target.id].append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    wrong = [f"{name}: {', '.join(places)}" for name, places in defined.items() if len(places) > 1]
+    assert not wrong, "\n".join(wrong)
+
+
 def test_files_have_one_subject():
     lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in sources("lm")}
     wrong = [f"{path.relative_to(ROOT)}: {n} lines" for path, n in lengths.items() if n > MAX_LINES]

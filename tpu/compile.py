@@ -20,7 +20,7 @@ from lm.commands import cli
 
 DEFAULT = Path(__file__).resolve().parents[1] / "experiments" / "gpt2.py"
 
-CONFIG = cli.Config("Experiment file, config.json of a run, or its folder; experiments/gpt2.py if not given.")
+CONFIG = cli.ConfigFlag("Experiment file, config.json of a run, or its folder; experiments/gpt2.py if not given.")
 TOPOLOGY = flags.DEFINE_string("topology", "v5e:4x4", "TPU generation and shape: v5e:4x4, v5p:4x4x4, v6e:16x16 ...")
 OUT = flags.DEFINE_string("out", None, "Also write the report to this JSON file.")
 

@@ -25,7 +25,7 @@ IMPORT = "File, or module, to import first, which defines components of your own
 Overrides = tuple[tuple[str, str | None], ...]
 
 
-class Config:
+class ConfigFlag:
     """The flag --config=FILE, and with it any number of --config.a.b=value."""
 
     def __init__(self, help: str, default: str | None = None, flag_values: flags.FlagValues = flags.FLAGS) -> None:

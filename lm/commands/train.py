@@ -28,7 +28,7 @@ from absl import flags
 from lm.commands import cli
 from lm.core.errors import UserError
 
-CONFIG = cli.Config("Experiment file, config.json of a run, or its folder.")
+CONFIG = cli.ConfigFlag("Experiment file, config.json of a run, or its folder.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, metrics, plot.")
 PRINT = flags.DEFINE_boolean("print_config", False, "Show every knob with its comment, and exit.")
 COORDINATOR = flags.DEFINE_string(

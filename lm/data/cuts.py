@@ -27,7 +27,7 @@ CONTEXT = 64  # characters before a part that are encoded along with it
 WORDS, ANYWHERE = 64, 256  # positions tried before giving up: between words, then anywhere
 
 
-class Part(NamedTuple):
+class TextPart(NamedTuple):
     """The part of a document that is encoded at once."""
 
     text: str
@@ -36,7 +36,7 @@ class Part(NamedTuple):
     ends: bool = True
 
 
-def parts_of(name: str, pieces: Iterator[str], tokenizer: Tokenizer, size: int = PART) -> Iterator[Part]:
+def parts_of(name: str, pieces: Iterator[str], tokenizer: Tokenizer, size: int = PART) -> Iterator[TextPart]:
     """Cut the document made of these pieces into parts of about `size` characters. An empty document is one empty
     part."""
     rest, context, begins = "", "", True
@@ -55,13 +55,13 @@ def parts_of(name: str, pieces: Iterator[str], tokenizer: Tokenizer, size: int =
                     f"{name}: tokens may reach over any place in {len(rest):,} characters; it is cut in the midst "
                     f"there, and wherever it goes on so; a token or two ({rest[at - 8 : at + 8]!r}) may differ for that"
                 )
-            yield Part(rest[:at], context, begins, False)
+            yield TextPart(rest[:at], context, begins, False)
             context, begins, tried = rest[max(0, at - CONTEXT) : at] if sure else "", False, 0
             rest = rest[at:]
-    yield Part(rest, context, begins, True)
+    yield TextPart(rest, context, begins, True)
 
 
-def encode_part(tokenizer: Tokenizer, part: Part) -> Sized:
+def encode_part(tokenizer: Tokenizer, part: TextPart) -> Sized:
     """The tokens of a part, and the bytes of its text that each token covers."""
     if not part.context:
         return tokenizer.encode_sized(part.text)

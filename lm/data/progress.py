@@ -18,11 +18,11 @@ def tell(line: str) -> None:
     Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-class Meter:
+class ProgressBar:
     """A bar of these columns, whose "{task.fields[status]}" is what was told last; or lines, the first `first` seconds
     after the beginning, the next `every` seconds later.
 
-    Whoever has a meter calls `tell` now and then, as often as it likes."""
+    Whoever has a bar calls `tell` now and then, as often as it likes."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Meter:
         self._bar = Bar(*columns, console=console, refresh_per_second=2, transient=transient, disable=not self.drawn)
         self._task = self._bar.add_task("", total=total, completed=int(done), status=status)
 
-    def __enter__(self) -> "Meter":
+    def __enter__(self) -> "ProgressBar":
         self._bar.start()
         return self
 
@@ -91,12 +91,12 @@ class Progress:
         if self._ended.wait(SILENT):
             return
         columns = TextColumn("{task.fields[status]}"), BarColumn()
-        with Meter(Console(stderr=True), 1.0, *columns, every=EVERY, first=EVERY) as meter:
+        with ProgressBar(Console(stderr=True), 1.0, *columns, every=EVERY, first=EVERY) as bar:
             while not self._ended.wait(min(0.5, EVERY)):
-                if meter.drawn or meter.due():
+                if bar.drawn or bar.due():
                     share, size = self.state()
                     text = self._text(share, size)
-                    meter.tell(share, text, text)
+                    bar.tell(share, text, text)
 
     def _text(self, share: float, size: float) -> str:
         seconds = time.monotonic() - self._begun

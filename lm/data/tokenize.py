@@ -27,7 +27,7 @@ import numpy as np
 from lm.core.errors import UserError
 from lm.core.formats import KEY, TOKEN_CACHE
 from lm.data.cache import TokenCache, shard_digest, write_covered
-from lm.data.cuts import Part, encode_part, parts_of
+from lm.data.cuts import TextPart, encode_part, parts_of
 from lm.data.progress import Progress
 from lm.data.sources import Document, LongDocument
 from lm.text.tokenizers import Tokenizer
@@ -143,10 +143,10 @@ class Tally:
             self._shared.value += count
 
 
-def _groups(source: Corpus, tokenizer: Tokenizer, size: int, counts: dict[str, int]) -> Iterator[list[Part]]:
+def _groups(source: Corpus, tokenizer: Tokenizer, size: int, counts: dict[str, int]) -> Iterator[list[TextPart]]:
     """The texts of each shard: whole documents, of a long one parts. Adds to `counts` how many documents had no text,
     and how much is read."""
-    group: list[Part] = []
+    group: list[TextPart] = []
     room = size
     for document in source:
         for part in parts_of(document.name, document.pieces(), tokenizer):
@@ -165,7 +165,7 @@ def _groups(source: Corpus, tokenizer: Tokenizer, size: int, counts: dict[str, i
 
 
 def _shards(
-    groups: Iterator[list[Part]], tokenizer: Tokenizer, folder: Path, workers: int, before: Ids, tally: Tally
+    groups: Iterator[list[TextPart]], tokenizer: Tokenizer, folder: Path, workers: int, before: Ids, tally: Tally
 ) -> Iterator[Record]:
     """Every shard's record, in order, once its files are written."""
     first = list(islice(groups, 2))
@@ -192,7 +192,7 @@ def _shards(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _work(parts: list[Part], tokenizer: Tokenizer, folder: Path, i: int, before: Ids) -> Record:
+def _work(parts: list[TextPart], tokenizer: Tokenizer, folder: Path, i: int, before: Ids) -> Record:
     return write_shard(parts, tokenizer, folder, i, before, _tally)
 
 
@@ -227,7 +227,7 @@ def _finished(folder: Path, i: int, tally: Tally) -> Record | None:
 
 
 def write_shard(
-    parts: list[Part], tokenizer: Tokenizer, folder: Path, i: int, before: Ids = (), tally: Tally | None = None
+    parts: list[TextPart], tokenizer: Tokenizer, folder: Path, i: int, before: Ids = (), tally: Tally | None = None
 ) -> Record:
     """Tokenise and write shard i, its record last. Runs in a worker process."""
     dtype, table = _dtype(tokenizer), tokenizer.token_bytes()

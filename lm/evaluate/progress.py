@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
-from lm.data.progress import Meter, clock
+from lm.data.progress import ProgressBar, clock
 
 EVERY = 5.0  # seconds between plain lines
 
@@ -23,7 +23,7 @@ def watched(batches: Iterable[dict[str, Any]], tokens: int) -> Iterator[dict[str
         TextColumn("{task.completed:,.0f} of {task.total:,.0f} tokens{task.fields[status]}"),
         TimeRemainingColumn(),
     )
-    with Meter(Console(stderr=True), tokens, *columns, every=EVERY, first=EVERY, status=", compiling") as meter:
+    with ProgressBar(Console(stderr=True), tokens, *columns, every=EVERY, first=EVERY, status=", compiling") as bar:
         done, under_way, begun = 0, 0, 0.0
         for batch in batches:
             yield batch
@@ -33,4 +33,4 @@ def watched(batches: Iterable[dict[str, Any]], tokens: int) -> Iterator[dict[str
             speed = done / (now - begun) if done else 0.0
             status = f", {speed:,.0f} tokens/s" if speed else ", compiling"
             left = f", {clock((tokens - done) / speed)} left" if speed else ""
-            meter.tell(done, status, f"scored {done:,} of {tokens:,} tokens{status}{left}")
+            bar.tell(done, status, f"scored {done:,} of {tokens:,} tokens{status}{left}")

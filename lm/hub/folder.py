@@ -12,7 +12,7 @@ from lm.core.optional import package
 from lm.core.param import Tree
 from lm.hub.binding import Binding
 from lm.hub.config import spelling, text_config
-from lm.hub.tensors import INDEX, WHOLE, Progress, quiet, read_json, read_tensors, reason, renamed, stored_in
+from lm.hub.tensors import INDEX, WHOLE, ProgressCallback, quiet, read_json, read_tensors, reason, renamed, stored_in
 from lm.model.transformer import Model
 
 CONFIG = "config.json"
@@ -54,7 +54,7 @@ def write_folder(
     params: Tree,
     dtype: Any = np.float32,
     shard: int = SHARD,
-    progress: Progress = quiet,
+    progress: ProgressCallback = quiet,
 ) -> None:
     """Write the parameters of the binding's model under their names: as `folder`/model.safetensors or, above `shard`
     bytes, as several files with model.safetensors.index.json; old files give way when all new ones are whole.

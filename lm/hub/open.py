@@ -20,7 +20,7 @@ from lm.hub.gguf import GGUF
 from lm.hub.tensors import (
     Comparison,
     Lazy,
-    Progress,
+    ProgressCallback,
     Stored,
     compare,
     quiet,
@@ -112,7 +112,7 @@ class ModelFiles:
             knobs, binding = _untied(knobs, binding, described, stored)
         return FoundModel(knobs, config, binding, stored)
 
-    def read(self, found: FoundModel, progress: Progress = quiet) -> Opened:
+    def read(self, found: FoundModel, progress: ProgressCallback = quiet) -> Opened:
         """Its parameters too. Raises `UserError`, one line that names file and tensor, for what is missing, damaged,
         unknown or of another shape."""
         with _naming(self.path):
@@ -120,7 +120,7 @@ class ModelFiles:
         return Opened(found.model, params, found.knobs, found.config)
 
 
-def open_folder(folder: str | Path, architecture: str | None = None, progress: Progress = quiet) -> Opened:
+def open_folder(folder: str | Path, architecture: str | None = None, progress: ProgressCallback = quiet) -> Opened:
     """The model of a Hugging Face folder, or of a GGUF file. `architecture` reads it as another class of its model type
     than config.json says.
 

@@ -20,7 +20,7 @@ from lm.hub.folder import CONFIG, SHARD, write_folder
 from lm.hub.model_types import MODEL_TYPES
 from lm.hub.open import LENGTHS
 from lm.hub.save_text import special_ids, write_text
-from lm.hub.tensors import Progress, quiet, reason
+from lm.hub.tensors import ProgressCallback, quiet, reason
 from lm.model.transformer import EncoderDecoder
 from lm.text.format import TextFormat
 from lm.zoo.registry import FAMILIES, build
@@ -44,7 +44,7 @@ def save_folder(
     architecture: str | None = None,
     length: int | None = None,
     shard: int = SHARD,
-    progress: Progress = quiet,
+    progress: ProgressCallback = quiet,
 ) -> dict[str, Any]:
     """Write the model with these knobs (`config.model`, by family) and its parameters to `folder`; returns what
     config.json says. `length`: the tokens that it was trained on at a time, for model types that tell them.

@@ -58,17 +58,17 @@ class InSafetensors(NamedTuple):
         return self.file.get_tensor(self.name).astype(np.float32)
 
 
-Progress = Callable[[str], None]  # is told how far a long work has come
+ProgressCallback = Callable[[str], None]  # called with a line now and then
 
 
 def quiet(line: str) -> None:
-    """No progress is told."""
+    """The callback that ignores progress."""
 
 
 class Lazy(Mapping[str, np.ndarray]):
     """Tensors that are read when they are asked for: the whole of a large model is in memory once, as parameters."""
 
-    def __init__(self, stored: Mapping[str, Stored], progress: Progress = quiet) -> None:
+    def __init__(self, stored: Mapping[str, Stored], progress: ProgressCallback = quiet) -> None:
         self.stored, self.progress, self.read = stored, progress, 0
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -112,7 +112,7 @@ def compare(stored: Mapping[str, Stored], binding: Binding) -> Comparison:
     )
 
 
-def read_tensors(stored: Mapping[str, Stored], binding: Binding, progress: Progress = quiet) -> Tree:
+def read_tensors(stored: Mapping[str, Stored], binding: Binding, progress: ProgressCallback = quiet) -> Tree:
     """The parameters of the binding's model from tensors by the names of the table: numpy float32. What is left over is
     logged.
 

@@ -14,7 +14,7 @@ from lm.core.errors import UserError
 from lm.core.rows import Mask, Tokens
 
 Array = jax.Array
-Band = tuple[int | None, int | None]
+Bounds = tuple[int | None, int | None]
 
 
 @component
@@ -26,7 +26,7 @@ class Bidirectional:
     def allowed(self, q: Tokens, k: Tokens) -> Array:
         return jnp.ones((1, 1, 1), bool)
 
-    def band(self) -> Band:
+    def band(self) -> Bounds:
         return None, None
 
 
@@ -39,7 +39,7 @@ class Causal:
     def allowed(self, q: Tokens, k: Tokens) -> Array:
         return k.positions[:, None, :] <= q.positions[:, :, None]
 
-    def band(self) -> Band:
+    def band(self) -> Bounds:
         return None, 0
 
 
@@ -64,7 +64,7 @@ class Window:
         ahead = k.positions[:, None, :] - q.positions[:, :, None]
         return (ahead > -self.left) & (ahead < self.right)
 
-    def band(self) -> Band:
+    def band(self) -> Bounds:
         return 1 - self.left, self.right - 1
 
 
@@ -80,7 +80,7 @@ class Prefix:
         causal = k.positions[:, None, :] <= q.positions[:, :, None]
         return causal if k.prefix is None else causal | k.prefix[:, None, :]
 
-    def band(self) -> Band:
+    def band(self) -> Bounds:
         return None, None
 
 
@@ -100,7 +100,7 @@ class Strided:
         behind = q.positions[:, :, None] - k.positions[:, None, :]
         return (behind >= 0) & ((behind < self.stride) | (behind % self.stride == 0))
 
-    def band(self) -> Band:
+    def band(self) -> Bounds:
         return None, 0
 
 
@@ -121,7 +121,7 @@ class Dilated:
         distance = behind if self.causal else jnp.abs(behind)
         return (distance >= 0) & (distance <= self.width * self.dilation) & (behind % self.dilation == 0)
 
-    def band(self) -> Band:
+    def band(self) -> Bounds:
         reach = self.width * self.dilation
         return -reach, 0 if self.causal else reach
 
@@ -141,7 +141,7 @@ class Chunked:
         same = q.positions[:, :, None] // self.size == k.positions[:, None, :] // self.size
         return same & (k.positions[:, None, :] <= q.positions[:, :, None]) if self.causal else same
 
-    def band(self) -> Band:
+    def band(self) -> Bounds:
         return 1 - self.size, 0 if self.causal else self.size - 1
 
 
@@ -165,7 +165,7 @@ class Permuted:
         last = jnp.where(q.order < 0, ~q.order - 1, q.order)  # the latest place that a query sees
         return seen & (k.order >= 0)[:, None, :] & (k.order[:, None, :] <= last[:, :, None])
 
-    def band(self) -> Band:
+    def band(self) -> Bounds:
         return None, 0 if self.causal else None
 
 
@@ -178,7 +178,7 @@ class GlobalMask:
     def allowed(self, q: Tokens, k: Tokens) -> Array:
         return jnp.zeros((1, 1, 1), bool) if k.globals is None else (k.globals > 0)[:, None, :]
 
-    def band(self) -> Band:
+    def band(self) -> Bounds:
         return None, None
 
 
@@ -199,7 +199,7 @@ class Either:
     def allowed(self, q: Tokens, k: Tokens) -> Array:
         return functools.reduce(jnp.logical_or, (part.allowed(q, k) for part in self.parts))
 
-    def band(self) -> Band:
+    def band(self) -> Bounds:
         lows, highs = zip(*(part.band() for part in self.parts), strict=True)
         return None if None in lows else min(lows), None if None in highs else max(highs)
 
@@ -218,7 +218,7 @@ class Except:
     def allowed(self, q: Tokens, k: Tokens) -> Array:
         return self.mask.allowed(q, k) & ~self.hidden.allowed(q, k)
 
-    def band(self) -> Band:
+    def band(self) -> Bounds:
         return self.mask.band()
 
 

@@ -15,7 +15,7 @@ from lm.model.layers import Norm
 
 Array = jax.Array
 Carry = Any
-SubLayer = Callable[[Array], tuple[Array, Tree]]
+Inner = Callable[[Array], tuple[Array, Tree]]
 FinalNorm = Callable[[Array], Array]
 
 
@@ -38,7 +38,7 @@ class Plain(SingleStream):
     def spec(self, d: int) -> Tree:
         return {}
 
-    def __call__(self, p: Tree, carry: Carry, f: SubLayer, ctx: Ctx) -> tuple[Carry, Tree]:
+    def __call__(self, p: Tree, carry: Carry, f: Inner, ctx: Ctx) -> tuple[Carry, Tree]:
         y, cache = f(carry)
         return carry + dropout(y, self.dropout, ctx, "residual"), cache
 
@@ -57,7 +57,7 @@ class PreNorm(SingleStream):
     def spec(self, d: int) -> Tree:
         return self.norm.spec(d)
 
-    def __call__(self, p: Tree, carry: Carry, f: SubLayer, ctx: Ctx) -> tuple[Carry, Tree]:
+    def __call__(self, p: Tree, carry: Carry, f: Inner, ctx: Ctx) -> tuple[Carry, Tree]:
         x = self.norm(p, carry)
         y, cache = f(x)
         y = y if self.scale == 1 else y * self.scale
@@ -75,7 +75,7 @@ class PostNorm(SingleStream):
     def spec(self, d: int) -> Tree:
         return self.norm.spec(d)
 
-    def __call__(self, p: Tree, carry: Carry, f: SubLayer, ctx: Ctx) -> tuple[Carry, Tree]:
+    def __call__(self, p: Tree, carry: Carry, f: Inner, ctx: Ctx) -> tuple[Carry, Tree]:
         y, cache = f(carry)
         return self.norm(p, self.alpha * carry + dropout(y, self.dropout, ctx, "residual")), cache
 
@@ -92,7 +92,7 @@ class Sandwich(SingleStream):
     def spec(self, d: int) -> Tree:
         return ({"before": self.before.spec(d)} if self.before else {}) | {"after": self.after.spec(d)}
 
-    def __call__(self, p: Tree, carry: Carry, f: SubLayer, ctx: Ctx) -> tuple[Carry, Tree]:
+    def __call__(self, p: Tree, carry: Carry, f: Inner, ctx: Ctx) -> tuple[Carry, Tree]:
         y, cache = f(self.before(p["before"], carry) if self.before else carry)
         return carry + dropout(self.after(p["after"], y), self.dropout, ctx, "residual"), cache
 
@@ -114,7 +114,7 @@ class ResiDual:
     def leave(self, carry: Carry, norm: FinalNorm) -> Array:
         return carry[0] + norm(carry[1])
 
-    def __call__(self, p: Tree, carry: Carry, f: SubLayer, ctx: Ctx) -> tuple[Carry, Tree]:
+    def __call__(self, p: Tree, carry: Carry, f: Inner, ctx: Ctx) -> tuple[Carry, Tree]:
         post, dual = carry
         y, cache = f(post)
         y = dropout(y, self.dropout, ctx, "residual")

@@ -2,13 +2,12 @@
 
 import math
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 
 from lm.core.metrics import values
-
-Record = dict[str, Any]
+from lm.runs.metrics import Record
 
 
 class Reading(NamedTuple):

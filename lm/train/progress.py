@@ -5,9 +5,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
-from lm.data.progress import Meter, clock
+from lm.data.progress import ProgressBar, clock
+from lm.runs.metrics import Record
 
-Record = dict[str, Any]
 SECONDS = 10.0  # between lines
 
 
@@ -16,7 +16,7 @@ def console_of(chief: bool) -> Console:
     return Console(stderr=True, soft_wrap=True, quiet=not chief)
 
 
-class Progress:
+class RunProgress:
     """How far a run is, with loss, bits per byte, tokens/s, MFU and time left."""
 
     def __init__(self, steps: int, done: int, console: Console) -> None:
@@ -26,30 +26,32 @@ class Progress:
             TextColumn("{task.fields[status]}"),
             TimeRemainingColumn(elapsed_when_finished=True),
         )
-        self._meter = Meter(console, steps, *columns, every=SECONDS, done=done, status="first step", transient=False)
+        self._bar = ProgressBar(
+            console, steps, *columns, every=SECONDS, done=done, status="first step", transient=False
+        )
         self.steps, self._begun = steps, False
 
-    def __enter__(self) -> "Progress":
-        self._meter.__enter__()
+    def __enter__(self) -> "RunProgress":
+        self._bar.__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._meter.__exit__(*error)
+        self._bar.__exit__(*error)
 
     def wants(self) -> bool:
         """Whether to show a step that is not recorded; reading its metrics waits for the device."""
-        return self._meter.due()
+        return self._bar.due()
 
     def tell(self, step: int, record: Record) -> None:
         left = (self.steps - step) * record["seconds_per_step"]
         end = f", {clock(left)} left" if left and self._begun else ""  # the first step includes compilation
         text = status(record)
         self._begun |= self.wants()
-        self._meter.tell(step, text, f"step {step} of {self.steps}: {text}{end}", always=step >= self.steps)
+        self._bar.tell(step, text, f"step {step} of {self.steps}: {text}{end}", always=step >= self.steps)
 
     def back(self, step: int) -> None:
         """A rewind."""
-        self._meter.back(step)
+        self._bar.back(step)
 
 
 def status(record: Record) -> str:

@@ -28,7 +28,7 @@ from lm.train.health.recovery import Event, check_limit, describe, find_bad_step
 from lm.train.origin import completed, origin_of, text_for
 from lm.train.prefetch import DevicePrefetcher, evaluation_batches
 from lm.train.profile import Profiler
-from lm.train.progress import Progress
+from lm.train.progress import RunProgress
 from lm.train.resume import new_state, resume_or_start
 from lm.train.setup import assemble
 from lm.train.state import save_state, saved_state
@@ -119,7 +119,7 @@ class Session:
         self.feed = DevicePrefetcher(self.batches, parts.sharding, self.step)
         self._compile()
         self.profiler = Profiler(workdir / "profile", config.log.profile_at, config.log.profile_steps, self.run.console)
-        self.progress = Progress(self.last, self.step, self.run.console)
+        self.progress = RunProgress(self.last, self.step, self.run.console)
 
     def _compile(self) -> None:
         """Compile the step ahead of its first call."""

@@ -75,7 +75,7 @@ def projected(layer: Attention, p: dict, name: str, token: np.ndarray, position:
 
 
 def expected(layer: Attention | SubNormAttention, p: dict, xs: np.ndarray) -> np.ndarray:
-    """xs [S, d]"""
+    """xs [S, D]"""
     layer, norm = (layer.attention, layer.norm) if isinstance(layer, SubNormAttention) else (layer, None)
     queries = [projected(layer, p, "q", x, t) for t, x in enumerate(xs)]
     keys = [projected(layer, p, "k", x, t) for t, x in enumerate(xs)]

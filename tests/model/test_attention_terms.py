@@ -25,12 +25,12 @@ from tests.toys import HEADS, LENGTH, SIZE, D, attention
 
 
 def heads(x: np.ndarray, w: np.ndarray) -> np.ndarray:
-    """x [S, d] w [d, heads size] -> [heads, S, size]."""
+    """x [S, D] w [D, heads size] -> [heads, S, size]."""
     return np.moveaxis((x @ np.asarray(w)).reshape(len(x), HEADS, SIZE), 1, 0)
 
 
 def finish(scores: np.ndarray, v: np.ndarray, o: np.ndarray) -> np.ndarray:
-    """scores [heads, S, T], v [heads, T, size] -> [S, d]."""
+    """scores [heads, S, T], v [heads, T, size] -> [S, D]."""
     weights = np.exp(scores - scores.max(-1, keepdims=True))
     y = (weights / weights.sum(-1, keepdims=True)) @ v
     return np.moveaxis(y, 0, 1).reshape(len(y[0]), -1) @ np.asarray(o)

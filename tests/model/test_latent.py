@@ -33,7 +33,7 @@ def turned(pair: np.ndarray, position: int) -> np.ndarray:
 
 
 def expected(p: dict, x: np.ndarray) -> np.ndarray:
-    """x [S, d], token by token and head by head (equations 9 to 19 of the paper)."""
+    """x [S, D], token by token and head by head (equations 9 to 19 of the paper)."""
     p = jax.tree.map(np.asarray, p)
 
     def linear(name: str, x: np.ndarray) -> np.ndarray:

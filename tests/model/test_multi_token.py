@@ -31,7 +31,7 @@ def rotated(x: np.ndarray, position: int) -> np.ndarray:
 
 
 def block(p: dict, xs: np.ndarray) -> np.ndarray:
-    """A pre-norm block with rotary attention and SwiGLU, token by token. xs [S, d]."""
+    """A pre-norm block with rotary attention and SwiGLU, token by token. xs [S, D]."""
     a, m, ys, seen = p["attention"], p["mlp"], [], []
     for t, x in enumerate(xs):
         normed = rms(x, p["attention_norm"])

@@ -29,7 +29,7 @@ QUICKSTART = quickstart.__file__
 def given(*words: str) -> tuple[ConfigDict, list[str]]:
     """The config of `python -m lm.train --config=experiments/quickstart.py WORDS`, and what is told of it."""
     known = flags.FlagValues()
-    flag = cli.Config("", flag_values=known)
+    flag = cli.ConfigFlag("", flag_values=known)
     assert cli.parse(["train", f"--config={QUICKSTART}", *words], known) == ["train"]
     config = read_config(flag.file)
     return config, override(config, flag.knobs)

@@ -21,7 +21,7 @@ def rows(tokens: np.ndarray) -> dict:
 
 
 def attended(p: dict, x: np.ndarray, turn) -> np.ndarray:
-    """x [S, d]; `turn`: how the query or key of one head at one place is rotated."""
+    """x [S, D]; `turn`: how the query or key of one head at one place is rotated."""
     q, k, v = (plain.linear(p[n], x).reshape(len(x), HEADS, SIZE) for n in "qkv")
     q, k = (np.stack([[turn(h, t) for h in z[t]] for t in range(len(z))]) for z in (q, k))
     return plain.linear(p["o"], plain.attention(q, k, v, lambda i, j: j <= i or PREFIX[j] == 1))

@@ -19,7 +19,7 @@ SEES = {
 
 
 def sub_layers(p: dict, x: np.ndarray, sees) -> np.ndarray:
-    """x [S, d], through attention and MLP."""
+    """x [S, D], through attention and MLP."""
     a = p["attention"]
     y = plain.each(lambda t: plain.layer_norm(p["attention_norm"], t, EPS), x)
     q, k, v = (plain.linear(a[n], y).reshape(len(y), HEADS, SIZE) for n in "qkv")

@@ -15,7 +15,7 @@ def quick_gelu(x: np.ndarray) -> np.ndarray:
 
 
 def sub_layers(p: dict, x: np.ndarray, asking: np.ndarray | None) -> np.ndarray:
-    """x [S, d], through attention and MLP; `asking` [S, d] are the inputs of other queries than its own."""
+    """x [S, D], through attention and MLP; `asking` [S, D] are the inputs of other queries than its own."""
     a = p["attention"]
     y = plain.each(lambda t: plain.layer_norm(p["attention_norm"], t, EPS), x)
     q = plain.linear(a["q"], y if asking is None else asking)

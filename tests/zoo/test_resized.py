@@ -84,7 +84,7 @@ def distance(d: int, distance: int) -> np.ndarray:
 
 
 def recurrent_layer(p: dict, x: np.ndarray, memory: np.ndarray, heads: int, causal: bool) -> np.ndarray:
-    """Transformer-XL's layer, with biases and GELU: x [S, d], memory [M, d], which the text x follows."""
+    """Transformer-XL's layer, with biases and GELU: x [S, D], memory [M, D], which the text x follows."""
     a, d, known = p["attention"], x.shape[1], len(memory)
     both, size = np.concatenate([memory, x]), x.shape[1] // heads
     q, k, v = (plain.linear(a[n], z).reshape(len(z), heads, size) for n, z in zip("qkv", (x, both, both), strict=True))

@@ -24,7 +24,7 @@ from lm.hub.tables.tensor_names import (
     CONVOLUTION,
     LAYER,
     SAME,
-    Parts,
+    ModuleNames,
     TensorNames,
     attention_names,
     entries,
@@ -38,7 +38,7 @@ from lm.zoo.deberta import checked_terms
 OWN = "lm_predictions.lm_head."  # the language model's head in DeBERTa's own code; BERT's in the `legacy` class
 
 
-def _names(attention: Parts, key: str, query: str) -> TensorNames:
+def _names(attention: ModuleNames, key: str, query: str) -> TensorNames:
     """All but the head: `attention` within a layer, `key` and `query` being the projections of the distances, of which
     either may be the only one."""
     terms = tuple(

@@ -6,7 +6,7 @@ from lm.hub.tables.decoders import gpt_fields, gpt_names
 from lm.hub.tables.format import HFClass, HFFormat, Knob, Unused
 from lm.hub.tables.tensor_names import (
     Layout,
-    Parts,
+    ModuleNames,
     TensorNames,
     attention_names,
     fused_names,
@@ -23,7 +23,7 @@ FIELDS = gpt_fields(
 FOUR_SLICES = Layout(transpose=True, groups=4)
 
 
-def names(attention: Parts) -> TensorNames:
+def names(attention: ModuleNames) -> TensorNames:
     parts = side_by_side(attention, mlp_names("mlp.fc_in", "mlp.fc_out"))
     return gpt_names(parts, (), norms=(("both_norm", "ln_1"),), buffers=("attn.bias", "attn.embed_positions"))
 

@@ -11,7 +11,7 @@ from lm.hub.tables.encoders import (
     transform_names,
 )
 from lm.hub.tables.format import Config, Custom, Field, HFClass, HFFormat, Knob, Knobs
-from lm.hub.tables.tensor_names import Parts, TensorNames, ignored_modules, norm_names
+from lm.hub.tables.tensor_names import ModuleNames, TensorNames, ignored_modules, norm_names
 
 
 def classes(stem: str, prefix: str) -> dict[str, HFClass]:
@@ -29,7 +29,7 @@ def head_names(config: Config, prefix: str) -> TensorNames:
     return (*beside, *lm_names(config, "lm_head.decoder", "lm_head.bias"))
 
 
-def names(config: Config, prefix: str, norms: Parts = NORMS, norm: str | None = None) -> TensorNames:
+def names(config: Config, prefix: str, norms: ModuleNames = NORMS, norm: str | None = None) -> TensorNames:
     return (*encoder_names(prefix, norms, norm=norm), *head_names(config, prefix))
 
 
@@ -50,7 +50,7 @@ CONTEXT = Custom(("pad_token_id", "max_position_embeddings"), _read, _write)
 
 
 def _format(
-    family: str, stem: str, prefix: str, *fields: Field, norms: Parts = NORMS, norm: str | None = None
+    family: str, stem: str, prefix: str, *fields: Field, norms: ModuleNames = NORMS, norm: str | None = None
 ) -> HFFormat:
     return HFFormat(
         family,

@@ -8,7 +8,7 @@ from lm.hub.tables.format import Config, Custom, Field, Knob, Knobs, Unused, act
 from lm.hub.tables.rope import Rope
 from lm.hub.tables.tensor_names import (
     SAME,
-    Parts,
+    ModuleNames,
     TensorNames,
     attention_names,
     ignored,
@@ -75,24 +75,24 @@ def layer_kinds(pattern: int, periods: tuple[str, ...] = PERIODS, *, first: bool
     return Custom(("layer_types", *periods), read, write)
 
 
-ATTENTION: Parts = (
+ATTENTION: ModuleNames = (
     *attention_names("self_attn."),
     ("attention/q_norm", "self_attn.q_norm"),
     ("attention/k_norm", "self_attn.k_norm"),
 )
-GATED: Parts = mlp_names("mlp.up_proj", "mlp.down_proj", "mlp.gate_proj")
-FUSED_GATE: Parts = ((("mlp/gate", "mlp/up"), "mlp.gate_up_proj"), ("mlp/down", "mlp.down_proj"))
-NORMS: Parts = norm_names("input_layernorm", "post_attention_layernorm")
+GATED: ModuleNames = mlp_names("mlp.up_proj", "mlp.down_proj", "mlp.gate_proj")
+FUSED_GATE: ModuleNames = ((("mlp/gate", "mlp/up"), "mlp.gate_up_proj"), ("mlp/down", "mlp.down_proj"))
+NORMS: ModuleNames = norm_names("input_layernorm", "post_attention_layernorm")
 # Where there are norms after sub-layers, what others call post_attention_layernorm is the one after the attention.
-SANDWICH: Parts = sandwich_names(
+SANDWICH: ModuleNames = sandwich_names(
     ("input_layernorm", "post_attention_layernorm"), ("pre_feedforward_layernorm", "post_feedforward_layernorm")
 )
 
 
 def decoder_names(
-    attention: Parts = ATTENTION,
-    mlp: Parts = GATED,
-    norms: Parts = NORMS,
+    attention: ModuleNames = ATTENTION,
+    mlp: ModuleNames = GATED,
+    norms: ModuleNames = NORMS,
     *,
     prefix: str = "model.",
     layers: str = "layers",

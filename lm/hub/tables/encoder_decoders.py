@@ -21,7 +21,7 @@ from lm.hub.tables.format import (
 from lm.hub.tables.tensor_names import (
     OPTIONAL,
     SAME,
-    Parts,
+    ModuleNames,
     TensorNames,
     attention_names,
     entries,
@@ -34,13 +34,13 @@ from lm.hub.tables.tensor_names import (
 from lm.model.heads import SequenceClassifier
 from lm.model.positions import Learned
 
-ATTENTION: Parts = attention_names("self_attn.", o="out_proj")
-CROSS: Parts = (
+ATTENTION: ModuleNames = attention_names("self_attn.", o="out_proj")
+CROSS: ModuleNames = (
     *attention_names("encoder_attn.", o="out_proj", part="cross"),
     ("cross_norm", "encoder_attn_layer_norm"),
 )
-MLP: Parts = mlp_names("fc1", "fc2")
-NORMS: Parts = norm_names("self_attn_layer_norm", "final_layer_norm")
+MLP: ModuleNames = mlp_names("fc1", "fc2")
+NORMS: ModuleNames = norm_names("self_attn_layer_norm", "final_layer_norm")
 
 
 def shares(config: Config) -> bool:
@@ -51,7 +51,7 @@ def shares(config: Config) -> bool:
     return config.get("tie_word_embeddings", True) and shared
 
 
-def tower(ours: str, theirs: str, attention: Parts = ATTENTION) -> TensorNames:
+def tower(ours: str, theirs: str, attention: ModuleNames = ATTENTION) -> TensorNames:
     """The tensors of an encoder or decoder, below the prefix `theirs`."""
     return (
         *tower_names(

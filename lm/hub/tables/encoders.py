@@ -18,7 +18,7 @@ from lm.hub.tables.format import (
 )
 from lm.hub.tables.tensor_names import (
     SAME,
-    Parts,
+    ModuleNames,
     TensorNames,
     attention_names,
     entries,
@@ -59,19 +59,19 @@ def encoder_fields(*own: Field, without: tuple[str, ...] = ()) -> tuple[Field, .
 # ---------------------------------------------------------------------------------------------------------------------
 # Tensors
 
-ATTENTION: Parts = attention_names("attention.", "self.query", "self.key", "self.value", "output.dense")
-MLP: Parts = mlp_names("intermediate.dense", "output.dense")
-NORMS: Parts = norm_names("attention.output.LayerNorm", "output.LayerNorm")
+ATTENTION: ModuleNames = attention_names("attention.", "self.query", "self.key", "self.value", "output.dense")
+MLP: ModuleNames = mlp_names("intermediate.dense", "output.dense")
+NORMS: ModuleNames = norm_names("attention.output.LayerNorm", "output.LayerNorm")
 MLM = ("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm", "cls.predictions.decoder")
 MLM_BIAS = "cls.predictions.bias"
 
 
 def encoder_names(
     prefix: str,
-    norms: Parts = NORMS,
+    norms: ModuleNames = NORMS,
     *,
-    attention: Parts = ATTENTION,
-    mlp: Parts = MLP,
+    attention: ModuleNames = ATTENTION,
+    mlp: ModuleNames = MLP,
     layers: str = "encoder.layer",
     norm: str | None = None,
 ) -> TensorNames:
@@ -102,7 +102,9 @@ def lm_names(config: Config, decoder: str, bias: str | None = None) -> TensorNam
     return found
 
 
-def pretrained_names(prefix: str, norms: Parts = NORMS, *, norm: str | None = None) -> Callable[[Config], TensorNames]:
+def pretrained_names(
+    prefix: str, norms: ModuleNames = NORMS, *, norm: str | None = None
+) -> Callable[[Config], TensorNames]:
     """Names of a whole model but for its head, of which files may have more than a class reads."""
     fixed = encoder_names(prefix, norms, norm=norm)
     fixed += ignored_modules(f"{prefix}pooler.dense", "cls.seq_relationship", *MLM[:2])

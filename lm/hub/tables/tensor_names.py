@@ -15,7 +15,7 @@ A table is a tuple of entries (ours, theirs, layout), read by `lm.hub.binding` i
 - Entries of tensors that a model does not have (biases, the other kind of layer) are passed over, so that one table
   serves all shapes of a family. Where several entries name one tensor of ours, any is read, the first is written.
 
-Tables are put together from `Parts`, the modules of a layer: `attention_names`, `mlp_names`, `norm_names`, which
+Tables are put together from `ModuleNames`, the modules of a layer: `attention_names`, `mlp_names`, `norm_names`, which
 `tower_names` places in a stack.
 """
 
@@ -48,7 +48,7 @@ class Layout:
 
 Entry = tuple[str | tuple[str, ...], str, Layout]
 TensorNames = tuple[Entry, ...]
-Parts = tuple[tuple, ...]  # modules below some path: (our path or paths, their name[, layout])
+ModuleNames = tuple[tuple, ...]  # modules below some path: (our path or paths, their name[, layout])
 
 OPTIONAL = Layout(optional=True)
 SAME, LINEAR, CONVOLUTION = Layout(), Layout(transpose=True), Layout(transpose=True, convolution=True)
@@ -85,27 +85,29 @@ def ignored_modules(*names: str) -> TensorNames:
 
 def attention_names(
     theirs: str, q: str = "q_proj", k: str = "k_proj", v: str = "v_proj", o: str = "o_proj", *, part: str = "attention"
-) -> Parts:
+) -> ModuleNames:
     """Four projections; `part`: the sub-layer, "attention" or "cross"."""
     return tuple((f"{part}/{x}", f"{theirs}{name}") for x, name in zip("qkvo", (q, k, v, o), strict=True))
 
 
-def fused_names(qkv: str, o: str, layout: Layout = LINEAR, out_layout: Layout = LINEAR, order: str = "qkv") -> Parts:
+def fused_names(
+    qkv: str, o: str, layout: Layout = LINEAR, out_layout: Layout = LINEAR, order: str = "qkv"
+) -> ModuleNames:
     """Queries, keys and values in one projection."""
     return ((tuple(f"attention/{x}" for x in order), qkv, layout), ("attention/o", o, out_layout))
 
 
-def mlp_names(up: str, down: str, gate: str | None = None, layout: Layout = LINEAR) -> Parts:
+def mlp_names(up: str, down: str, gate: str | None = None, layout: Layout = LINEAR) -> ModuleNames:
     gated = (("mlp/gate", gate, layout),) if gate else ()
     return (*gated, ("mlp/up", up, layout), ("mlp/down", down, layout))
 
 
-def norm_names(attention: str, mlp: str) -> Parts:
+def norm_names(attention: str, mlp: str) -> ModuleNames:
     """The norm of each sub-layer, before or after it."""
     return (("attention_norm", attention), ("mlp_norm", mlp))
 
 
-def sandwich_names(attention: tuple[str, str], mlp: tuple[str, str]) -> Parts:
+def sandwich_names(attention: tuple[str, str], mlp: tuple[str, str]) -> ModuleNames:
     """Norms before and after each sub-layer."""
     both = (("attention", attention), ("mlp", mlp))
     return tuple(
@@ -113,7 +115,7 @@ def sandwich_names(attention: tuple[str, str], mlp: tuple[str, str]) -> Parts:
     )
 
 
-def side_by_side(*parts: Iterable[tuple]) -> Parts:
+def side_by_side(*parts: Iterable[tuple]) -> ModuleNames:
     """The same parts in layers whose attention and MLP are side by side."""
 
     def below(path: str | tuple[str, ...]) -> str | tuple[str, ...]:

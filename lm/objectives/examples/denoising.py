@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Pair = tuple[np.ndarray, np.ndarray]  # inputs and targets, int32
 
 
-class Sizes(NamedTuple):
+class MaxSizes(NamedTuple):
     """The most that rows of some length can take up: input tokens, target tokens, different sentinels."""
 
     inputs: int
@@ -57,9 +57,9 @@ class SpanCorruption:
         noise = min(max(round(length * self.density), 1), length - 1)
         return noise, min(max(round(noise / self.mean), 1), length - noise)
 
-    def sizes(self, length: int) -> Sizes:
+    def sizes(self, length: int) -> MaxSizes:
         noise, spans = self.counts(length)
-        return Sizes(length - noise + spans, noise + spans + 1, spans + 1)
+        return MaxSizes(length - noise + spans, noise + spans + 1, spans + 1)
 
     def noise_mask(self, length: int, rng: np.random.Generator) -> np.ndarray:
         """bool [length]: which tokens are taken out."""
@@ -91,8 +91,8 @@ class PrefixLM:
         if not 0 < self.density <= 0.5:
             raise UserError(f"mean share of the targets is {self.density}: give a fraction of at most 0.5")
 
-    def sizes(self, length: int) -> Sizes:
-        return Sizes(length - 1, max(round(2 * self.density * (length - 1)), 1), 0)
+    def sizes(self, length: int) -> MaxSizes:
+        return MaxSizes(length - 1, max(round(2 * self.density * (length - 1)), 1), 0)
 
     def __call__(self, tokens: np.ndarray, sentinels: np.ndarray, rng: np.random.Generator) -> Pair:
         """tokens [n >= 2] -> inputs, targets."""
@@ -228,7 +228,7 @@ class PrefixDenoising(PairedDenoising):
         }
 
 
-def largest(denoisers: Iterable[Choice], length: int) -> Sizes:
+def largest(denoisers: Iterable[Choice], length: int) -> MaxSizes:
     """The most that rows of up to `length` tokens can take up under any of these, mode tokens and eos
     included.
 
@@ -236,7 +236,7 @@ def largest(denoisers: Iterable[Choice], length: int) -> Sizes:
     if length < 2:
         raise UserError(f"rows of {length} tokens leave nothing to take out: give data.length=2 or more")
     all_sizes = [(1 if mode else 0, denoiser.sizes(length)) for _, mode, denoiser in denoisers]
-    return Sizes(
+    return MaxSizes(
         inputs=max(mode + most.inputs + 1 for mode, most in all_sizes),
         targets=max(most.targets + 1 for _, most in all_sizes),
         sentinels=max(most.sentinels for _, most in all_sizes),
