@@ -38,7 +38,7 @@ def test_a_bound_on_marked_tokens(marked):
         ({"windows": 3}, "windows=3 must be even"),
         ({"windows": (2, 2)}, "one number or one for each of the 3 layers"),
         ({"marked": "last"}, "marked='last' is unknown"),
-        ({"most": 0}, "most=0 anchors"),
+        ({"most": 0}, "max_global=0 global tokens"),
     ],
 )
 def test_mistakes_are_named(knobs, named):
