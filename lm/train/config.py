@@ -21,6 +21,7 @@ import lm.train.optim
 from lm.core.component import checked, names_of, registered, stored_names, to_dict, upgraded
 from lm.core.errors import UserError, nearest
 from lm.core.ranges import Count, CountOrNone, Range
+from lm.kernels.attention.select import KERNELS
 from lm.objectives.causal import NextToken
 from lm.runs.upgrade import MOVED
 from lm.train.health.monitor import Recovery
@@ -70,10 +71,13 @@ class TrainConfig:
     # what is computed anew in the backward pass: or dots (all but matrix products), full
     remat: Literal["none", "dots", "full"] = "none"
     unroll: bool = False  # walk layers in Python instead of lax.scan
+    attention: str = ""  # a kernel by its name in lm.kernels.attention.select.KERNELS; "": the best one for each layer
     noise_scale: bool = False  # measure the gradient noise scale; needs two microbatches
     recovery: Recovery = Recovery()  # from a loss that is not finite, or spikes
 
     def __post_init__(self) -> None:
+        if self.attention and self.attention not in KERNELS:
+            raise UserError(f"config.train.attention={self.attention!r} is no kernel{nearest(self.attention, KERNELS)}")
         if self.noise_scale and self.accumulate < 2:
             raise UserError("config.train.noise_scale compares microbatches: set config.train.accumulate to 2 or more")
 

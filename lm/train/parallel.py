@@ -85,7 +85,7 @@ def execution_of(config: ConfigDict, model: Model) -> Execution:
     if config.parallel.pipeline > 1:
         _check_pipeline(config, model)
         walk = Pipelined(microbatches(config))
-    return Execution(config.train.remat, walk)
+    return Execution(config.train.remat, walk, attention=config.train.attention or None)
 
 
 def _check_pipeline(config: ConfigDict, model: Model) -> None:

@@ -14,6 +14,8 @@ from lm.kernels.attention.select import KERNELS, select
 from lm.kernels.attention.spec import AttentionSpec, Own
 from lm.model.attention import Attention
 from lm.model.masks import Bidirectional, Causal, Window
+from lm.train.config import default
+from lm.train.parallel import execution_of
 from tests import toys
 
 B, H, KV, S, WIDTH, VALUE = 2, 4, 2, 150, 3, 5  # more than one block of queries
@@ -73,6 +75,13 @@ def test_all_that_support_an_attention_agree(name):
     expected = both("reference")
     for kernel in able[:-1]:
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=3e-5), both(kernel), expected)
+
+
+def test_a_config_names_a_kernel():
+    config = default()
+    assert execution_of(config, toys.windows()).attention is None
+    config.train.attention = "reference"
+    assert execution_of(config, toys.windows()).attention == "reference"
 
 
 def test_execution_names_a_kernel():
