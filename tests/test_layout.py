@@ -40,7 +40,7 @@ FAMILY = re.compile(rf"(?<![a-z])(?:{FAMILIES})(?![a-z])")
 KNOW_FAMILIES = (
     *("lm.zoo", "lm.hub.dialects", "lm.hub.tables"),
     # Names that files give tokenizers, and GGUF architectures.
-    *(f"lm.hub.{x}" for x in ("tokenizer_classes", "vocabulary", "read_tokenizer", "save_text")),
+    *(f"lm.hub.{x}" for x in ("tokenizer_classes", "vocabulary")),
     *(f"lm.hub.{x}" for x in ("gguf", "gguf_tables", "gguf_text")),
 )
 MAX_LINES = 450

@@ -10,9 +10,21 @@ from tokenizers import AddedToken, Tokenizer, processors
 
 from lm.core.errors import UserError, nearest
 from lm.hub.folder import CONFIG
+from lm.hub.model_types import MODEL_TYPES
+from lm.hub.tables.format import ANY_TOKENIZER
 from lm.hub.tensors import read_json, reason
-from lm.hub.tokenizer_classes import ALIASES, ANY, BEFORE, BY_MODEL, BYTES, FORCED, KINDS, Kind
-from lm.hub.vocabulary import CONTROL, DEFINED, MODELS, Folder, as_it_says, is_ranks, ranks, sentencepiece_model
+from lm.hub.tokenizer_classes import ALIASES, BYTES, KINDS, WITHOUT_DIALECT, Kind
+from lm.hub.vocabulary import (
+    CONTROL,
+    DEFINED,
+    MODELS,
+    Folder,
+    as_it_says,
+    check_ranks,
+    is_ranks,
+    ranks,
+    sentencepiece_model,
+)
 from lm.text.hf_tokenizer import HFTokenizer, rules_of, tokenizer_json
 from lm.text.tokenizers import ByteTokenizer
 
@@ -39,10 +51,11 @@ def read_tokenizer(folder: Path) -> HFTokenizer | ByteTokenizer:
         return _of_json(folder, settings, kind)
     if name == BYTES:
         return ByteTokenizer(settings.get("extra_ids", 125))
-    if kind is None or (name == ANY and not _has(folder, MODELS)):
+    if kind is None or (name == ANY_TOKENIZER and not _has(folder, MODELS)):
         raise UserError(_unsupported(folder, name))
     if any(is_ranks(folder / file) for file in MODELS if (folder / file).is_file()):
-        kind = _of_ranks(folder, config, settings)
+        check_ranks(folder / MODELS[0], config, settings)
+        kind = Kind(ranks)
     roles, added = _special_tokens(settings, kind)
     for role in kind.absent(Folder(folder, settings, {})):
         roles.pop(role, None)
@@ -107,13 +120,15 @@ def class_name(folder: Path, config: Mapping[str, Any], settings: Mapping[str, A
         named = named.removesuffix("Fast")
         named = ALIASES.get(named, named)
     model_type = config.get("model_type")
-    registered = BY_MODEL.get(model_type) if isinstance(model_type, str) else None
-    if not named or (registered is not None and model_type in FORCED):
-        chosen = registered or ANY
+    dialect = MODEL_TYPES.get(model_type) if isinstance(model_type, str) else None
+    registered = dialect.tokenizer if dialect else WITHOUT_DIALECT.get(str(model_type))
+    if not named or (dialect and dialect.tokenizer_always):
+        chosen = registered or ANY_TOKENIZER
     else:
-        chosen = named if registered != ANY or named not in KINDS else ANY
-    if chosen == ANY and not (folder / MODELS[0]).is_file():
-        return (named if named in KINDS else None) or BEFORE.get(str(model_type)) or named or ANY
+        chosen = named if registered != ANY_TOKENIZER or named not in KINDS else ANY_TOKENIZER
+    if chosen == ANY_TOKENIZER and not (folder / MODELS[0]).is_file():
+        before = dialect.tokenizer_before if dialect else None
+        return (named if named in KINDS else None) or before or named or ANY_TOKENIZER
     return chosen
 
 
@@ -121,7 +136,7 @@ def _unsupported(folder: Path, name: str) -> str:
     there = [file.name for pattern in VOCABULARIES for file in sorted(folder.glob(pattern))]
     if not there:
         return f"{folder} has no tokenizer.json, tokenizer.model, vocab.json or vocab.txt: copy the tokenizer's files"
-    if name == ANY:
+    if name == ANY_TOKENIZER:
         return (
             f"{folder} has no tokenizer.json, and nothing tells which class of tokenizer its {', '.join(there)} is of: "
             "put tokenizer_class into tokenizer_config.json"
@@ -130,15 +145,6 @@ def _unsupported(folder: Path, name: str) -> str:
         f"{folder} has no tokenizer.json, and a {name} is not supported without one: copy it from an export of this "
         f"model (those to ONNX have one){nearest(name, KINDS)}"
     )
-
-
-def _of_ranks(folder: Path, config: Mapping[str, Any], settings: Mapping[str, Any]) -> Kind:
-    if config.get("model_type") != "llama" or not settings.get("added_tokens_decoder") or not settings.get("eos_token"):
-        raise UserError(
-            f"{folder / MODELS[0]} is a tiktoken file, which tells neither special tokens nor how to split text: copy "
-            "the tokenizer.json of this model, or tell added_tokens_decoder and eos_token of a LLaMA 3 in its config"
-        )
-    return Kind(ranks)
 
 
 def _has(folder: Path, names: Iterable[str]) -> bool:

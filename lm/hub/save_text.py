@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lm.hub.model_types import MODEL_TYPES
+from lm.hub.tables.format import ANY_TOKENIZER
 from lm.hub.tokenizer_json import to_tokenizer_json
 from lm.text.format import TextFormat
 from lm.text.hf_tokenizer import HFTokenizer, rules_of
 from lm.text.tokenizers import SentencePieceTokenizer, Tokenizer
-
-# Model types for which transformers 5 takes a tokenizer class of its own, whatever tokenizer_config.json names.
-OWN_CLASS = ("qwen2",)
 
 
 def special_ids(text: TextFormat, decoder: bool) -> dict[str, int | list[int] | None]:
@@ -69,8 +68,10 @@ def _tokenizer_config(text: TextFormat, config: Mapping[str, Any], content: str)
     }
     if text.context:
         found["model_max_length"] = text.context
-    if config.get("model_type") in OWN_CLASS and '"NFC"' not in content:
-        found["auto_map"] = []  # with which it takes the class that is named
+    dialect = MODEL_TYPES.get(str(config.get("model_type")))
+    own = dialect is not None and dialect.tokenizer_always and dialect.tokenizer != ANY_TOKENIZER
+    if own and '"NFC"' not in content:
+        found["auto_map"] = []  # with which transformers takes the class that is named
     return found
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from tokenizers import Regex, normalizers, pre_tokenizers
 
+from lm.hub.tables.format import ANY_TOKENIZER
 from lm.hub.vocabulary import (
     BytesBPE,
     Folder,
@@ -159,10 +160,9 @@ ALBERT = _named("bos=[CLS] eos=[SEP] unk=<unk> sep=[SEP] pad=<pad> cls=[CLS] mas
 SENTENCE = (("cls",), ("sep",))
 WORDLIKE = {"mask": {"lstrip": True, "normalized": True}}  # takes the space before it along
 BYTES = "ByT5Tokenizer"  # has no vocabulary file
-ANY = "TokenizersBackend"  # of no class: a SentencePiece model by its own settings
 
 KINDS: dict[str, Kind] = {
-    ANY: Kind(as_it_says, LLAMA),
+    ANY_TOKENIZER: Kind(as_it_says, LLAMA),  # a SentencePiece model by its own settings
     "AlbertTokenizer": Kind(Pieces(unk=1, rules=_albert), ALBERT, SENTENCE),
     "BertTokenizer": Kind(word_pieces, BERT, SENTENCE),
     "BigBirdTokenizer": Kind(
@@ -248,49 +248,8 @@ SAME = {  # other names of these
     "AlbertTokenizer": "FNet",
 }
 ALIASES = {f"{name}Tokenizer": kind for kind, names in SAME.items() for name in names.split()}
-ALIASES |= {"PreTrainedTokenizer": ANY, "LLaMATokenizer": "LlamaTokenizer"}
+ALIASES |= {"PreTrainedTokenizer": ANY_TOKENIZER, "LLaMATokenizer": "LlamaTokenizer"}
 
-# The class of a model type's tokenizer. Where it is ANY, transformers 5 reads a SentencePiece model by its own settings
-# whatever class the folder names.
-BY_MODEL = {
-    model: kind
-    for kind, names in {
-        "AlbertTokenizer": "albert",
-        "BertTokenizer": "bert distilbert electra ernie megatron-bert mobilebert convbert squeezebert",
-        "BigBirdTokenizer": "big_bird",
-        "BlenderbotTokenizer": "blenderbot",
-        "CamembertTokenizer": "camembert",
-        "DebertaTokenizer": "deberta",
-        "DebertaV2Tokenizer": "deberta-v2",
-        "GPT2Tokenizer": "codegen gpt2 gpt_neo gptj opt phi starcoder2",
-        "GPTNeoXTokenizer": "gpt_neox mpt olmo",
-        "GemmaTokenizer": "gemma gemma2 gemma3_text t5gemma",
-        "M2M100Tokenizer": "m2m_100",
-        "MBartTokenizer": "mbart",
-        "PLBartTokenizer": "plbart",
-        "ProphetNetTokenizer": "prophetnet",
-        "MarianTokenizer": "marian",
-        "BlenderbotSmallTokenizer": "blenderbot-small",
-        "MPNetTokenizer": "mpnet",
-        "OpenAIGPTTokenizer": "openai-gpt",
-        "PegasusTokenizer": "pegasus",
-        "Qwen2Tokenizer": "qwen2 qwen3",
-        "RobertaTokenizer": "bart led longformer roberta roberta-prelayernorm",
-        "T5Tokenizer": "mt5 t5",
-        "XGLMTokenizer": "xglm",
-        "XLMRobertaTokenizer": "xlm-roberta",
-        "XLNetTokenizer": "xlnet",
-        ANY: "ernie4_5 glm glm4 gpt_bigcode granite mistral mixtral modernbert nemotron olmo2 olmo3 persimmon phi3 "
-        "stablelm umt5 xlm-roberta-xl",
-    }.items()
-    for model in names.split()
-}
-BEFORE = {  # these, for a folder that has no such model: their class in transformers 4
-    "gpt_bigcode": "GPT2Tokenizer",
-    "longt5": "T5Tokenizer",
-    "olmo2": "GPT2Tokenizer",
-    "stablelm": "GPTNeoXTokenizer",
-    "umt5": "T5Tokenizer",
-    "xlm-roberta-xl": "XLMRobertaTokenizer",
-}
-FORCED = {"ernie4_5", "modernbert", "nemotron", "phi3", "qwen2"}  # whatever class the folder names
+# Of model types without a dialect, which would tell it: their folders still give a tokenizer.
+WITHOUT_DIALECT = {name: "BertTokenizer" for name in ("convbert", "mobilebert", "squeezebert")}
+WITHOUT_DIALECT |= {"mixtral": ANY_TOKENIZER}

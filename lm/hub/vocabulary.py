@@ -279,6 +279,15 @@ def _by_its_settings(folder: Folder, model: Any, names: list[str], order: list[s
     return made
 
 
+def check_ranks(path: Path, config: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Raise `UserError` for a tiktoken file of which the folder's configs do not say enough."""
+    if config.get("model_type") != "llama" or not settings.get("added_tokens_decoder") or not settings.get("eos_token"):
+        raise UserError(
+            f"{path} is a tiktoken file, which tells neither special tokens nor how to split text: copy the "
+            "tokenizer.json of this model, or tell added_tokens_decoder and eos_token of a LLaMA 3 in its config"
+        )
+
+
 def ranks(folder: Folder) -> Tokenizer:
     """LLaMA 3's: a tiktoken file, of pieces of bytes in base64 and their ranks, by which pairs are merged."""
     known: dict[bytes, int] = {}

@@ -66,5 +66,6 @@ MODEL_TYPES = {
         ),
         _names,
         "albert.",
+        tokenizer="AlbertTokenizer",
     )
 }

@@ -16,17 +16,20 @@ MODEL_TYPES = {
         encoder_decoder_classes("Bart", labels=3, answers=True),
         encoder_decoder_fields(POSITIONS, embed_norm=True),
         encoder_decoder_names,
+        tokenizer="RobertaTokenizer",
     ),
     "mbart": HFFormat(
         "mbart",
         encoder_decoder_classes("MBart", labels=2, answers=True),
         encoder_decoder_fields(POSITIONS, norm_first=True, embed_norm=True),
         encoder_decoder_names,
+        tokenizer="MBartTokenizer",
     ),
     "plbart": HFFormat(
         "plbart",
         encoder_decoder_classes("PLBart", labels=2),
         encoder_decoder_fields(POSITIONS, scaled=True, embed_norm=True),
         encoder_decoder_names,
+        tokenizer="PLBartTokenizer",
     ),
 }

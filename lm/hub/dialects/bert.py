@@ -5,6 +5,11 @@ from lm.hub.tables.format import HFFormat
 
 MODEL_TYPES = {
     "bert": HFFormat(
-        "bert", encoder_classes("Bert", "bert.", "LMHeadModel"), encoder_fields(), pretrained_names("bert."), "bert."
+        "bert",
+        encoder_classes("Bert", "bert.", "LMHeadModel"),
+        encoder_fields(),
+        pretrained_names("bert."),
+        "bert.",
+        tokenizer="BertTokenizer",
     ),
 }

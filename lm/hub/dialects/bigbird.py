@@ -39,5 +39,6 @@ MODEL_TYPES = {
         ),
         _names,
         "bert.",
+        tokenizer="BigBirdTokenizer",
     )
 }

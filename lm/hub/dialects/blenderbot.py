@@ -14,11 +14,13 @@ MODEL_TYPES = {
         encoder_decoder_classes("Blenderbot"),
         encoder_decoder_fields(learned_positions(0), Unused("encoder_no_repeat_ngram_size"), norm_first=True),
         encoder_decoder_names,
+        tokenizer="BlenderbotTokenizer",
     ),
     "blenderbot-small": HFFormat(
         "blenderbot_small",
         encoder_decoder_classes("BlenderbotSmall"),
         encoder_decoder_fields(learned_positions(0), embed_norm=True),
         encoder_decoder_names,
+        tokenizer="BlenderbotSmallTokenizer",
     ),
 }

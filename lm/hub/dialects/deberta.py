@@ -148,7 +148,12 @@ def _fields(vocab: int, *own: Field) -> tuple[Field, ...]:
 
 MODEL_TYPES = {
     "deberta": HFFormat(
-        "deberta", _classes("Deberta"), _fields(50265, Fixed("talking_head", (False,))), _with_head(NAMES), "deberta."
+        "deberta",
+        _classes("Deberta"),
+        _fields(50265, Fixed("talking_head", (False,))),
+        _with_head(NAMES),
+        "deberta.",
+        tokenizer="DebertaTokenizer",
     ),
     "deberta-v2": HFFormat(
         "deberta_v2",
@@ -171,5 +176,6 @@ MODEL_TYPES = {
         ),
         _with_head(NAMES_2),
         "deberta.",
+        tokenizer="DebertaV2Tokenizer",
     ),
 }

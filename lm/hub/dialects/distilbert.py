@@ -54,5 +54,6 @@ MODEL_TYPES = {
         ),
         _names,
         "distilbert.",
+        tokenizer="BertTokenizer",
     )
 }

@@ -51,5 +51,6 @@ MODEL_TYPES = {
         encoder_fields(Knob("embed_width", "embedding_size", 128), Unused("summary_last_dropout", *SUMMARY)),
         _names,
         "electra.",
+        tokenizer="BertTokenizer",
     )
 }

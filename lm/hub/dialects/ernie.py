@@ -19,4 +19,8 @@ def _names(config: Config) -> TensorNames:
 
 
 TASKS = Custom(("use_task_id", "task_type_vocab_size"), _read, _write)
-MODEL_TYPES = {"ernie": HFFormat("ernie", encoder_classes("Ernie", "ernie."), encoder_fields(TASKS), _names, "ernie.")}
+MODEL_TYPES = {
+    "ernie": HFFormat(
+        "ernie", encoder_classes("Ernie", "ernie."), encoder_fields(TASKS), _names, "ernie.", tokenizer="BertTokenizer"
+    )
+}

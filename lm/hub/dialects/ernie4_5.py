@@ -2,7 +2,7 @@
 
 from lm.hub.tables.classes import generation_classes
 from lm.hub.tables.decoders import decoder_fields, decoder_names
-from lm.hub.tables.format import HFClass, HFFormat, Knob, flag
+from lm.hub.tables.format import ANY_TOKENIZER, HFClass, HFFormat, Knob, flag
 from lm.hub.tables.rope import Rope
 
 MODEL_TYPES = {
@@ -19,5 +19,7 @@ MODEL_TYPES = {
             Knob("tied", "tie_word_embeddings", True),
         ),
         decoder_names(),
+        tokenizer=ANY_TOKENIZER,
+        tokenizer_always=True,
     )
 }

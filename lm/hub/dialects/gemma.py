@@ -97,6 +97,7 @@ MODEL_TYPES = {
             *SHARED, CAUSAL, Rope(longest=8192), Custom(("hidden_act", "hidden_activation"), _read_act, _write_act)
         ),
         decoder_names(),
+        tokenizer="GemmaTokenizer",
     ),
     "gemma2": HFFormat(
         "gemma2",
@@ -111,6 +112,7 @@ MODEL_TYPES = {
             _cap("final_cap", "final_logit_softcapping", 30.0),
         ),
         decoder_names(norms=SANDWICH),
+        tokenizer="GemmaTokenizer",
     ),
     "gemma3_text": HFFormat(
         "gemma3",
@@ -129,5 +131,6 @@ MODEL_TYPES = {
         ),
         decoder_names(norms=SANDWICH),
         within=MappingProxyType({"gemma3": TEXT}),
+        tokenizer="GemmaTokenizer",
     ),
 }

@@ -2,7 +2,7 @@
 
 from lm.hub.tables.classes import generation_classes
 from lm.hub.tables.decoders import ATTENTION, FUSED_GATE, NORMS, decoder_fields, decoder_names
-from lm.hub.tables.format import HFFormat, Knob
+from lm.hub.tables.format import ANY_TOKENIZER, HFFormat, Knob
 from lm.hub.tables.rope import Rope
 from lm.hub.tables.tensor_names import sandwich_names
 
@@ -17,6 +17,18 @@ BOTH_SIDES = sandwich_names(
     ("input_layernorm", "post_self_attn_layernorm"), ("post_attention_layernorm", "post_mlp_layernorm")
 )
 MODEL_TYPES = {
-    "glm": HFFormat("glm4", generation_classes("Glm"), FIELDS, decoder_names(ATTENTION, FUSED_GATE, NORMS)),
-    "glm4": HFFormat("glm4-0414", generation_classes("Glm4"), FIELDS, decoder_names(ATTENTION, FUSED_GATE, BOTH_SIDES)),
+    "glm": HFFormat(
+        "glm4",
+        generation_classes("Glm"),
+        FIELDS,
+        decoder_names(ATTENTION, FUSED_GATE, NORMS),
+        tokenizer=ANY_TOKENIZER,
+    ),
+    "glm4": HFFormat(
+        "glm4-0414",
+        generation_classes("Glm4"),
+        FIELDS,
+        decoder_names(ATTENTION, FUSED_GATE, BOTH_SIDES),
+        tokenizer=ANY_TOKENIZER,
+    ),
 }

@@ -26,5 +26,6 @@ MODEL_TYPES = {
             norm=None,
         ),
         "transformer.",
+        tokenizer="OpenAIGPTTokenizer",
     )
 }

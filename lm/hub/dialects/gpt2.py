@@ -19,5 +19,6 @@ MODEL_TYPES = {
             fused_names("attn.c_attn", "attn.c_proj", SAME, SAME), mlp_names("mlp.c_fc", "mlp.c_proj", layout=SAME)
         ),
         "transformer.",
+        tokenizer="GPT2Tokenizer",
     )
 }

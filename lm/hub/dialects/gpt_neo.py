@@ -39,5 +39,6 @@ MODEL_TYPES = {
             buffers=("attn.attention.bias",),
         ),
         "transformer.",
+        tokenizer="GPT2Tokenizer",
     )
 }

@@ -39,5 +39,6 @@ MODEL_TYPES = {
             ("head/w", "lm_head.weight", SAME),
         ),
         "gpt_neox.",
+        tokenizer="GPTNeoXTokenizer",
     )
 }

@@ -35,6 +35,7 @@ MODEL_TYPES = {
         FIELDS,
         names(attention_names("attn.", o="out_proj")),
         "transformer.",
+        tokenizer="GPT2Tokenizer",
     ),
     "codegen": HFFormat(
         "codegen",
@@ -42,5 +43,6 @@ MODEL_TYPES = {
         FIELDS,
         names(fused_names("attn.qkv_proj", "attn.out_proj", FOUR_SLICES, order="qvk")),
         "transformer.",
+        tokenizer="GPT2Tokenizer",
     ),
 }

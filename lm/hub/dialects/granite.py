@@ -2,7 +2,7 @@
 
 from lm.hub.tables.classes import generation_classes
 from lm.hub.tables.decoders import decoder_fields, decoder_names
-from lm.hub.tables.format import Custom, HFFormat, Knob, number
+from lm.hub.tables.format import ANY_TOKENIZER, Custom, HFFormat, Knob, number
 
 SCORES = "attention_multiplier"
 MODEL_TYPES = {
@@ -22,5 +22,6 @@ MODEL_TYPES = {
             Knob("mlp_bias", "mlp_bias", False),
         ),
         decoder_names(),
+        tokenizer=ANY_TOKENIZER,
     )
 }

@@ -30,5 +30,6 @@ MODEL_TYPES = {
         ),
         _names,
         "led.",
+        tokenizer="RobertaTokenizer",
     )
 }

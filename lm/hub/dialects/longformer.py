@@ -49,5 +49,6 @@ MODEL_TYPES = {
         ),
         _names,
         "longformer.",
+        tokenizer="RobertaTokenizer",
     )
 }

@@ -62,5 +62,6 @@ MODEL_TYPES = {
         (),
         PREFIX,
         one_table=True,
+        tokenizer_before="T5Tokenizer",
     )
 }

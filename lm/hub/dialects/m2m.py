@@ -22,5 +22,6 @@ MODEL_TYPES = {
             norm_first=True,
         ),
         encoder_decoder_names,
+        tokenizer="M2M100Tokenizer",
     )
 }

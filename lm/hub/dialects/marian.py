@@ -47,8 +47,13 @@ MODEL_TYPES = {
         encoder_decoder_classes("Marian", "MTModel"),
         encoder_decoder_fields(TWO_VOCABULARIES, *STATIC),
         _names,
+        tokenizer="MarianTokenizer",
     ),
     "pegasus": HFFormat(
-        "pegasus", encoder_decoder_classes("Pegasus"), encoder_decoder_fields(*STATIC, norm_first=True), _names
+        "pegasus",
+        encoder_decoder_classes("Pegasus"),
+        encoder_decoder_fields(*STATIC, norm_first=True),
+        _names,
+        tokenizer="PegasusTokenizer",
     ),
 }

@@ -11,5 +11,6 @@ MODEL_TYPES = {
         encoder_fields(),
         pretrained_names("bert.", norm_names("attention.ln", "ln"), norm="encoder.ln"),
         "bert.",
+        tokenizer="BertTokenizer",
     )
 }

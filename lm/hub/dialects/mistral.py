@@ -2,7 +2,7 @@
 
 from lm.hub.tables.classes import ANSWERS, generation_classes
 from lm.hub.tables.decoders import decoder_fields, decoder_names
-from lm.hub.tables.format import Fixed, HFFormat, Knob
+from lm.hub.tables.format import ANY_TOKENIZER, Fixed, HFFormat, Knob
 from lm.hub.tables.rope import Rope
 
 MODEL_TYPES = {
@@ -16,5 +16,6 @@ MODEL_TYPES = {
             Fixed("layer_types", (None,)),
         ),
         decoder_names(),
+        tokenizer=ANY_TOKENIZER,
     )
 }

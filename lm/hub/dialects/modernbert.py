@@ -4,6 +4,7 @@ from lm.hub.tables.classes import BASE_MODEL
 from lm.hub.tables.decoders import layer_kinds
 from lm.hub.tables.format import (
     ACTIVATIONS,
+    ANY_TOKENIZER,
     Config,
     Custom,
     Fixed,
@@ -115,5 +116,7 @@ MODEL_TYPES = {
             Unused("sparse_prediction", "sparse_pred_ignore_index"),  # where scores are computed, not what they are
         ),
         NAMES,
+        tokenizer=ANY_TOKENIZER,
+        tokenizer_always=True,
     )
 }

@@ -36,5 +36,6 @@ MODEL_TYPES = {
         ),
         _names,
         "mpnet.",
+        tokenizer="MPNetTokenizer",
     )
 }

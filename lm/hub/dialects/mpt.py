@@ -48,5 +48,6 @@ MODEL_TYPES = {
             buffers=(),
         ),
         "transformer.",
+        tokenizer="GPTNeoXTokenizer",
     )
 }

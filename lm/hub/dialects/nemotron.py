@@ -2,7 +2,7 @@
 
 from lm.hub.tables.classes import ANSWERS, generation_classes
 from lm.hub.tables.decoders import decoder_fields, decoder_names
-from lm.hub.tables.format import HFFormat, Knob, activation
+from lm.hub.tables.format import ANY_TOKENIZER, HFFormat, Knob, activation
 from lm.hub.tables.rope import Rope
 
 MODEL_TYPES = {
@@ -17,5 +17,7 @@ MODEL_TYPES = {
             Knob("eps", "norm_eps", 1e-5),
         ),
         decoder_names(),
+        tokenizer=ANY_TOKENIZER,
+        tokenizer_always=True,
     )
 }

@@ -2,7 +2,7 @@
 
 from lm.hub.tables.classes import generation_classes
 from lm.hub.tables.decoders import SANDWICH, decoder_fields, decoder_names, layer_kinds
-from lm.hub.tables.format import HFFormat, Knob
+from lm.hub.tables.format import ANY_TOKENIZER, HFFormat, Knob
 from lm.hub.tables.rope import Rope, RopeByLayer
 from lm.zoo.parts import GLOBAL
 
@@ -14,9 +14,15 @@ MODEL_TYPES = {
         generation_classes("Olmo", tokens=None),
         decoder_fields(BIAS, Knob("clip", "clip_qkv", None), without=("rms_norm_eps",)),
         decoder_names(),
+        tokenizer="GPTNeoXTokenizer",
     ),
     "olmo2": HFFormat(
-        "olmo2", generation_classes("Olmo2", tokens=None), decoder_fields(BIAS, EPS), decoder_names(norms=SANDWICH)
+        "olmo2",
+        generation_classes("Olmo2", tokens=None),
+        decoder_fields(BIAS, EPS),
+        decoder_names(norms=SANDWICH),
+        tokenizer=ANY_TOKENIZER,
+        tokenizer_before="GPT2Tokenizer",
     ),
     "olmo3": HFFormat(
         "olmo3",
@@ -30,5 +36,6 @@ MODEL_TYPES = {
             RopeByLayer(Rope(theta=500000.0), Rope(theta=500000.0, theta_key="rope_local_base_freq"), (GLOBAL,)),
         ),
         decoder_names(norms=SANDWICH),
+        tokenizer=ANY_TOKENIZER,
     ),
 }

@@ -43,5 +43,6 @@ MODEL_TYPES = {
             ),
             *entries("", "model.decoder.", ("body/embed/project", "project_in"), ("head/project", "project_out")),
         ),
+        tokenizer="GPT2Tokenizer",
     )
 }

@@ -2,7 +2,7 @@
 
 from lm.hub.tables.classes import generation_classes
 from lm.hub.tables.decoders import decoder_fields, decoder_names
-from lm.hub.tables.format import HFFormat, Knob, Unused, activation
+from lm.hub.tables.format import ANY_TOKENIZER, HFFormat, Knob, Unused, activation
 from lm.hub.tables.rope import Rope
 from lm.hub.tables.tensor_names import BY_HEAD, fused_names, mlp_names
 
@@ -28,5 +28,6 @@ MODEL_TYPES = {
             mlp_names("mlp.dense_h_to_4h", "mlp.dense_4h_to_h"),
             norm="final_layernorm",
         ),
+        tokenizer=ANY_TOKENIZER,
     )
 }

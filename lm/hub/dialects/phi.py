@@ -29,5 +29,6 @@ MODEL_TYPES = {
             (("both_norm", "input_layernorm"),),
             norm="final_layernorm",
         ),
+        tokenizer="GPT2Tokenizer",
     )
 }

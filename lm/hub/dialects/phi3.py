@@ -3,7 +3,7 @@
 from lm.core.errors import UserError
 from lm.hub.tables.classes import generation_classes
 from lm.hub.tables.decoders import FUSED_GATE, decoder_fields, decoder_names
-from lm.hub.tables.format import Config, Custom, HFFormat, Knob, Knobs, Unused
+from lm.hub.tables.format import ANY_TOKENIZER, Config, Custom, HFFormat, Knob, Knobs, Unused
 from lm.hub.tables.rope import NEW, OLD, ORIGINAL, Rope
 from lm.hub.tables.tensor_names import fused_names
 
@@ -32,5 +32,7 @@ MODEL_TYPES = {
             Unused("resid_pdrop", "embd_pdrop"),
         ),
         decoder_names(fused_names("self_attn.qkv_proj", "self_attn.o_proj"), FUSED_GATE),
+        tokenizer=ANY_TOKENIZER,
+        tokenizer_always=True,
     )
 }

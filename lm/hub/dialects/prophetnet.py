@@ -86,5 +86,6 @@ MODEL_TYPES = {
         ),
         _names,
         "prophetnet.",
+        tokenizer="ProphetNetTokenizer",
     )
 }

@@ -28,7 +28,12 @@ ROPE = Rope(longest=32768)
 SPANS = ANSWERS._replace(prefix="transformer.")
 MODEL_TYPES = {
     "qwen2": HFFormat(
-        "qwen2", generation_classes("Qwen2", answers=SPANS), decoder_fields(ROPE, WINDOWS), decoder_names()
+        "qwen2",
+        generation_classes("Qwen2", answers=SPANS),
+        decoder_fields(ROPE, WINDOWS),
+        decoder_names(),
+        tokenizer="Qwen2Tokenizer",
+        tokenizer_always=True,
     ),
     "qwen3": HFFormat(
         "qwen3",
@@ -40,5 +45,6 @@ MODEL_TYPES = {
             Knob("biases", "attention_bias", False, lambda b: ("q", "k", "v", "o") if b else (), bool),
         ),
         decoder_names(),
+        tokenizer="Qwen2Tokenizer",
     ),
 }

@@ -10,7 +10,7 @@ from lm.hub.tables.encoders import (
     pooled_classes,
     transform_names,
 )
-from lm.hub.tables.format import Config, Custom, Field, HFClass, HFFormat, Knob, Knobs
+from lm.hub.tables.format import ANY_TOKENIZER, Config, Custom, Field, HFClass, HFFormat, Knob, Knobs
 from lm.hub.tables.tensor_names import ModuleNames, TensorNames, ignored_modules, norm_names
 
 
@@ -50,7 +50,14 @@ CONTEXT = Custom(("pad_token_id", "max_position_embeddings"), _read, _write)
 
 
 def _format(
-    family: str, stem: str, prefix: str, *fields: Field, norms: ModuleNames = NORMS, norm: str | None = None
+    family: str,
+    stem: str,
+    prefix: str,
+    *fields: Field,
+    norms: ModuleNames = NORMS,
+    norm: str | None = None,
+    tokenizer: str,
+    tokenizer_before: str | None = None,
 ) -> HFFormat:
     return HFFormat(
         family,
@@ -58,19 +65,22 @@ def _format(
         encoder_fields(CONTEXT, *fields),
         lambda config: names(config, prefix, norms, norm),
         prefix,
+        tokenizer=tokenizer,
+        tokenizer_before=tokenizer_before,
     )
 
 
 MODEL_TYPES = {
-    "roberta": _format("roberta", "Roberta", "roberta."),
-    "xlm-roberta": _format("xlm_roberta", "XLMRoberta", "roberta."),
-    "camembert": _format("camembert", "Camembert", "roberta."),
+    "roberta": _format("roberta", "Roberta", "roberta.", tokenizer="RobertaTokenizer"),
+    "xlm-roberta": _format("xlm_roberta", "XLMRoberta", "roberta.", tokenizer="XLMRobertaTokenizer"),
+    "camembert": _format("camembert", "Camembert", "roberta.", tokenizer="CamembertTokenizer"),
     "roberta-prelayernorm": _format(
         "roberta_prenorm",
         "RobertaPreLayerNorm",
         "roberta_prelayernorm.",
         norms=norm_names("attention.LayerNorm", "intermediate.LayerNorm"),
         norm="LayerNorm",
+        tokenizer="RobertaTokenizer",
     ),
     "xlm-roberta-xl": _format(
         "xlm_roberta_xl",
@@ -80,5 +90,7 @@ MODEL_TYPES = {
         Knob("eps", "layer_norm_eps", 1e-5),
         norms=norm_names("attention.self_attn_layer_norm", "LayerNorm"),
         norm="encoder.LayerNorm",
+        tokenizer=ANY_TOKENIZER,
+        tokenizer_before="XLMRobertaTokenizer",
     ),
 }

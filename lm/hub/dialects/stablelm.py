@@ -2,7 +2,7 @@
 
 from lm.hub.tables.classes import generation_classes
 from lm.hub.tables.decoders import GATED, NORMS, decoder_fields, decoder_names
-from lm.hub.tables.format import HFFormat, Knob, Unused
+from lm.hub.tables.format import ANY_TOKENIZER, HFFormat, Knob, Unused
 from lm.hub.tables.rope import Rope
 from lm.hub.tables.tensor_names import attention_names, side_by_side
 
@@ -25,5 +25,7 @@ MODEL_TYPES = {
             Unused("hidden_dropout"),
         ),
         decoder_names(PARTS, side_by_side(PARTS), (*NORMS, ("both_norm", "input_layernorm"))),
+        tokenizer=ANY_TOKENIZER,
+        tokenizer_before="GPTNeoXTokenizer",
     )
 }

@@ -2,7 +2,7 @@
 
 from lm.hub.tables.classes import generation_classes
 from lm.hub.tables.decoders import decoder_fields, decoder_names, gpt_fields, gpt_names
-from lm.hub.tables.format import Fixed, HFFormat, Knob, Unused, activation
+from lm.hub.tables.format import ANY_TOKENIZER, Fixed, HFFormat, Knob, Unused, activation
 from lm.hub.tables.rope import Rope
 from lm.hub.tables.tensor_names import BY_KV_HEAD, fused_names, mlp_names
 
@@ -20,6 +20,8 @@ MODEL_TYPES = {
         ),
         gpt_names(fused_names("attn.c_attn", "attn.c_proj", BY_KV_HEAD), MLP),
         "transformer.",
+        tokenizer=ANY_TOKENIZER,
+        tokenizer_before="GPT2Tokenizer",
     ),
     "starcoder2": HFFormat(
         "starcoder2",
@@ -37,5 +39,6 @@ MODEL_TYPES = {
             without=("head_dim",),
         ),
         decoder_names(mlp=MLP),
+        tokenizer="GPT2Tokenizer",
     ),
 }

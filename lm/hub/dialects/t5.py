@@ -8,6 +8,7 @@ from lm.core.errors import UserError, nearest
 from lm.hub.tables.classes import ANSWERS, BASE_MODEL, token_classifier
 from lm.hub.tables.format import (
     ACTIVATIONS,
+    ANY_TOKENIZER,
     Config,
     Custom,
     Field,
@@ -175,7 +176,19 @@ MODEL_TYPES = {
         (),
         PREFIX,
         one_table=True,
+        tokenizer="T5Tokenizer",
     ),
-    "mt5": HFFormat("mt5", classes("MT5"), t5_fields("gated-gelu", UNSCALED), (), PREFIX, one_table=True),
-    "umt5": HFFormat("umt5", classes("UMT5"), t5_fields("gated-gelu", HEAD), (), PREFIX, one_table=True),
+    "mt5": HFFormat(
+        "mt5", classes("MT5"), t5_fields("gated-gelu", UNSCALED), (), PREFIX, one_table=True, tokenizer="T5Tokenizer"
+    ),
+    "umt5": HFFormat(
+        "umt5",
+        classes("UMT5"),
+        t5_fields("gated-gelu", HEAD),
+        (),
+        PREFIX,
+        one_table=True,
+        tokenizer=ANY_TOKENIZER,
+        tokenizer_before="T5Tokenizer",
+    ),
 }

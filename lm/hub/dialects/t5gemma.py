@@ -63,5 +63,6 @@ MODEL_TYPES = {
             Unused("vocab_size"),  # each tower has its own
         ),
         NAMES,
+        tokenizer="GemmaTokenizer",
     )
 }

@@ -21,5 +21,6 @@ MODEL_TYPES = {
             Unused("dropout", "attention_dropout", "activation_dropout", "layerdrop", "init_std"),
         ),
         (*decoder_names(ATTENTION, MLP, NORMS, norm="layer_norm"), *ignored("model.embed_positions.weights")),
+        tokenizer="XGLMTokenizer",
     )
 }

@@ -63,5 +63,6 @@ MODEL_TYPES = {
         ),
         NAMES,
         "transformer.",
+        tokenizer="XLNetTokenizer",
     )
 }

@@ -15,6 +15,7 @@ a zoo function, read both ways. `lm/hub/dialects/` has a file for each model typ
                 Unused("attention_dropout"),  # whatever it says, outputs are the same
             ),
             decoder_names(),  # of tensors: see lm/hub/tables/tensor_names.py
+            tokenizer="GPT2Tokenizer",  # what transformers takes if the folder names no class
         )
     }
 
@@ -38,6 +39,7 @@ from lm.model.heads import Head
 Config = Mapping[str, Any]
 Knobs = dict[str, Any]
 REQUIRED = object()
+ANY_TOKENIZER = "TokenizersBackend"  # of no class of its own
 
 
 class Field(Protocol):
@@ -81,7 +83,11 @@ class HFFormat(NamedTuple):
     prefix: of a base model's tensors within a model with a head; files may lack it
     one_table: a file with one token table is tied, even if tie_word_embeddings is false (T5's mean something else)
     within: model types of more than text whose text_config tells a model of this one, which reads text as they do ->
-        the fields that are left out there, with their values"""
+        the fields that are left out there, with their values
+    tokenizer: the class that `transformers` takes where the folder names none; None: it has none for this model type.
+        ANY_TOKENIZER: a SentencePiece model is read by its own settings, even where the folder names a class
+    tokenizer_always: that class is taken whatever the folder names
+    tokenizer_before: the class of `transformers` 4, for a folder that names none and has no SentencePiece model"""
 
     family: str
     classes: Mapping[str, HFClass]
@@ -90,6 +96,9 @@ class HFFormat(NamedTuple):
     prefix: str = "model."
     one_table: bool = False
     within: Mapping[str, Config] = MappingProxyType({})
+    tokenizer: str | None = None
+    tokenizer_always: bool = False
+    tokenizer_before: str | None = None
 
 
 # ---------------------------------------------------------------------------------------------------------------------
