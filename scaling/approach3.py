@@ -160,7 +160,7 @@ class _Runs(Generic[L]):
         self.loss = np.asarray(loss, np.float64)
         self.runs, self.fewest = len(self.loss), fewest(law)
         self.logs = tuple(law.bounds[name] == POSITIVE for name in self.names)
-        _, self.places = np.unique(np.stack(self.inputs, axis=1), axis=0, return_inverse=True)
+        _, self.point_ids = np.unique(np.stack(self.inputs, axis=1), axis=0, return_inverse=True)
 
     def law(self, p: Any) -> L:
         """The law of coordinates [constants] or [constants, ...]."""
@@ -176,7 +176,7 @@ class _Runs(Generic[L]):
 
     def points(self, some: NDArray[np.bool_]) -> int:
         """How many distinct points these runs have."""
-        return len(np.unique(self.places[some]))
+        return len(np.unique(self.point_ids[some]))
 
     def minimise(self, starts: Array, weights: Array | None, delta: float) -> tuple[Array, Array]:
         """Minima [P, constants] and their objectives [P] from as many starts, under weights [P, runs] of the runs."""
@@ -199,7 +199,7 @@ class _Runs(Generic[L]):
                 raise UserError(f"the runs have {distinct} distinct {name}; an exponent needs three or more")
         if self.kind.reads[:2] == ("params", "tokens"):
             self._check_apart(*self.inputs[:2])
-        if (points := len(np.unique(self.places))) < self.fewest:
+        if (points := len(np.unique(self.point_ids))) < self.fewest:
             pairs = " and ".join(self.kind.reads)
             raise UserError(
                 f"the runs have {points} distinct pairs of {pairs}, which cannot determine {named}; this law needs "

@@ -94,7 +94,7 @@ def encoder() -> LanguageModel:
             ("pooled", SequenceClassifier(activation="tanh", init=WIDE)),
             ("kind", SequenceClassifier(3, at="end", end=2, bias=False, init=WIDE)),
             ("tags", TokenClassifier(3, bias=False, init=WIDE)),
-            ("spans", SpanBoundary(lm, LayerNorm(), places=4, place_width=3, width=6, init=WIDE)),
+            ("spans", SpanBoundary(lm, LayerNorm(), max_span=4, position_width=3, width=6, init=WIDE)),
             ("states", NoHead()),
         )
     )

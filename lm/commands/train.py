@@ -11,7 +11,7 @@ checkpoint. SIGTERM saves and ends with status 0, Ctrl-C saves and ends with sta
 The file's get_config() returns an ml_collections.ConfigDict; --config.a.b=value changes a knob of it:
 
     --config.train.steps=2000                      a number, word or true/false, as the knob has now
-    --config.model.size=medium                     a published size; knobs that the file sets stay, and are told
+    --config.model.size=medium                     a published size; knobs that the file sets stay, and are listed
     --config.model.family=llama                    another family: a new model, of whose knobs none are set yet
     --config.model=model.json                      a whole model, as `python -m lm.zoo llama 3.2-1b --json` prints it
     --config.objective.type=MultiToken             another objective, with its own defaults

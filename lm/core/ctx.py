@@ -45,7 +45,7 @@ class Ctx:
     path: str = dataclasses.field(default="", metadata={"static": True})  # of the component being called
 
     def at(self, name: str) -> "Ctx":
-        """The ctx of a part called `name`: its draws and records are told apart from its neighbours'."""
+        """The ctx of a part called `name`: its random draws and records differ from its neighbours'."""
         return dataclasses.replace(self, path=f"{self.path}/{name}")
 
     def replace(self, **changes: Any) -> "Ctx":

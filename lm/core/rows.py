@@ -23,19 +23,19 @@ HIDDEN = -1e30  # finite: a row that sees nothing stays finite
 # What a model reads: int32 [B, S] unless noted, and all optional except tokens.
 MODEL_KEYS = {
     "tokens": "ids",
-    "positions": "place in the order of reading, by which masks hide what is ahead; from 0 in each segment",
+    "positions": "position in the order of reading, which masks compare; from 0 in each segment",
     "segments": "number of the document within a packed row, from 1; 0 is padding, which nobody sees",
     "prefix": "bool: part of a prefix that all of the row sees",
-    "order": "place in an order of prediction; ~place for a query that asks for that place's token",
+    "order": "rank in an order of prediction; ~rank for a query that asks for the token of that rank",
     "global": "1 where a token sees, and is seen by, all of its segment",
-    "place": "position in the text, where that differs from the order of reading",
+    "text_position": "position in the text, where that differs from the order of reading",
     "span": "position within a span that is filled in, from 1; 0 outside",
     "length": "tokens of the whole text, where only part of it is read and rotations depend on the whole",
     "types": "token type: which of two texts a token belongs to",
     "tasks": "task of the row",
     "span_left": "index of the token before the hidden span that a token is in",
     "span_right": "index of the token after it",
-    "span_place": "position within that span, from 0",
+    "span_index": "position within that span, from 0",
     "row": "[B] number of the row in the whole batch, which keys its dropout",
 }
 # What the loss reads and the model never sees.
@@ -76,7 +76,7 @@ class Tokens:
     prefix: Array | None = None
     order: Array | None = None
     globals: Array | None = None  # the rows "global"
-    text_position: Array | None = None  # the rows "place"
+    text_position: Array | None = None  # where that differs from `positions`
     span: Array | None = None
     length: Array | None = None
 
@@ -97,7 +97,6 @@ class Tokens:
 
 _OPTIONAL = {field.name: field.name for field in dataclasses.fields(Tokens)[1:]} | {
     "globals": "global",
-    "text_position": "place",
 }
 
 

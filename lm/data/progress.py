@@ -19,7 +19,7 @@ def tell(line: str) -> None:
 
 
 class ProgressBar:
-    """A bar of these columns, whose "{task.fields[status]}" is what was told last; or lines, the first `first` seconds
+    """A bar of these columns, whose "{task.fields[status]}" is the latest text; or lines, the first `first` seconds
     after the beginning, the next `every` seconds later.
 
     Whoever has a bar calls `tell` now and then, as often as it likes."""
@@ -35,7 +35,7 @@ class ProgressBar:
         status: str = "",
         transient: bool = True,
     ) -> None:
-        """`done`, `status`: what the bar says until it is told more; `transient`: it goes away when it is done."""
+        """`done`, `status`: what the bar shows at first; `transient`: it goes away when it is done."""
         self.console, self.every, self._due = console, every, time.monotonic() + first
         # A notebook is no terminal either: there rich asks for another package to draw with.
         self.drawn = console.is_terminal

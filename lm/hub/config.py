@@ -50,12 +50,12 @@ def read_config(config: Mapping[str, Any]) -> Described:
     for field in sorted(dialect.fields, key=lambda field: not isinstance(field, Knob)):  # which others may rely on
         with naming(field.keys, config):
             within = field.knobs if isinstance(field, Nested) else {}
-            told = _checked(field.read(config), dialect.family, field.keys, config, within)
-            for name in within.keys() & told.keys() & knobs.keys():
-                if told[name] != knobs[name]:
-                    both = f"{within[name]} tells {told[name]!r}, the other tower {knobs[name]!r}"
+            values = _checked(field.read(config), dialect.family, field.keys, config, within)
+            for name in within.keys() & values.keys() & knobs.keys():
+                if values[name] != knobs[name]:
+                    both = f"{within[name]} tells {values[name]!r}, the other tower {knobs[name]!r}"
                     raise UserError(f"{both}, which is not supported: make them alike")
-            knobs |= told
+            knobs |= values
     knobs |= chosen.knobs
     if chosen.head:
         with naming(HEAD, config):
@@ -90,8 +90,8 @@ def _checked(
 
 def _check_size(knobs: Mapping[str, Any], fields: tuple[Field, ...], config: Mapping[str, Any]) -> None:
     """Raise `UserError` for sizes that do not fit one another, by their names in config.json, or fit no machine."""
-    told = [field for field in fields if isinstance(field, Knob)]
-    names = {field.knob: next((n for n in field.keys if n in config), field.keys[0]) for field in told}
+    own = [field for field in fields if isinstance(field, Knob)]
+    names = {field.knob: next((n for n in field.keys if n in config), field.keys[0]) for field in own}
     for within in fields:
         names |= within.knobs if isinstance(within, Nested) else {}
     try:
@@ -126,10 +126,10 @@ def text_config(config: Mapping[str, Any]) -> dict[str, Any]:
             within = dialect.within[kind] | config["text_config"]
             if within.get("model_type", inner) != inner:
                 break
-            told = {name: config[name] for name in _OUTSIDE if name in config}
+            outside = {name: config[name] for name in _OUTSIDE if name in config}
             base = config.get("architectures") == [f"{kind.capitalize()}Model"]
             classes = {"architectures": [next(name for name, c in dialect.classes.items() if bool(c.head) is base)]}
-            return {**within, **told, **classes, "model_type": inner}
+            return {**within, **outside, **classes, "model_type": inner}
     return dict(config)
 
 

@@ -155,7 +155,7 @@ class _Uses:
 @leaf
 class _Named(Leaf):
     """A weight that knows its name. `own` holds it and what a tool has put beside it; `root` is the path of the whole
-    model's module; `uses`, there while parameters are made, is told how the weight is used."""
+    model's module; `uses` records how each weight is used; it is set only during `init`."""
 
     own: dict[str, Any]
     name: str = dataclasses.field(metadata={"static": True})

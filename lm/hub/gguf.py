@@ -1,4 +1,4 @@
-"""GGUF files (llama.cpp): metadata, tensors and tokenizer of one file, told as a Hugging Face folder tells them.
+"""GGUF files (llama.cpp): metadata, tensors and tokenizer of one file, presented like those of a Hugging Face folder.
 
 Weights are dequantised to float32 by the package gguf. What a file computes stands under its architecture's name: each
 of these keys is read, known to change nothing where it has that value (`says_nothing`), or refused by name. All other

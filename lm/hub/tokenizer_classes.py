@@ -33,7 +33,7 @@ Roles = dict[str, str]
 class Kind:
     """make: its rules, from the folder's files; roles: special tokens, where the folder names none; around: the roles
     that stand before and after a text, those of bos and eos by `add_bos_token` and `add_eos_token` if None; marks:
-    flags of a role's token other than `special`; language: the one of a text where no `src_lang` is told (a role,
+    flags of a role's token other than `special`; language: the one of a text where no `src_lang` is given (a role,
     then); extra: further special tokens; spelled: how the token of a language is; absent: roles without a token after
     all; plain: tokens that are found in a text before its pieces and are not special; size: the number of ids, if there
     are pieces without one."""

@@ -253,16 +253,16 @@ def _segments(segments: tuple[LayerGroup | Resize, ...], spec: Tree, d: int) -> 
 
 
 def _runs(segment: LayerGroup, spec: Tree, d: int, ahead: str, first: int | None = None) -> list[_Part]:
-    """The layers of a pattern, those in a row that are equal together; numbered from `first`, or by place from 1."""
-    parts, place = [], 0
+    """The layers of a pattern, those in a row that are equal together; numbered from `first`, or by position from 1."""
+    parts, index = [], 0
     for block, run in itertools.groupby(segment.pattern):
         n = len(list(run))
-        name = f"{_span(1 + place, n)} of {len(segment.pattern)}"
+        name = f"{_span(1 + index, n)} of {len(segment.pattern)}"
         if first is not None:
-            name = f"layer{'s' * (n > 1)} {_span(first + place, n)}"
-        one = _ordered(spec[str(place)], block.spec(d))
-        parts.append(_Part(name, f"{ahead}{place}", block, one, n))
-        place += n
+            name = f"layer{'s' * (n > 1)} {_span(first + index, n)}"
+        one = _ordered(spec[str(index)], block.spec(d))
+        parts.append(_Part(name, f"{ahead}{index}", block, one, n))
+        index += n
     return parts
 
 

@@ -37,7 +37,7 @@ class Embedder(Protocol):
 
 @component(was=("Rows",))
 class RowTable:
-    """A table looked up by another row of the batch, `name` int [B, S]: token types (BERT), tasks (ERNIE), places
+    """A table looked up by another row of the batch, `name` int [B, S]: token types (BERT), tasks (ERNIE), positions
     within a span (GLM). Where a batch has no such row, all its tokens are of row 0."""
 
     name: str
@@ -124,7 +124,8 @@ class Embed:
         x = self._projected(p, x, "tokens")
         x = self.token_norm(p["token_norm"], x) if self.token_norm else x
         if self.position:
-            x = x + self.position(p["position"], ctx.rows.get("place", ctx.rows["positions"]), x.shape[-1], dtype)
+            at = ctx.rows.get("text_position", ctx.rows["positions"])
+            x = x + self.position(p["position"], at, x.shape[-1], dtype)
         for extra in self.extra:
             x = x + take(p[extra.name]["w"], ctx.rows.get(extra.name, jnp.zeros_like(ids)), dtype)
         x = self._projected(p, x, "sum")
@@ -134,5 +135,5 @@ class Embed:
         x = jnp.pad(x, ((0, 0), (0, 0), (0, d - x.shape[-1]))) if self.project == "pad" else x
         return constrain(x, ctx, "batch", "seq", "embed")
 
-    def _projected(self, p: Tree, x: Array, place: str) -> Array:
-        return linear(p["project"], x) if self.width and self.project == place else x
+    def _projected(self, p: Tree, x: Array, at: str) -> Array:
+        return linear(p["project"], x) if self.width and self.project == at else x

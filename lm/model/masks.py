@@ -147,10 +147,10 @@ class Chunked:
 
 @component
 class Permuted:
-    """A factorisation order (XLNet, Yang et al. 2019, arXiv 1906.08237), told by the row `order`: a token of place r
-    sees those up to its own place. A token of order ~r, which is negative, only asks what stands at place r, sees those
-    before it, and is seen by none (the paper's query stream; the others are its content stream). Places count from 1;
-    those of place 0 are given and seen by all. Queries stand behind the content. Without such a row every key is seen.
+    """A factorisation order (XLNet, Yang et al. 2019, arXiv 1906.08237), given by the row `order`: a token of rank r
+    sees those up to its own rank. A token of order ~r, which is negative, only asks for the token of rank r, sees those
+    before it, and is seen by none (the paper's query stream; the others are its content stream). Ranks count from 1;
+    those of rank 0 are given and seen by all. Queries follow the content. Without such a row every key is seen.
     With `causal` what is ahead is hidden besides."""
 
     reads: ClassVar[tuple[str, ...]] = ("order",)
@@ -162,7 +162,7 @@ class Permuted:
         seen = ~ahead if self.causal else jnp.ones_like(ahead)
         if q.order is None or k.order is None:
             return seen
-        last = jnp.where(q.order < 0, ~q.order - 1, q.order)  # the latest place that a query sees
+        last = jnp.where(q.order < 0, ~q.order - 1, q.order)  # the highest rank that a query sees
         return seen & (k.order >= 0)[:, None, :] & (k.order[:, None, :] <= last[:, :, None])
 
     def band(self) -> Bounds:

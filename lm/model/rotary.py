@@ -199,11 +199,11 @@ class Rotary:
 
         scaled: Scaled = self.scaling(self.theta, r, length) if self.scaling else (plain(self.theta, r), 1.0)
         frequencies, magnitude = scaled
-        places = positions[:, None, :, None].astype(jnp.float32)
-        cos, sin = (magnitude * f(places * frequencies) for f in (jnp.cos, jnp.sin))  # [B, 1, S, r/2]
+        at = positions[:, None, :, None].astype(jnp.float32)
+        cos, sin = (magnitude * f(at * frequencies) for f in (jnp.cos, jnp.sin))  # [B, 1, S, r/2]
         if self.decay:
             base = (np.arange(0, r, 2) / r + 0.4) / 1.4
-            power = base ** ((-places if key else places) / self.decay)
+            power = base ** ((-at if key else at) / self.decay)
             cos, sin = cos * power, sin * power
         turned, rest = x[..., : 2 * pairs].astype(jnp.float32), x[..., 2 * pairs :]
         if self.interleaved:
@@ -218,7 +218,7 @@ class Rotary:
 @component
 class Rotary2D:
     """Rotary positions of two kinds (ChatGLM-6B, Zeng et al. 2022, arXiv 2210.02414): one half of each head turns by
-    the token's place in the text, the other by its place within a span that is filled in."""
+    the token's position in the text, the other by its position within a span that is filled in."""
 
     values: ClassVar[bool] = False
 

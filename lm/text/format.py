@@ -29,8 +29,8 @@ class TextFormat(NamedTuple):
 
     @classmethod
     def of(cls, tokenizer: Tokenizer, saved: dict[str, Any] | None, reads: bool = True) -> "TextFormat":
-        """What `saved` told of, or how our own runs write text: what an encoder beside a decoder `reads` ends with an
-        end-of-text."""
+        """The format that `saved` describes, or that of our own runs. `reads`: an encoder beside a decoder, whose input
+        ends with an end-of-text."""
         if saved is None:
             end = (tokenizer.eos_id,)
             return cls(tokenizer, end, (), end if reads else (), tokenizer.pad_id if reads else None)

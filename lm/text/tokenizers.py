@@ -325,5 +325,5 @@ KINDS: dict[str, Callable[..., Tokenizer]] = {
 
 
 def from_saved(saved: dict[str, Any]) -> Tokenizer:
-    """The tokenizer that `saved()` told of."""
+    """The tokenizer that `saved()` describes."""
     return KINDS[saved["kind"]](**{key: value for key, value in saved.items() if key != "kind"})

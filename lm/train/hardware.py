@@ -34,7 +34,7 @@ def peak_flops(dtype: str) -> tuple[float, str]:
 
 
 def memory_limit() -> int | None:
-    """Bytes that one device of this process may use; None where that cannot be told. CPU devices share the machine's
+    """Bytes that one device of this process may use; None where that is unknown. CPU devices share the machine's
     memory, or what its control group (a container, a job of a scheduler) leaves of it."""
     device = jax.local_devices()[0]
     if device.platform != "cpu":

@@ -24,8 +24,8 @@ def own_rows(batch_size: int, sharding: Sharding | None) -> np.ndarray:
     """The rows of a batch that this process's devices hold, in ascending order."""
     if sharding is None:
         return np.arange(batch_size)
-    places = by_rows(sharding, 1).addressable_devices_indices_map((batch_size,))
-    return np.unique(np.concatenate([np.arange(batch_size)[index] for index in places.values()]))
+    held = by_rows(sharding, 1).addressable_devices_indices_map((batch_size,))
+    return np.unique(np.concatenate([np.arange(batch_size)[index] for index in held.values()]))
 
 
 def put(batch: Batch, rows: np.ndarray, batch_size: int, sharding: Sharding | None) -> DeviceBatch:

@@ -1,7 +1,7 @@
 """GLM (Du et al. 2021, arXiv 2103.10360), GLM-130B and ChatGLM-6B (Zeng et al. 2022, 2210.02414; THUDM 2023): decoders
-that fill in blanks. The text around the blanks is seen in both directions (the row `prefix`), spans are written behind
-it, one after the other. A token of a span stands, in the text, where its blank is (the row `place`), and at its own
-place within the span (the row `span`).
+that fill in blanks. The text around the blanks is seen in both directions (the row `prefix`); spans are written after
+it, one after the other. The position in the text of a span's token is that of its blank (the row `text_position`); it
+also has a position within the span (the row `span`).
 
 GLM has GPT-2's layers and a learned table for each of the two positions. The others are DeepNorm's post-norm models
 (their code norms what comes into a sub-layer and keeps alpha times that, which is the same with a norm of the

@@ -71,8 +71,8 @@ def opt(
     block = Block((("attention", attention), ("mlp", mlp)), residual)
     width = None if embed_width in (None, d_model) else embed_width
     position = Learned(context + OFFSET, OFFSET, init)
-    place = "tokens" if width else "end"
-    embed = Embed(vocab, position, width=width, project=place, dropout=dropout, init=init)
+    at = "tokens" if width else "end"
+    embed = Embed(vocab, position, width=width, project=at, dropout=dropout, init=init)
     return LanguageModel(
         Transformer(d_model, embed, Stack.of([block] * layers, norm=norm if norm_first and final_norm else None)),
         LMHead(vocab, width=width, init=init),

@@ -99,5 +99,5 @@ def layers_of(layer_types: Sequence[str], layers: int, pattern: int = 1, *, firs
 
 def layer_ties(stack: Stack, alias: str, owner: str, tower: str = "body") -> Ties:
     """Ties within each layer of a tower: both paths start at the layer."""
-    places = [f"{tower}/stack/{i}/{j}" for i, segment in enumerate(stack.segments) for j in range(len(segment.pattern))]
-    return tuple((f"{place}/{alias}", f"{place}/{owner}") for place in places)
+    layers = [f"{tower}/stack/{i}/{j}" for i, segment in enumerate(stack.segments) for j in range(len(segment.pattern))]
+    return tuple((f"{layer}/{alias}", f"{layer}/{owner}") for layer in layers)

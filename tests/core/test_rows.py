@@ -26,6 +26,6 @@ def test_tokens_are_found_by_name():
     rows = {name: jnp.full((1, 2), i) for i, name in enumerate(MODEL_KEYS)}
     found = Tokens.of(rows | {"encoder/positions": jnp.full((1, 2), 99)})
     for name, value in vars(found).items():
-        assert value is rows[{"globals": "global", "text_position": "place"}.get(name, name)]
+        assert value is rows[{"globals": "global"}.get(name, name)]
     encoder = Tokens.of(rows | {"encoder/positions": jnp.full((1, 2), 99)}, "encoder/")
     assert (encoder.positions == 99).all() and encoder.segments is None and encoder.globals is None

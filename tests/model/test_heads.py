@@ -155,8 +155,8 @@ def layer(p: dict, norm: dict, x: np.ndarray, eps: float) -> np.ndarray:
 
 
 def test_span_boundary_is_the_papers():
-    head = SpanBoundary(LMHead(VOCAB, bias=True), LayerNorm(1e-2), places=3, place_width=5, width=6)
-    rows = {"span_left": LEFT, "span_right": RIGHT, "span_place": PLACE}
+    head = SpanBoundary(LMHead(VOCAB, bias=True), LayerNorm(1e-2), max_span=3, position_width=5, width=6)
+    rows = {"span_left": LEFT, "span_right": RIGHT, "span_index": PLACE}
     y, p = called(head, rows)
     assert y.shape == (B, S, VOCAB) and y.dtype == np.float32
     x = states().astype(np.float64)
@@ -171,8 +171,8 @@ def test_span_boundary_is_the_papers():
 
 def test_span_boundary_does_not_see_the_span():
     """What stands within a span is predicted from what stands beside it alone."""
-    head = SpanBoundary(LMHead(VOCAB), LayerNorm(), places=3, place_width=5)
-    rows = {"span_left": LEFT, "span_right": RIGHT, "span_place": PLACE}
+    head = SpanBoundary(LMHead(VOCAB), LayerNorm(), max_span=3, position_width=5)
+    rows = {"span_left": LEFT, "span_right": RIGHT, "span_index": PLACE}
     other = states()
     other[0, 1:4] += 1
     same, changed = called(head, rows)[0], called(head, rows, other)[0]
@@ -181,18 +181,24 @@ def test_span_boundary_does_not_see_the_span():
 
 
 def test_without_spans_each_token_is_one():
-    head = SpanBoundary(LMHead(VOCAB), LayerNorm(), places=3, place_width=5)
+    head = SpanBoundary(LMHead(VOCAB), LayerNorm(), max_span=3, position_width=5)
     index = np.broadcast_to(np.arange(S), (B, S))
     rows = {"span_left": np.maximum(index - 1, 0), "span_right": np.minimum(index + 1, S - 1)}
-    given = called(head, rows | {"span_place": np.zeros((B, S), int)})[0]
+    given = called(head, rows | {"span_index": np.zeros((B, S), int)})[0]
     np.testing.assert_array_equal(called(head, {})[0], given)
 
 
-def test_places_past_the_table_are_its_last():
-    head = SpanBoundary(LMHead(VOCAB), LayerNorm(), places=2, place_width=5)
+def test_positions_past_the_table_are_its_last():
+    head = SpanBoundary(LMHead(VOCAB), LayerNorm(), max_span=2, position_width=5)
     rows = {"span_left": LEFT, "span_right": RIGHT}
-    far, last = (called(head, rows | {"span_place": np.full((B, S), n)})[0] for n in (9, 1))
+    far, last = (called(head, rows | {"span_index": np.full((B, S), n)})[0] for n in (9, 1))
     np.testing.assert_array_equal(far, last)
+    stored = to_dict(head)
+    stored |= {
+        "places": stored.pop("max_span"),
+        "place_width": stored.pop("position_width"),
+    }  # its knobs' names of before
+    assert from_dict(stored) == head
 
 
 def test_a_span_boundary_head_shares_the_token_table():
@@ -208,7 +214,7 @@ def test_a_span_boundary_head_shares_the_token_table():
     [
         LMHead(VOCAB, bias=True),
         TransformHead(LMHead(VOCAB), LayerNorm()),
-        SpanBoundary(LMHead(VOCAB), LayerNorm(), places=3, place_width=5),
+        SpanBoundary(LMHead(VOCAB), LayerNorm(), max_span=3, position_width=5),
         TokenClassifier(3),
         TokenClassifier(1, "gelu"),
         FirstTokenFeature(TokenClassifier(2), LayerNorm()),

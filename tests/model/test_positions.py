@@ -43,7 +43,11 @@ def test_learned_rows_begin_at_the_offset():
 def test_a_token_may_stand_elsewhere_than_it_is_read():
     embed = Embed(5, Learned(7), extra=(RowTable("span", 3),), scale=2.0)
     p = toys.values(embed.spec(D))
-    rows = {"positions": jnp.array([[0, 1, 2]]), "place": jnp.array([[0, 4, 4]]), "span": jnp.array([[0, 1, 2]])}
+    rows = {
+        "positions": jnp.array([[0, 1, 2]]),
+        "text_position": jnp.array([[0, 4, 4]]),
+        "span": jnp.array([[0, 1, 2]]),
+    }
     ids = np.array([3, 1, 1])
     found = embed(p, jnp.asarray(ids)[None], Ctx(rows=rows), D, jnp.float32)
     token, place, span = (np.asarray(w) for w in (p["token"], p["position"]["w"], p["span"]["w"]))

@@ -17,7 +17,7 @@ SPAN = np.array([0, 0, 0, 0, 0, 1, 2, 1])
 
 
 def rows(tokens: np.ndarray) -> dict:
-    return {"tokens": tokens, "prefix": PREFIX[None] > 0, "place": PLACE[None], "span": SPAN[None]}
+    return {"tokens": tokens, "prefix": PREFIX[None] > 0, "text_position": PLACE[None], "span": SPAN[None]}
 
 
 def attended(p: dict, x: np.ndarray, turn) -> np.ndarray:
@@ -100,7 +100,7 @@ def test_a_text_without_blanks_is_read_in_order():
         count, none = np.arange(toys.LENGTH)[None], np.zeros((1, toys.LENGTH), int)
         plain.close(
             model(params, {"tokens": tokens}),
-            np.asarray(model(params, {"tokens": tokens, "place": count, "span": none, "prefix": none > 0})),
+            np.asarray(model(params, {"tokens": tokens, "text_position": count, "span": none, "prefix": none > 0})),
         )
 
 

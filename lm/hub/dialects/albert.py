@@ -20,7 +20,7 @@ LAYER = (
 
 
 def _names(config: Config) -> TensorNames:
-    places = [
+    layers = [
         (group, inner)
         for group in range(config.get("num_hidden_groups", 1))
         for inner in range(config.get("inner_group_num", 1))
@@ -32,7 +32,7 @@ def _names(config: Config) -> TensorNames:
         *lm_names(config, "predictions.decoder", "predictions.bias"),
         *(
             entry
-            for group, inner in places
+            for group, inner in layers
             for entry in entries(
                 f"body/stack/{group}/{inner}/",
                 f"albert.encoder.albert_layer_groups.{group}.albert_layers.{inner}.",

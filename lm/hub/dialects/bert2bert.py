@@ -6,7 +6,7 @@ from lm.hub.tables.encoders import ATTENTION
 from lm.hub.tables.format import Config, Custom, Fixed, HFClass, HFFormat, Knob, Knobs, Nested, Unused
 from lm.hub.tables.tensor_names import LINEAR, SAME, TensorNames, entries, moved
 
-# What is not the same on both sides is told below.
+# What is not the same on both sides is given below.
 KINDS = bert.MODEL_TYPES | bert_generation.MODEL_TYPES
 KINDS |= {name: roberta.MODEL_TYPES[name] for name in ("roberta", "xlm-roberta", "camembert")}
 APART = ("is_decoder", "add_cross_attention", "tie_word_embeddings")

@@ -32,7 +32,7 @@ MODEL_TYPES = {
             EPS,
             Knob("window", "sliding_window", 4096),
             layer_kinds(4),
-            # The base of local layers is told in rope_parameters alone: no file has this field.
+            # The base of local layers is in rope_parameters only: no file has this field.
             RopeByLayer(Rope(theta=500000.0), Rope(theta=500000.0, theta_key="rope_local_base_freq"), (GLOBAL,)),
         ),
         decoder_names(norms=SANDWICH),

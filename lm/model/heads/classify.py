@@ -89,10 +89,10 @@ class SequenceClassifier:
             share = real / jnp.maximum(real.sum(axis=1, keepdims=True), 1)
             state = jnp.einsum("bs,bsd->bd", share, x.astype(jnp.float32)).astype(x.dtype)
         else:
-            place = jnp.min(jnp.where(real, index, length - 1), axis=1)
+            index_read = jnp.min(jnp.where(real, index, length - 1), axis=1)
             if self.at != "first":
-                place = jnp.max(jnp.where(real, index, 0), axis=1)
-            state = jnp.take_along_axis(x, place[:, None, None], axis=1)[:, 0]
+                index_read = jnp.max(jnp.where(real, index, 0), axis=1)
+            state = jnp.take_along_axis(x, index_read[:, None, None], axis=1)[:, 0]
         state = _dense(self, p, state)
         return (state if self.outputs is None else linear(p["out"], state)).astype(jnp.float32)
 

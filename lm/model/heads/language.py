@@ -1,4 +1,4 @@
-"""Heads that score a vocabulary at each place."""
+"""Heads that score a vocabulary at each position."""
 
 from typing import ClassVar
 

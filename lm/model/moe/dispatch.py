@@ -81,12 +81,12 @@ class Dispatch(abc.ABC):
 
 @component
 class Capacity(Dispatch):
-    """Each expert has capacity = ceil(factor * k * N / E) places in a routing group (GShard, Lepikhin et al. 2020,
+    """Each expert has capacity = ceil(factor * k * N / E) slots in a routing group (GShard, Lepikhin et al. 2020,
     arXiv 2006.16668): first choices are served before second ones, earlier tokens before later ones, and what finds no
-    place is dropped. Shapes are static, so that experts can lie on different devices.
+    slot is dropped. Shapes are static, so that experts can lie on different devices.
 
-    factor: places over choices;
-    group: consecutive tokens of a row that share places; None: the whole row."""
+    factor: slots per choice;
+    group: consecutive tokens of a row that share slots; None: the whole row."""
 
     factor: float = 1.25
     group: int | None = None
@@ -117,22 +117,22 @@ class Capacity(Dispatch):
         """x [R, N, D], weights and picks [R, N, k], valid [R, N] -> y [R, N, D], choices served [R]."""
         (r, n, d), k, e = x.shape, weights.shape[-1], experts.number
         capacity = self.capacity(n, k, e)
-        places = e * capacity
-        # Places are dealt out choice by choice, so that no second choice displaces a first one.
+        slots = e * capacity
+        # Slots are assigned choice by choice, so that no second choice displaces a first one.
         expert = jnp.swapaxes(picks, 1, 2).reshape(r, -1)  # [R, k N]
         real = jnp.tile(valid, (1, k))
         taken = jax.nn.one_hot(expert, e, dtype=jnp.int32) * real[..., None]
         nth = jnp.take_along_axis(jnp.cumsum(taken, axis=1), expert[..., None], axis=2)[..., 0] - 1
         kept = real & (nth < capacity)
-        place = jnp.where(kept, expert * capacity + nth, places)  # past the end: dropped
-        token = jnp.broadcast_to(jnp.tile(jnp.arange(n), k), place.shape)
-        table = jnp.full((r, places), n).at[jnp.arange(r)[:, None], place].set(token, mode="drop")
-        padded = jnp.pad(x, ((0, 0), (0, 1), (0, 0)))  # row n: what an unused place reads
+        slot = jnp.where(kept, expert * capacity + nth, slots)  # past the end: dropped
+        token = jnp.broadcast_to(jnp.tile(jnp.arange(n), k), slot.shape)
+        table = jnp.full((r, slots), n).at[jnp.arange(r)[:, None], slot].set(token, mode="drop")
+        padded = jnp.pad(x, ((0, 0), (0, 1), (0, 0)))  # row n: what an unused slot reads
         inputs = jnp.take_along_axis(padded, table[..., None], axis=1).reshape(r, e, capacity, d)
         inputs = constrain(jnp.swapaxes(inputs, 0, 1), ctx, "expert", "group", None, "embed")  # [E, R, C, D]
         y = constrain(experts(inputs, ctx), ctx, "expert", "group", None, "embed")
-        y = jnp.pad(jnp.swapaxes(y, 0, 1).reshape(r, places, d), ((0, 0), (0, 1), (0, 0)))
-        back = jnp.take_along_axis(y, place[..., None], axis=1).reshape(r, k, n, d)
+        y = jnp.pad(jnp.swapaxes(y, 0, 1).reshape(r, slots, d), ((0, 0), (0, 1), (0, 0)))
+        back = jnp.take_along_axis(y, slot[..., None], axis=1).reshape(r, k, n, d)
         return jnp.einsum("rknd,rnk->rnd", back, weights.astype(x.dtype)), kept.sum(axis=1).astype(jnp.float32)
 
 

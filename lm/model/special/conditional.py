@@ -25,20 +25,20 @@ Array = jax.Array
 
 
 class Routed(NamedTuple):
-    """Routed tokens: their places in the row, their weights and, as a row may have fewer, which there are: [B, R]."""
+    """Routed tokens: their indices in the row, their weights and, as a row may have fewer, which there are: [B, R]."""
 
-    places: Array
+    indices: Array
     weights: Array
     chosen: Array
 
     def of(self, rows: Array) -> Array:
         """Those entries of rows [B, S, ...]."""
-        return jax.vmap(lambda row, at: row[at])(rows, self.places)
+        return jax.vmap(lambda row, at: row[at])(rows, self.indices)
 
     def spread(self, y: Array, length: int) -> Array:
         """y [B, R, D], weighted, back in the rows it came from, 0 elsewhere: [B, S, D]."""
         y = y * self.weights[..., None].astype(y.dtype)
-        return jax.vmap(lambda row, at: jnp.zeros((length, y.shape[-1]), y.dtype).at[at].add(row))(y, self.places)
+        return jax.vmap(lambda row, at: jnp.zeros((length, y.shape[-1]), y.dtype).at[at].add(row))(y, self.indices)
 
 
 @component
@@ -75,9 +75,9 @@ class SoftTopK:
         k = jnp.maximum(count // self.every, 1)
         weights = self.weights(s, real, k.astype(jnp.float32))
         many = min(int(max(length // self.every, 1) * self.slack), length)
-        _, places = jax.lax.top_k(jnp.where(real, s, HIDDEN), many)
+        _, indices = jax.lax.top_k(jnp.where(real, s, HIDDEN), many)
         chosen = jnp.arange(many) < jnp.minimum(jnp.floor(k * self.slack), count)
-        return Routed(places, jnp.where(chosen, jnp.take_along_axis(weights, places, axis=1), 0.0), chosen)
+        return Routed(indices, jnp.where(chosen, jnp.take_along_axis(weights, indices, axis=1), 0.0), chosen)
 
     def weights(self, s: Array, real: Array, k: Array) -> Array:
         """Weights of tokens with scores s [B, S], of which k [B, 1] real ones are wanted."""

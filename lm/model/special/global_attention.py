@@ -59,7 +59,7 @@ class GlobalAttention:
         return jnp.where((ctx.rows["global"] > 0)[..., None], by_global, y), None
 
     def _by_some(self, p: Tree, x: Array, ctx: Ctx, source: GlobalKV, aux: dict) -> Array:
-        """With M = max_global tokens gathered from their places: no scores [S, S] are made, by neither attention."""
+        """With M = max_global tokens gathered: no scores [S, S] are made, by neither attention."""
         marks = (ctx.rows["global"] > 0).astype(jnp.int32)
         marks *= jnp.cumsum(marks, axis=1) <= source.max_global
         ctx = ctx.replace(rows=ctx.rows | {"global": marks})
@@ -74,7 +74,7 @@ class GlobalAttention:
         anchors = dataclasses.replace(self.anchors, source=CrossKV(CONTEXT))
         inner = ctx.replace(rows=own).at("anchors")
         by_global, _ = anchors(p["anchors"], asking, inner, None, aux.setdefault("anchors", {}))
-        # Back to their places; rows with fewer than M keep there what `local` found.
+        # Scatter back; rows with fewer than M keep there what `local` found.
         at, chosen = source.indices(Tokens.of(ctx.rows))
         kept = jnp.where(chosen[..., None], by_global, jnp.take_along_axis(y, at[..., None], axis=1))
         return y.at[jnp.arange(len(x))[:, None], at].set(kept)

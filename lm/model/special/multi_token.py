@@ -23,7 +23,7 @@ class MultiTokenHead:
     """Multi-token prediction (DeepSeek-V3, arXiv 2412.19437, section 2.2): beside the next token, the `depth` after it.
 
     From the states h_0 = x, depth k makes h_k = module(W [norm(h_{k-1}) | norm(E t_{i+k})]), t_{i+k} being the k-th
-    token behind place i; `head` reads token i + k + 1 off it, h_0 included. `module` is usually one of the model's
+    token after position i; `head` reads token i + k + 1 off it, h_0 included. `module` is usually one of the model's
     blocks and a norm, with parameters of its own at each depth. Head and token table E are for all depths: ties join
     them to the model's (`head/token` and `head/lm/w` to `body/embed/token`)."""
 

@@ -18,7 +18,7 @@ Array = jax.Array
 
 @component
 class SameType:
-    """Whether query and key are of one type, told by the row `types` (XLNet's relative segments, Yang et al. 2019,
+    """Whether query and key are of one type, given by the row `types` (XLNet's relative segments, Yang et al. 2019,
     arXiv 1906.08237): (q_i + b) . e, where e is one vector per head for pairs of one type, another for the rest.
     Nothing is added where a batch has no such row. What a memory holds from before the batch is of type 0."""
 

@@ -186,9 +186,9 @@ class PairedDenoising:
             return (_int32(),) * 3
         rates = np.array([rate for rate, _, _ in self.denoisers])
         _, mode, denoiser = self.denoisers[rng.choice(len(rates), p=rates / rates.sum())]
-        # Places instead of ids, sentinels behind the text: these tell ids and bytes alike.
-        places = np.arange(len(tokens) + ids.sentinels)
-        inputs, targets = denoiser(places[: len(tokens)], places[len(tokens) :], rng)
+        # Indices instead of ids, with sentinels after the text: they select ids and bytes alike.
+        indices = np.arange(len(tokens) + ids.sentinels)
+        inputs, targets = denoiser(indices[: len(tokens)], indices[len(tokens) :], rng)
         known = _int32(tokens, ids.first + ids.step * np.arange(ids.sentinels))
         lead = [ids.modes[MODES.index(mode)]] if mode else []
         sizes = np.pad(covered, (0, len(known) - len(covered)))[targets]

@@ -1,4 +1,4 @@
-"""Examples in which each place predicts the token after it."""
+"""Examples in which each position predicts the token after it."""
 
 import dataclasses
 

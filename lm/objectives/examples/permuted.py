@@ -43,7 +43,7 @@ class PermutedRows:
         }
 
     def _spans(self, real: np.ndarray, wanted: int, rng: np.random.Generator) -> np.ndarray:
-        """`wanted` of the places `real`, in spans that begin anywhere; the last one drawn is cut to fit."""
+        """`wanted` of the positions `real`, in spans that begin anywhere; the last one drawn is cut to fit."""
         chosen = np.zeros(len(real), bool)
         while (missing := wanted - int(chosen.sum())) > 0:
             first = int(rng.choice(np.flatnonzero(~chosen)))

@@ -50,7 +50,7 @@ Trainable = Callable[[str, Param], bool]  # as `lm.model.program.Program.trainab
 
 
 def trained(spec: Tree, multipliers: Tree, trainable: Trainable | None = None) -> Tree:
-    """The spec of what trains: None in the places of buffers, of parameters whose learning rate is 0, and of those that
+    """The spec of what trains: None for buffers, of parameters whose learning rate is 0, and of those that
     are not `trainable`."""
 
     def one(path: str, p: Param, share: float) -> Param | None:
@@ -77,7 +77,7 @@ class BoundOptimizer:
         rules that do not fit the spec."""
         paths = [path for path, _ in flatten(spec)]
         multipliers = by_pattern(optimizer.lr_multipliers, spec, "lr_multipliers")
-        for pattern, _ in optimizer.lr_multipliers:  # broken ones are told by now
+        for pattern, _ in optimizer.lr_multipliers:  # broken ones have raised by now
             if not any(re.search(pattern, path) for path in paths):
                 shown = ", ".join(paths[:3])
                 raise UserError(

@@ -55,7 +55,7 @@ class Optimizer(abc.ABC):
     def direction(self, spec: Tree) -> optax.GradientTransformation:
         """From gradients to what is subtracted from the parameters, before learning rate and weight decay.
 
-        spec: a tree of `Param`, None in the places of what does not train; gradients and parameters are trees like it.
+        spec: a tree of `Param`, None for what does not train; gradients and parameters are trees like it.
         The transform must treat each tensor of a stack of layers or experts as if it stood alone: elementwise ones do;
         others go through `lm.train.optim.per_tensor.stacked`. State that goes with the parameters is kept in trees like
         theirs, each in a field of a named tuple, as optax has it: so it finds its sharding by itself."""
