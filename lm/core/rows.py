@@ -95,9 +95,7 @@ class Tokens:
         return jax.tree.map(lambda x: x[:, index], self)
 
 
-_OPTIONAL = {field.name: field.name for field in dataclasses.fields(Tokens)[1:]} | {
-    "globals": "global",
-}
+_OPTIONAL = {field.name: field.name for field in dataclasses.fields(Tokens)[1:]} | {"globals": "global"}
 
 
 @runtime_checkable

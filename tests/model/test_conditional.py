@@ -153,8 +153,8 @@ def test_slack_routes_more():
     x = jnp.asarray(np.random.default_rng(1).standard_normal((1, 32, D)), jnp.float32)
     params = toys.values(ROUTER.spec(D))
     few, more = (SoftTopK(every=4, slack=slack)(params, x, Ctx()) for slack in (1.0, 1.5))
-    assert few.places.shape[1] == 8
-    assert more.places.shape[1] == 12
+    assert few.indices.shape[1] == 8
+    assert more.indices.shape[1] == 12
     np.testing.assert_array_equal(few.weights, more.weights[:, :8])
 
 
