@@ -11,7 +11,7 @@ from lm.core.errors import UserError
 from lm.data.batches import Batches, EvalBatches
 from lm.data.cache import TokenCache
 from lm.data.packing import ConcatenatedRows, RunningRows
-from lm.objectives.causal import NextToken
+from lm.objectives.examples.next_token import NextTokens
 
 
 def cache_of(*lengths):
@@ -22,7 +22,7 @@ def cache_of(*lengths):
 
 
 def stream(cache, length, batch_size, seed=0, **knobs):
-    return Batches(((cache, 1.0),), length, batch_size, seed, NextToken().example, packing="stream", **knobs)
+    return Batches(((cache, 1.0),), length, batch_size, seed, NextTokens(), packing="stream", **knobs)
 
 
 CORPORA = st.lists(st.integers(1, 30), min_size=1, max_size=12).map(lambda lengths: cache_of(*lengths))
@@ -85,10 +85,10 @@ def test_what_was_remembered_is_forgotten_behind_a_skip():
 
 @given(CORPORA, st.integers(1, 9), st.integers(1, 4))
 def test_evaluation_counts_every_token_once_in_lanes(cache, length, batch_size):
-    batches = EvalBatches((cache,), length, batch_size, NextToken().example, packing="stream")
+    batches = EvalBatches((cache,), length, batch_size, NextTokens(), packing="stream")
     found = list(batches)
     assert len(found) == len(batches) == -(-cache.size // (length * batch_size))
-    plain = EvalBatches((cache,), length, batch_size, NextToken().example)
+    plain = EvalBatches((cache,), length, batch_size, NextTokens())
     totals = [sorted(t for b in bs for t in b["targets"][b["weights"] > 0].tolist()) for bs in (found, plain)]
     assert totals[0] == totals[1]
     assert [bool(b["reset"].all()) for b in found] == [k == 0 for k in range(len(found))]

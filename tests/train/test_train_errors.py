@@ -56,7 +56,7 @@ WRONG_KNOBS = {
     "optimizer.lr_multipliers=(('.*', -1.0),)": r"config\.optimizer\.lr_multipliers\[0\]\[1\]=-1\.0 must be at least 0",
     "schedule.warmup=-1": r"config\.schedule\.warmup=-1 must be at least 0",
     "optimizer.lr_multipliers=(('heads', 0.0), ('.*', 1.0))": r"lr_multipliers: 'heads' is in no parameter's path; .*",
-    "optimizer.lr_multipliers=(('.*', 0.0),)": r"config\.optimizer\.lr_multipliers freezes every parameter",
+    "optimizer.lr_multipliers=(('.*', 0.0),)": r"lr_multipliers and config\.transforms freeze every parameter",
     "optimizer.lr_multipliers=(('norm', 0.0),)": r"lr_multipliers covers body/\S+: add \('\.\*', value\)",
     "train.dtype=float64": r"config\.train\.dtype='float64' must be one of float32, bfloat16, float16",
     "train.attention=bloked": r"config\.train\.attention='bloked' is no kernel; did you mean 'blocked'\?",
