@@ -7,10 +7,11 @@
     python -m lm.evaluate --checkpoint=t5-small --data=pairs.jsonl --field=source,target    # an encoder-decoder
     python -m lm.evaluate --checkpoint=bert-base --data=notes.txt           # a masked model: pseudo-perplexity
 
-A run's own data is read in rows as in training. Any other is read document by document, each worded as generation words
-a prompt: behind the begin-of-text and before the end-of-text, where the model has them. The begin-of-text is given, not
-scored; every token behind it is (with --nofirst not the first of a text); a first token that nothing stands before is
-not scored. A document longer than --length is read in windows that overlap by a token, or that begin --stride apart.
+A run's own data is read in rows as in training, except by a masked model. Any other is read document by document, each
+worded as generation words a prompt: behind the begin-of-text and before the end-of-text, where the model has them. The
+begin-of-text is given, not scored; every token behind it is (with --nofirst not the first of a text); a first token
+that nothing stands before is not scored. A document longer than --length is read in windows that overlap by a token, or
+that begin --stride apart. A masked model scores each token of a document hidden in turn.
 
 Bits per byte do not depend on the tokenizer, so they compare models with different ones; perplexities do not.
 """

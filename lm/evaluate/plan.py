@@ -24,13 +24,11 @@ from lm.evaluate.documents import DocumentWindows
 from lm.evaluate.masked import Masked
 from lm.evaluate.pairs import Pairs
 from lm.evaluate.rows import ScoredRows, batches, groups, rows_together
-from lm.infer.prompt import check_writes
 from lm.inspect.cost import largest
 from lm.model.heads import AHEAD, TOKENS, Heads
 from lm.model.masks import Permuted
 from lm.model.transformer import EncoderDecoder, Model
 from lm.objectives.causal import NextToken
-from lm.objectives.examples.next_token import NextTokens
 from lm.objectives.multi_token import MultiToken
 from lm.objectives.objective import Objective
 from lm.text.format import TextFormat
@@ -92,9 +90,10 @@ def plan(opened: Setting, asked: Asked) -> Plan:
     if isinstance(opened.model, EncoderDecoder) and "," in (asked.field or ""):
         return _pairs(opened, asked)
     objective = opened.objective
-    if not isinstance(objective.examples(opened.text.tokenizer), NextTokens):  # rows are as that objective makes them
+    scoring = objective.scoring(opened.text.tokenizer)
+    if not scoring.documents:
         return _as_trained(opened, asked)
-    measure, mask = measure_of(opened.model, opened.text)
+    measure, mask = measure_of(opened.model, opened.text, scoring.mask)
     if isinstance(opened.model, EncoderDecoder):
         raise UserError(
             "an encoder-decoder scores pairs of texts: give --data=pairs.jsonl and --field=source,target, the names of "
@@ -113,27 +112,25 @@ def plan(opened: Setting, asked: Asked) -> Plan:
     return Plan(measure, objective, 0, _wording(opened, asked, mask), split, tuple(pieces))
 
 
-def measure_of(model: Model, text: TextFormat) -> tuple[str, int | None]:
-    """How a model scores text, and the token that hides what is scored, if that is needed.
+def measure_of(model: Model, text: TextFormat, mask: int | None = None) -> tuple[str, int | None]:
+    """How a model scores text, and the token that hides what is scored, if that is needed: `mask`, or the vocabulary's.
 
     Raises `UserError` for one that does not."""
     if model.head.predicts not in SCORING:
         raise UserError(
             f"this model's head is {type(model.head).__name__}, which scores no text: open a language model"
         )
-    try:
-        check_writes(model)
-    except UserError as e:  # its tokens see those that follow
-        mask = mask_of(text.tokenizer)
-        ordered = any(isinstance(part, Permuted) for part in components(model))
-        if isinstance(model, EncoderDecoder) or ordered or mask is None:
-            why = "has no mask token" if mask is None else "is of another kind than masked models"
-            raise UserError(
-                "this model's tokens see those that follow them, so that it has no perplexity; and for a "
-                f"pseudo-perplexity it {why}: open a causal or a masked language model"
-            ) from e
-        return PSEUDO, mask
-    return PERPLEXITY, None
+    if model.causal:
+        return PERPLEXITY, None
+    mask = mask_of(text.tokenizer) if mask is None else mask
+    ordered = any(isinstance(part, Permuted) for part in components(model))
+    if isinstance(model, EncoderDecoder) or ordered or mask is None:
+        why = "has no mask token" if mask is None else "is of another kind than masked models"
+        raise UserError(
+            "this model's tokens see those that follow them, so that it has no perplexity; and for a "
+            f"pseudo-perplexity it {why}: open a causal or a masked language model"
+        )
+    return PSEUDO, mask
 
 
 def with_scoring_head(model: Model, params: Tree) -> tuple[Model, Tree]:

@@ -4,12 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lm.core.component import components
 from lm.core.errors import UserError
-from lm.model.attention import Attention
 from lm.model.heads import Heads, NoHead, SequenceClassifier, TokenClassifier
-from lm.model.kv_sources import CrossKV
-from lm.model.special.latent import LatentAttention
 from lm.model.transformer import EncoderDecoder, Model
 from lm.text.format import TextFormat
 
@@ -24,15 +20,9 @@ class Prompt(NamedTuple):
 def check_writes(model: Model) -> None:
     """Raise `UserError` for a model that cannot continue a text, because its head does not score the vocabulary or its
     tokens attend to later ones."""
-    tower = model.decoder if isinstance(model, EncoderDecoder) else model.body
     if isinstance(model.head, (NoHead, SequenceClassifier, TokenClassifier, Heads)):
         raise UserError(f"this model's head is {type(model.head).__name__}, which writes no text: open a generator")
-    reads_itself = (
-        part
-        for part in components(tower.stack)
-        if isinstance(part, LatentAttention) or (isinstance(part, Attention) and not isinstance(part.source, CrossKV))
-    )
-    if not all(part.mask.causal for part in reads_itself):
+    if not model.causal:
         raise UserError("this model's tokens see those that follow them, so it writes no text: open a generator")
 
 

@@ -11,15 +11,18 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from lm.core.component import component
+from lm.core.component import component, components
 from lm.core.ctx import Ctx
 from lm.core.errors import UserError
 from lm.core.param import Ties, Tree, with_aliases, without_aliases
 from lm.core.rows import ENCODER, LOSS_KEYS, Batch, check_keys, reads
+from lm.model.attention import Attention
 from lm.model.cache import CacheShape
 from lm.model.embed import Embedder
 from lm.model.heads import Head
+from lm.model.kv_sources import CrossKV
 from lm.model.special.global_tokens import GlobalTokens
+from lm.model.special.latent import LatentAttention
 from lm.model.special.streams import StreamTransformer
 from lm.model.stack import Stack
 
@@ -86,6 +89,17 @@ class HeadedModel:
     @property
     def max_length(self) -> int | None:
         return self.tower.embed.max_length
+
+    @property
+    def causal(self) -> bool:
+        """Whether no token of the tower sees those that follow it, so that the model may write token by token."""
+        of_itself = (
+            part
+            for part in components(self.tower.stack)
+            if isinstance(part, LatentAttention)
+            or (isinstance(part, Attention) and not isinstance(part.source, CrossKV))
+        )
+        return all(part.mask.causal for part in of_itself)
 
     def cache(self, shape: CacheShape) -> list:
         return self.tower.cache(shape)

@@ -4,7 +4,7 @@ from typing import Any
 
 from lm.core.component import component
 from lm.objectives.examples.next_token import NextTokens
-from lm.objectives.objective import Needs
+from lm.objectives.objective import Needs, Scoring
 from lm.objectives.token_loss import TokenLoss, TokenObjective
 
 
@@ -20,3 +20,6 @@ class NextToken(TokenObjective):
 
     def examples(self, tokenizer: Any = None) -> NextTokens:
         return NextTokens()
+
+    def scoring(self, tokenizer: Any) -> Scoring:
+        return Scoring(documents=True)

@@ -12,7 +12,7 @@ from lm.core.rows import Batch
 from lm.model.heads import AHEAD
 from lm.model.transformer import Model
 from lm.objectives.examples.next_token import NextTokens
-from lm.objectives.objective import Loss, Needs
+from lm.objectives.objective import Loss, Needs, Scoring
 from lm.objectives.token_loss import TokenLoss
 
 
@@ -30,6 +30,9 @@ class MultiToken:
 
     def examples(self, tokenizer: Any = None) -> NextTokens:
         return NextTokens()
+
+    def scoring(self, tokenizer: Any) -> Scoring:
+        return Scoring(documents=True)
 
     def __call__(
         self,

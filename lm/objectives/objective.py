@@ -33,6 +33,14 @@ class Needs(NamedTuple):
     head: str = TOKENS  # what the head must predict (`Head.predicts`)
     rows: tuple[str, ...] = ()  # batch keys that some part of the model must read (`lm.core.rows.reads`)
     carries: bool = False  # it passes a `cache` on: rows may continue those of the previous batch
+    both_sides: bool = False  # tokens must see those that follow them
+
+
+class Scoring(NamedTuple):
+    """How a model that was trained so scores text (`lm.evaluate`)."""
+
+    documents: bool = False  # each document by itself; False: only rows that `examples` makes
+    mask: int | None = None  # the token that hides what is scored, where tokens see both sides; None: the vocabulary's
 
 
 class Loss(NamedTuple):
@@ -55,6 +63,9 @@ class Objective(Protocol):
         """The builder of its examples, for text of that tokenizer; None: only their shapes matter.
 
         Raises `UserError` if the tokenizer lacks what they need, such as sentinels or a mask."""
+
+    def scoring(self, tokenizer: "Tokenizer") -> Scoring:
+        """How its models score text of that tokenizer. Raises `UserError` as `examples` does."""
 
     def __call__(
         self,
@@ -83,6 +94,12 @@ def check_needs(objective: Objective, model: Model) -> None:
                 f"no part of this model reads the rows {key!r} of objective {name}: take a model with "
                 f"{_classes('reads', (key,))}, or another objective"
             )
+
+    if asked.both_sides and model.causal:
+        raise UserError(
+            f"objective {name} predicts tokens from both sides, but no token of this model sees those that follow it: "
+            "take a model with bidirectional attention, such as a masked language model, or another objective"
+        )
 
 
 def _classes(attribute: str, wanted: object) -> str:

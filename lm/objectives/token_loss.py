@@ -13,7 +13,7 @@ from lm.core.ranges import NOT_NEGATIVE
 from lm.core.rows import Batch
 from lm.model.heads import LossTerms
 from lm.model.transformer import Model, head_ctx
-from lm.objectives.objective import Loss, Needs
+from lm.objectives.objective import Loss, Needs, Scoring
 
 Array = jax.Array
 
@@ -74,12 +74,16 @@ class TokenLoss:
 
 
 class TokenObjective:
-    """Base of objectives whose loss is a `TokenLoss`: they add `examples` and, at need, `needs`."""
+    """Base of objectives whose loss is a `TokenLoss`: they add `examples` and, at need, `needs` and
+    `scoring`."""
 
     loss: TokenLoss  # a knob of each
 
     def needs(self) -> Needs:
         return Needs()
+
+    def scoring(self, tokenizer: Any) -> Scoring:
+        return Scoring()
 
     def __call__(
         self,

@@ -7,11 +7,14 @@ import re
 import jax
 import numpy as np
 import pytest
+from ml_collections.config_dict import ConfigDict
 
 from lm.commands.evaluate import scored
+from lm.core.component import to_dict
 from lm.core.errors import UserError
 from lm.evaluate.plan import Asked
 from lm.hub.save import save_folder
+from lm.objectives.masked import MaskedTokens
 from lm.open import import_run, open_any
 from lm.runs.checkpoint import OpenedModel
 from lm.train.config import default
@@ -164,6 +167,20 @@ def test_of_several_heads_that_which_scores_text(texts):
     given = given._replace(model=both, params=params | {"head": head})
     result = scored(given, Asked(str(texts / "documents.jsonl"), field="body"), "both")
     assert result["nats_per_masked_token"] == pytest.approx(4.893917, abs=2e-5)
+
+
+def test_a_run_of_masked_tokens_is_scored_as_masked_models_are(texts):
+    given = opened("masked", texts)
+    with given.config.unlocked():
+        given.config.objective = ConfigDict(to_dict(MaskedTokens()))
+    file = str(texts / "documents.jsonl")
+    given.config.data.update(source=file, validation=file, field="body")
+    for asked in (Asked(), Asked(file)):
+        result = scored(given, asked, "run")
+        assert result["nats_per_masked_token"] == pytest.approx(4.893917, abs=2e-5)
+        assert result["scored_tokens"] == 78 and "perplexity" not in result
+    with pytest.raises(UserError, match="a masked one reads both sides"):
+        scored(given, Asked(stride=4), "run")
 
 
 def test_a_long_context_costs_what_the_text_needs(texts):

@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from lm.core.ctx import Ctx
 from lm.core.errors import UserError
 from lm.objectives.masked import MaskedTokens
+from lm.objectives.objective import check_needs
 from lm.objectives.token_loss import TokenLoss
 from lm.text.tokenizers import ByteTokenizer
 from lm.zoo.bert import bert
+from lm.zoo.registry import build
 from tests import toys
 
 BYTES = ByteTokenizer()
@@ -71,6 +73,18 @@ def test_the_loss_is_of_the_hidden_tokens():
 def test_wrong_knobs(knobs, message):
     with pytest.raises(UserError, match=message):
         MaskedTokens(**knobs)
+
+
+def test_models_that_see_one_side_are_refused():
+    check_needs(MaskedTokens(), bert(layers=1, d_model=8, heads=2, vocab=384, context=12))
+    encoder_decoder = build({"family": "t5", "layers": 1, "d_model": 8, "heads": 2, "d_ff": 8, "vocab": 384})
+    for model in (toys.windows(), encoder_decoder):
+        with pytest.raises(UserError, match=r"^objective MaskedTokens predicts tokens from both sides, but no token"):
+            check_needs(MaskedTokens(), model)
+
+
+def test_what_hides_a_scored_token_is_what_hid_it_in_training():
+    assert MaskedTokens().scoring(BYTES).mask == MASK == MaskedTokens().examples(BYTES).mask
 
 
 def test_a_vocabulary_must_have_something_to_hide_with():
