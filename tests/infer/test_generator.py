@@ -114,11 +114,11 @@ def test_a_text_that_grows_within_its_bucket_compiles_nothing():
     chat = Generator(model, params, least=32)
     for read in (1, 3, 9, 20, 28):
         prompt = np.arange(read) % toys.VOCAB
-        assert chat.shape(read, NEW) == 32
+        assert chat.cache_length(read, NEW) == 32
         [found], [same] = (g([prompt], max_new=NEW, seed=1) for g in (chat, plain))
         np.testing.assert_array_equal(found, same)
     assert (chat._prefill._cache_size(), chat._decode._cache_size()) == (1, 1)
-    assert chat.shape(29, NEW) == 64 and generator("learned_positions")[2].shape(8, NEW) == 16
+    assert chat.cache_length(29, NEW) == 64 and generator("learned_positions")[2].cache_length(8, NEW) == 16
 
 
 def test_tokens_come_one_by_one():
