@@ -165,7 +165,7 @@ class Attention:
         if self.qk_norm:
             spec |= self.qk_norm.spec("q", self.heads, self.head_dim) | self.qk_norm.spec("k", self.kv, self.head_dim)
         spec |= {"sinks": Param((self.heads,), ("heads",), ZEROS, "bias")} if self.softmax.sinks else {}
-        return spec | self.source.spec(d, self.heads, self.head_dim)
+        return spec | self.source.extra_spec(d, self.heads, self.head_dim)
 
     def cache(self, d: int, shape: CacheShape) -> Any:
         return self.source.cache(d, KVShape(self.kv, self.head_dim, self.head_dim), shape)

@@ -56,7 +56,7 @@ class KVSource(Protocol):
     def width(self) -> int | None:
         """Of the inputs that keys and values are made of; None: the model's own."""
 
-    def spec(self, d: int, heads: int, head_dim: int) -> Tree:
+    def extra_spec(self, d: int, heads: int, head_dim: int) -> Tree:
         """Parameters, {} for most; of an attention with so many heads of that width in a model of width d."""
 
     def cache(self, d: int, kv: KVShape, shape: CacheShape) -> Any:
@@ -73,7 +73,7 @@ class SelfKV:
 
     width: ClassVar[None] = None
 
-    def spec(self, d: int, heads: int, head_dim: int) -> Tree:
+    def extra_spec(self, d: int, heads: int, head_dim: int) -> Tree:
         return {}
 
     def cache(self, d: int, kv: KVShape, shape: CacheShape) -> KVCache:
@@ -101,7 +101,7 @@ class CrossKV:
     name: str = "encoder"
     width: int | None = None  # of that output; None: the model's own
 
-    def spec(self, d: int, heads: int, head_dim: int) -> Tree:
+    def extra_spec(self, d: int, heads: int, head_dim: int) -> Tree:
         return {}
 
     def cache(self, d: int, kv: KVShape, shape: CacheShape) -> CrossCache:
@@ -130,7 +130,7 @@ class SegmentMemory:
     length: int
     reuse: int | None = None
 
-    def spec(self, d: int, heads: int, head_dim: int) -> Tree:
+    def extra_spec(self, d: int, heads: int, head_dim: int) -> Tree:
         return {}
 
     def cache(self, d: int, kv: KVShape, shape: CacheShape) -> MemoryCache:

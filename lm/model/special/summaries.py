@@ -43,7 +43,7 @@ class BlockSummaries:
         if self.size < 1:
             raise UserError(f"summaries of size={self.size} tokens stand for nothing: size must be at least 1")
 
-    def spec(self, d: int, heads: int, head_dim: int) -> Tree:
+    def extra_spec(self, d: int, heads: int, head_dim: int) -> Tree:
         return {"summaries": {"norm": self.norm.spec(d), "bias": self.bias.spec(d, heads, head_dim)}}
 
     def cache(self, d: int, kv: KVShape, shape: CacheShape) -> KVCache:
@@ -94,7 +94,7 @@ class GlobalKV:
         if self.max_global < 1:
             raise UserError(f"max_global={self.max_global} global tokens of a row must be at least 1")
 
-    def spec(self, d: int, heads: int, head_dim: int) -> Tree:
+    def extra_spec(self, d: int, heads: int, head_dim: int) -> Tree:
         return {}
 
     def cache(self, d: int, kv: KVShape, shape: CacheShape) -> KVCache:
