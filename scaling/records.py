@@ -52,7 +52,7 @@ def append_run(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
 
 
 def unsaid(note: str) -> None:
-    """Nobody is told."""
+    """The `tell` that reports nothing."""
 
 
 def read_runs(

@@ -99,7 +99,7 @@ def run_trunk(
     """Train a trunk and the cool-downs of `cells`, by ascending budget; the record of each as it ends.
 
     Every loss is taken on the same `evaluation_tokens` held-out tokens, evenly spread (0: all of them).
-    `tick` is told the FLOPs of steps done.
+    `tick(flops)` is called after each synced chunk of steps.
     """
     config = trunk.config
     # The learning rate comes with each step, so that one compiled program serves the trunk and its cool-downs.

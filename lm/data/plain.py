@@ -1,4 +1,4 @@
-"""Plain text, in pieces; and what a file is that holds none."""
+"""Reading plain text in pieces, and recognising files that are something else."""
 
 import re
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from lm.data.compressed import Meter, open_bytes, plain_name
 PIECE = 1 << 20  # bytes that are read at a time
 HEAD = 1 << 16  # bytes by which a file is judged
 
-# What a file that is no text begins with, and what helps.
+# The first bytes of common binary formats, and what to do about them.
 BINARY = {
     b"%PDF-": ("a PDF document", "extract its text first (pdftotext)"),
     b"{\\rtf": ("a rich text document", "save it as plain text"),
@@ -46,7 +46,7 @@ WIDE = {b"\xff\xfe\0\0": "UTF-32", b"\0\0\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-
 
 
 def read_text(path: Path, meter: Meter | None = None) -> Iterator[str]:
-    """A text file in pieces of about PIECE characters. Raises UserError for what is no UTF-8 text."""
+    """Yield a text file in pieces of about PIECE characters. Raises UserError for anything but UTF-8 text."""
     with open_bytes(path, meter) as file:
         offset, rest = 0, b""
         while data := file.read(PIECE):
@@ -62,7 +62,7 @@ def read_text(path: Path, meter: Meter | None = None) -> Iterator[str]:
 
 
 def head_of(path: Path) -> bytes:
-    """The first bytes of a file's content, without a byte order mark. Raises UserError if it is no text."""
+    """The first bytes of a file's content, without a byte order mark. Raises UserError if it is not text."""
     with open_bytes(path) as file:
         head = file.read(HEAD)
     check_head(path, head)
@@ -70,7 +70,7 @@ def head_of(path: Path) -> bytes:
 
 
 def check_head(path: Path, head: bytes) -> None:
-    """Raises UserError, with what helps, for a file that begins like something that is known and no text."""
+    """Raise UserError, with a remedy, for a file that starts like a known binary format."""
     for mark, encoding in WIDE.items():
         if head.startswith(mark):
             raise UserError(f"{path} is {encoding} text: convert it (iconv -f {encoding} -t UTF-8)")

@@ -1,4 +1,4 @@
-"""Where text comes from: a source is a split of a corpus that yields documents in a fixed order.
+"""Sources of text: a source is a split of a corpus, which yields documents in a fixed order.
 
     open_source("python-stdlib")                                  the .py files of the running interpreter
     open_source("moby-dick.txt", "validation", holdout=0.1)       the last tenth of one file
@@ -6,9 +6,9 @@
     open_source("shards/*.jsonl.zst", field="content")            JSON lines, here compressed
     open_source("table.csv", field="body")                        a column; so with .tsv and .parquet
 
-The formats: `lm.data.formats`. The split is by document and a function of the document's name alone, so that growing a
-corpus moves no document from one split to the other. (A corpus of one document is cut at a line instead.) A text file
-is one document of any size: a long one is read in pieces.
+For the formats see `lm.data.formats`. The split is by document, and depends only on the document's name, so growing a
+corpus does not move documents between splits. (A corpus of a single document is cut at a line instead.) A text file is
+one document, whatever its size; long ones are read in pieces.
 """
 
 import dataclasses
@@ -61,7 +61,7 @@ class Document:
 
 @dataclass(frozen=True)
 class LongDocument:
-    """A document that is read in pieces; of what `read` gives, the characters from `start` up to `stop`."""
+    """A document that is read in pieces: characters `start` to `stop` of what `read` yields."""
 
     name: str
     read: Read
@@ -90,8 +90,8 @@ Documents = Iterable[Document | LongDocument]
 class Source:
     """The documents of one split ("train", "validation", or "all" where the files are the split).
 
-    Iterating reads the files again each time. Raises UserError for a file that is no text, a line that
-    is not a JSON object, records without the field, and a corpus too small to split.
+    Iterating reads the files again each time. Raises UserError for a file that is not text, a line that is not a JSON
+    object, records without the field, and a corpus too small to split.
     """
 
     files: tuple[tuple[str, Path], ...]  # (name within the corpus, path), sorted
@@ -103,7 +103,7 @@ class Source:
 
     @property
     def fingerprint(self) -> str:
-        """Of the options and the files' names, sizes and times: cheap enough to ask at every start."""
+        """Hash of the options and the files' names, sizes and times: cheap enough to compute at every start."""
         stats = [(name, path.stat().st_size, path.stat().st_mtime_ns) for name, path in self.files]
         return hashlib.blake2b(
             repr((READING, self.split, self.holdout, self.field, stats)).encode("utf-8", "surrogateescape"),
@@ -112,12 +112,12 @@ class Source:
 
     @property
     def done(self) -> float:
-        """The share of the files that the iteration under way has read."""
+        """The fraction of the files that the current iteration has read."""
         return min(1.0, self.meter.read / self.size)
 
     @cached_property
     def size(self) -> int:
-        """Of the files, in bytes as they are stored."""
+        """Total size of the files, in bytes as stored."""
         return max(1, sum(path.stat().st_size for _, path in self.files))
 
     def __iter__(self) -> Iterator[Document | LongDocument]:
@@ -134,7 +134,7 @@ class Source:
                 yield _document(name, read)
 
     def __len__(self) -> int:
-        """How many documents; the files are read for it, but not decoded."""
+        """The number of documents. Reads the files, but does not decode them."""
         if self.split == "all":
             return sum(1 for _ in self._entries())
         return 1 if len(self._held) == 1 else int((self._held == (self.split == "validation")).sum())
@@ -162,7 +162,7 @@ def _document(name: str, read: Read) -> Document | LongDocument:
 
 
 def _from_first(begun: Iterator[str], read: Read) -> Read:
-    """Goes on with what has been read of a document, the first time."""
+    """A reader that first continues from what has already been read of a document."""
     left = [begun]
     return lambda: left.pop() if left else read()
 
@@ -209,7 +209,8 @@ def open_source(
 
 
 def held_out(names: Iterable[str], holdout: float) -> np.ndarray:
-    """bool[documents]: which are for validation, by hashes of their names; of two or more some, not all."""
+    """bool[documents]: which are for validation, by hashes of their names. Of two or more documents at least one is,
+    and at least one is not."""
     digests = (hashlib.blake2b(n.encode("utf-8", "surrogateescape"), digest_size=8).digest() for n in names)
     fraction = np.array([int.from_bytes(d, "big") / 2**64 for d in digests])
     held = fraction < holdout
@@ -236,8 +237,8 @@ SHORTEST = 100  # characters of a line that can be held out of it
 
 
 def cut_of(name: str, read: Read, holdout: float) -> int:
-    """Where a corpus's only document is cut into training and validation: at the last line that starts by 1 - holdout,
-    at the last word where a line is too long for that."""
+    """Where the only document of a corpus is cut into training and validation: at the last line that starts before the
+    fraction 1 - holdout of the text, or at the last word if that line is too long."""
     size = sum(map(len, read()))
     near = int(size * (1 - holdout))
     reach = min(NEAR, max(NEAR_LEAST, size - near))

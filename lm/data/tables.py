@@ -1,7 +1,8 @@
-"""Records that hold a document each: JSON lines, JSON arrays, CSV, TSV, Parquet.
+"""Records with one document each: JSON lines, JSON arrays, CSV, TSV, Parquet.
 
-A record's text is its field, or column, of that name; "meta.text" is the field text of the object meta. A record where
-that is missing or null is a document without text, which a cache counts; a file of which no record has it is an error.
+A record's text is the field (or column) of the given name; "meta.text" is the field text of the object meta. A record
+without it, or with null, is a document without text, which the cache counts; a file with no such field at all is an
+error.
 """
 
 import csv
@@ -83,19 +84,19 @@ def _values(path: Path, meter: Meter) -> Iterator[tuple[int, str, Load]]:
 
 
 def _beyond(where: str, e: Exception) -> UserError:
-    """Of JSON that Python does not read: numbers of thousands of digits, thousands of brackets."""
+    """The error for JSON beyond Python's limits: numbers of thousands of digits, thousands of nested brackets."""
     return UserError(f"{where} is nested too deeply" if isinstance(e, RecursionError) else f"{where}: {e}")
 
 
 class _Buffer:
-    """JSON text, of which no more is in memory than the value that is being read."""
+    """JSON text that holds only the value being read in memory."""
 
     def __init__(self, path: Path, pieces: Iterator[str]) -> None:
         self.path, self.text, self.at = path, "", 0
         self._pieces, self._decoder = pieces, json.JSONDecoder()
 
     def next(self) -> str:
-        """The next character that is no white space, at which the buffer then is; "" at the end."""
+        """Advance to the next character other than white space and return it; "" at the end."""
         while True:
             while self.at < len(self.text):
                 if not self.text[self.at].isspace():
@@ -105,7 +106,7 @@ class _Buffer:
                 return ""
 
     def value(self, where: str) -> Any:
-        """The value that begins here; after it."""
+        """Read the value that starts here, and advance past it."""
         wanted = 0
         while True:
             try:
@@ -182,7 +183,7 @@ def _known(field: str, names: list[str]) -> str:
 
 
 def text_of(value: Any, where: str, field: str) -> str:
-    """The text that a record's field is; "" where there is none."""
+    """The text of a record's field; "" if there is none."""
     if value is None or value is MISSING:
         return ""
     if not isinstance(value, str):
@@ -232,8 +233,8 @@ def _cell(record: dict, where: str, field: str) -> str:
 
 
 def table(path: Path, field: str, meter: Meter, tabs: bool) -> Iterator[tuple[int, Text]]:
-    """(row, its text) of a CSV file, or one of values between tabs. The first row names the columns; a table without
-    such a row has numbers for names, from 1."""
+    """(row, its text) of a CSV file, or with `tabs` of a TSV file. The first row names the columns; without such a row
+    columns are named by number, from 1."""
     lines = _text_lines(path, meter)
     first = next((line for line in lines if line.strip()), "")
     dividers = "\t" if tabs else ",;\t|"

@@ -1,9 +1,9 @@
-"""Writing a token cache: documents are read here, in order, and tokenised shard by shard in processes.
+"""Writing a token cache: this process reads documents in order, and worker processes tokenise them shard by shard.
 
-What is in a shard depends on source and tokenizer alone, so any number of processes makes the same cache. A long
-document is read and tokenised in parts (`lm.data.cuts`): it may take several shards, and no more memory than others.
-Each shard is complete when its record is there: a build that was killed goes on with the first shard that is missing.
-The folder gets its name when all are done.
+The contents of a shard depend only on source and tokenizer, so any number of workers produces the same cache. A long
+document is read and tokenised in parts (`lm.data.cuts`): it may span several shards but needs no more memory. A shard
+is complete once its record exists, so a build that was killed resumes at the first missing shard. The folder gets its
+final name when all shards are done.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ Ids = tuple[int, ...]
 
 
 class Corpus(Protocol):
-    """What a cache is built from; `lm.data.sources.Source` is one. Other text, another fingerprint."""
+    """What a cache is built from, such as `lm.data.sources.Source`. Different text has a different fingerprint."""
 
     @property
     def fingerprint(self) -> str: ...
@@ -58,12 +58,12 @@ def build_cache(
     shard: int = SHARD,
     before: Ids = (),
 ) -> TokenCache:
-    """The cache of this source in these tokens below `directory`, written first if it is not there. Each document is
-    `before`, such as a begin-of-text, its tokens, and the end-of-text.
+    """Open the cache of this source and tokenizer below `directory`, writing it first if necessary. Each document
+    becomes `before` (such as a begin-of-text), its tokens, and the end-of-text.
 
-    A source of more than one shard is tokenised by `workers` processes (default: one a core). Of several processes
-    that want the same cache, one writes it and the others wait. Raises UserError for a folder or disk that cannot be
-    written, a corpus without text, and whatever the source finds wrong."""
+    A source of more than one shard is tokenised by `workers` processes (default: one per core). If several processes
+    want the same cache, one writes it and the others wait. Raises UserError for a folder or disk that cannot be
+    written, a corpus without text, and any error of the source."""
     identity = (
         f"{TOKEN_CACHE.number}:{source.fingerprint}:{tokenizer.fingerprint}:{np.__version__}:{shard}{before or ''}"
     )
@@ -92,7 +92,7 @@ def build_cache(
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Held by one process at a time, until it ends in whatever way."""
+    """A lock held by one process at a time; the system releases it when the process ends."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -129,7 +129,7 @@ def _write(source: Corpus, tokenizer: Tokenizer, folder: Path, workers: int, sha
 
 
 class Tally:
-    """Bytes of text that have been tokenised, by all processes together."""
+    """Counts the bytes of text tokenised so far, across processes."""
 
     def __init__(self) -> None:
         self._shared = SPAWN.Value("q", 0)
@@ -210,7 +210,7 @@ def _dtype(tokenizer: Tokenizer) -> np.dtype:
 
 
 def _finished(folder: Path, i: int, tally: Tally) -> Record | None:
-    """The record of a shard that an earlier build finished, if its files are as it says."""
+    """The record of a shard that an earlier build finished, if its files match the record."""
     data, starts, record = _paths(folder, i)
     try:
         entry = json.loads(record.read_text())
@@ -271,7 +271,7 @@ _tally: Tally | None = None  # of a worker process
 
 
 def _begin_worker(tally: Tally) -> None:
-    """A worker's first act: watch the process that started it, so that killing that leaves no worker behind."""
+    """Initialise a worker: it watches its parent process, so that it does not outlive a parent that is killed."""
     global _tally
     _tally = tally
     parent = multiprocessing.parent_process()

@@ -1,7 +1,7 @@
-"""Documents as a model reads them, one to a row: begin-of-text, text, end-of-text, in windows where that is too long.
+"""Documents as a model reads them, one per row: begin-of-text, text, end-of-text, in windows if that is too long.
 
-A row tells tokens, targets (the token behind each), weights (1 where a target is scored), segments, positions
-[width], and the bytes of the text that its scored targets cover.
+A row has tokens, targets (the next token of each), weights (1 where a target is scored), segments and positions
+[width], and the bytes of text that its scored targets cover.
 """
 
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ Row = dict[str, np.ndarray]
 
 
 class Windows(NamedTuple):
-    """Of each window, int64[windows]: its document; which of that document's tokens it reads, [start, stop); the
-    first target that it scores, which all up to and including token `stop` are."""
+    """For each window, int64[windows]: its document, the range [start, stop) of that document's tokens it reads, and
+    the first target it scores (all targets from there up to and including token `stop` are scored)."""
 
     document: np.ndarray
     start: np.ndarray
@@ -28,14 +28,14 @@ class Windows(NamedTuple):
 
 @dataclass(frozen=True)
 class DocumentWindows:
-    """The documents of a cache, each behind the tokens `before`, and nothing else in its rows. Without `end` they lack
-    the end-of-text, for which something else stands in the cache of a vocabulary that has none.
+    """The documents of a cache, each preceded by the tokens `before` and alone in its rows. Without `end` the
+    end-of-text is dropped, because the cache of a vocabulary without one holds a substitute.
 
-    Each token is scored once, but for `before`, which is given, and the first of a text that nothing stands before, or
-    all first ones with `first` off. A model reads at most `length` tokens: longer documents are cut there, and the
-    next window begins with the token that the last one scored last. With a `stride`, windows of `length` tokens (the
-    last of which is scored and not read) begin so many tokens apart, and each scores what the one before did not reach:
-    behind the first window a token has at least length - stride before it, as in Hugging Face's guide."""
+    Each token is scored once, except those of `before`, and the first token of a text that nothing precedes (with
+    `first` off, every text's first token). A model reads at most `length` tokens: longer documents are cut, and the
+    next window starts with the last token scored. With a `stride`, windows of `length` tokens (the last of which is
+    scored but not read) start that many tokens apart, and each scores what the previous one did not reach: after the
+    first window every token has at least length - stride tokens of context, as in Hugging Face's guide."""
 
     cache: TokenCache
     length: int
@@ -68,12 +68,12 @@ class DocumentWindows:
 
     @property
     def sizes(self) -> np.ndarray:
-        """int64[rows, 1]: how many tokens the rows read."""
+        """int64[rows, 1]: number of tokens read per row."""
         return (self.windows.stop - self.windows.start)[:, None]
 
     @property
     def scored(self) -> np.ndarray:
-        """int64[rows]: how many tokens each row scores."""
+        """int64[rows]: number of tokens scored per row."""
         return self.windows.stop - self.windows.first + 1
 
     def row(self, i: int, shape: tuple[int, ...]) -> Row:
@@ -86,7 +86,7 @@ class DocumentWindows:
         }
 
     def _read(self, document: int, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens [start, stop) of a document with what stands before it, and the bytes of text that they cover."""
+        """Tokens [start, stop) of a document with its preceding tokens, and the bytes of text that they cover."""
         lead, offset = np.array(self.before[start:stop], np.int32), int(self.cache.offsets[document]) - len(self.before)
         begin, end = offset + max(start, len(self.before)), offset + max(stop, len(self.before))
         tokens, covered = self.cache.read(begin, end), self.cache.read_bytes(begin, end)

@@ -1,5 +1,5 @@
-"""Documents as a masked model scores them: each token in turn is hidden and read off its neighbours on both sides. The
-sum is a pseudo-log-likelihood, of which comes a pseudo-perplexity (Salazar et al. 2020, arXiv 1910.14659)."""
+"""Documents as a masked model scores them: each token in turn is masked and predicted from both sides. The sum is a
+pseudo-log-likelihood, which gives a pseudo-perplexity (Salazar et al. 2020, arXiv 1910.14659)."""
 
 from dataclasses import dataclass
 from functools import cached_property

@@ -14,8 +14,8 @@ Ids = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Pairs:
-    """The encoder reads before + source + after, the decoder lead + target; each token of the target, and the
-    end-of-text behind it, is scored. `bytes` are those of each target's text."""
+    """The encoder reads before + source + after, the decoder lead + target. Each token of the target is scored, and so
+    is the end-of-text after it. `bytes`: size of each target's text."""
 
     sources: Sequence[np.ndarray]
     targets: Sequence[np.ndarray]
@@ -35,7 +35,7 @@ class Pairs:
         return cls(sources, targets, sizes, tokenizer.eos_id, lead, before, after)
 
     def check(self, length: int) -> None:
-        """Raise `UserError`, naming it, for a pair of which a text is longer than that."""
+        """Raise `UserError` for the first pair with a text longer than `length`."""
         for i, size in enumerate(self.sizes.tolist()):
             if max(size) > length:
                 raise UserError(

@@ -1,4 +1,4 @@
-"""What an evaluation is made of: which data, in which rows, by which measure."""
+"""Planning an evaluation: which data, in which rows, with which measure."""
 
 import dataclasses
 from collections.abc import Callable, Iterable
@@ -113,9 +113,9 @@ def plan(opened: Setting, asked: Asked) -> Plan:
 
 
 def measure_of(model: Model, text: TextFormat, mask: int | None = None) -> tuple[str, int | None]:
-    """How a model scores text, and the token that hides what is scored, if that is needed: `mask`, or the vocabulary's.
+    """How a model scores text, and its mask token if it needs one: `mask`, or by default the vocabulary's.
 
-    Raises `UserError` for one that does not."""
+    Raises `UserError` for a model that cannot score text."""
     if model.head.predicts not in SCORING:
         raise UserError(
             f"this model's head is {type(model.head).__name__}, which scores no text: open a language model"
@@ -134,7 +134,8 @@ def measure_of(model: Model, text: TextFormat, mask: int | None = None) -> tuple
 
 
 def with_scoring_head(model: Model, params: Tree) -> tuple[Model, Tree]:
-    """Of a model with several heads on the same states that with the one which scores a vocabulary, if there is one."""
+    """For a model with several heads on the same states, the model with only the head that scores the vocabulary, if
+    there is one."""
     parts = model.head.parts if isinstance(model.head, Heads) else ()
     name, head = next(((name, head) for name, head in parts if head.predicts in SCORING), (None, None))
     if head is None:
@@ -144,7 +145,7 @@ def with_scoring_head(model: Model, params: Tree) -> tuple[Model, Tree]:
 
 
 def _as_trained(opened: Setting, asked: Asked) -> Plan:
-    """Rows as in training, whose validation figures these are."""
+    """Rows as in training, to reproduce its validation metrics."""
     if asked.stride or not asked.first:
         flag = "--nofirst" if asked.stride is None else f"--stride={asked.stride}"
         raise UserError(f"{flag} is for documents, but these rows are as in training: give --data, or leave it out")

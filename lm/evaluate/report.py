@@ -15,7 +15,8 @@ Figures = dict[str, Any]
 
 
 def figures(result: dict[str, float], measure: str) -> Figures:
-    """Of one source, or of several pooled. A pseudo-likelihood is no length of a code, so it has no bits per byte."""
+    """Metrics of one source, or of several pooled. A pseudo-likelihood is not a code length, so it has no bits per
+    byte."""
     nats = "nats_per_token" if measure == PERPLEXITY else "nats_per_masked_token"
     shown: Figures = {nats: result["loss"]}
     if result["loss"] < 700:  # else it is more than a number can be
@@ -27,14 +28,14 @@ def figures(result: dict[str, float], measure: str) -> Figures:
 
 
 def announce(checkpoint: str, step: int | None, plan: Plan) -> None:
-    """What is about to be evaluated."""
+    """Print what is about to be evaluated."""
     print(f"{checkpoint}{'' if step is None else f', step {step}'}: {plan.wording}")
     for piece in plan.pieces:
         print(f"on {piece.name} ({plan.split}): {piece.documents:,} documents, {piece.scored:,} tokens", flush=True)
 
 
 def show(result: Figures, console: Console | None = None) -> None:
-    """The table of a result: a column for each source, and one for all where they are several."""
+    """Print the table of a result: a column per source, and one for all if there are several."""
     parts = [*result["parts"], *([result | {"name": "all together"}] if len(result["parts"]) > 1 else [])]
     table = Table("measure")
     for part in parts:

@@ -1,4 +1,4 @@
-"""Rows of different lengths in batches of few shapes, sized by what they take."""
+"""Rows of different lengths in batches of few shapes, sized to fit the memory."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -35,8 +35,8 @@ class RowGroup(NamedTuple):
 
 
 def groups(sizes: np.ndarray, most: Shape, together: Callable[[Shape], int]) -> list[RowGroup]:
-    """Rows of like size: each number of a shape is a power of two, at most that of `most`. Rows that do not fill a
-    batch of their shape join the next larger one, so that a program is compiled for many. The largest come first."""
+    """Group rows of similar size: each number of a shape is a power of two, at most that of `most`. Rows too few to
+    fill a batch join the next larger shape, so that few programs are compiled. The largest come first."""
     if not len(sizes):
         return []
     rounded = 1 << np.ceil(np.log2(np.maximum(sizes, LEAST))).astype(int)
@@ -57,7 +57,7 @@ def groups(sizes: np.ndarray, most: Shape, together: Callable[[Shape], int]) -> 
 
 
 def batches(rows: ScoredRows, planned: list[RowGroup]) -> Iterator[dict[str, np.ndarray]]:
-    """All rows once; a last batch of a group is filled up with empty ones."""
+    """All rows once; the last batch of a group is padded with empty rows."""
     for shape, which, together in planned:
         for at in range(0, len(which), together):
             made = [rows.row(int(i), shape) for i in which[at : at + together]]
@@ -66,10 +66,10 @@ def batches(rows: ScoredRows, planned: list[RowGroup]) -> Iterator[dict[str, np.
 
 
 def rows_together(largest: Callable[[Shape, int], int], shape: Shape) -> int:
-    """How many rows of a shape a batch has: as many as TOKENS, and BYTES, allow. `largest(shape, rows)`: bytes of the
-    largest array that such a batch makes.
+    """How many rows of a shape fit in a batch, limited by TOKENS and BYTES. `largest(shape, rows)`: bytes of the
+    largest array that such a batch creates.
 
-    Raises `UserError` where the memory there is does not do for one."""
+    Raises `UserError` if there is not enough memory for one row."""
     rows = max(1, TOKENS // sum(shape))
     if (needed := LIVE * largest(shape, rows)) > BYTES:
         rows = max(1, int(rows * BYTES / needed))

@@ -1,4 +1,4 @@
-"""The tokens of a text that a model goes on from, or of a chat written with its template."""
+"""The tokens of a text to continue, or of a chat rendered with the model's template."""
 
 import json
 from collections.abc import Sequence
@@ -12,16 +12,16 @@ from lm.text.template import Message, render
 
 
 def text_ids(text: TextFormat, given: str, special: bool = False) -> np.ndarray:
-    """The tokens of a text; `special`: special tokens that are spelled in it (`text.tokenizer.markers`: <extra_id_0>,
-    <|fim_prefix|>, ...) are these, else text like any other."""
+    """The tokens of a text. With `special`, special tokens spelled in it (`text.tokenizer.markers`: <extra_id_0>,
+    <|fim_prefix|>, ...) are recognised; otherwise they are text like any other."""
     return (text.tokenizer.encode_marked if special else text.tokenizer.encode)(given)
 
 
 def chat_ids(text: TextFormat, messages: Sequence[Message], **more: Any) -> np.ndarray:
-    """The tokens of a chat up to where the assistant's answer begins; `more`: what else `render` takes.
+    """The tokens of a chat up to the start of the assistant's answer. `more` is passed to `render`.
 
-    Raises `UserError` for a model without a template, and for contents that spell a special token: they could end a
-    turn and begin another."""
+    Raises `UserError` for a model without a template, and for messages that spell a special token, since they could end
+    a turn and start another."""
     written = render(text, messages, **more)
     markers = text.tokenizer.markers
     for message in messages:

@@ -1,4 +1,4 @@
-"""How many bytes of a text its tokens cover, by which losses become bits per byte."""
+"""How many bytes of a text each token covers, which turns losses into bits per byte."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -7,7 +7,7 @@ import numpy as np
 
 
 class Sized(NamedTuple):
-    """A text in tokens, and how many of its UTF-8 bytes each covers; these add up to the bytes of the text."""
+    """The tokens of a text, and how many of its UTF-8 bytes each covers; these add up to the bytes of the text."""
 
     ids: np.ndarray  # int32[tokens]
     bytes: np.ndarray  # int32[tokens]

@@ -8,10 +8,15 @@ Ids = tuple[int, ...]
 
 
 class TextFormat(NamedTuple):
-    """before, after: ids that stand around every text that the model reads; ends: ids any of which ends what it writes;
-    start: the first id that a decoder is given; template: of a chat, in Jinja; context: the most tokens that the model
-    is made to read at a time, where that is known; generation: what else generation_config.json says of decoding;
-    templates: those of a chat that have a name, as `tool_use`."""
+    """How a model expects text.
+
+    before, after: ids around every text that the model reads;
+    ends: ids that end generated text;
+    start: the decoder's first id;
+    template: the chat template, in Jinja;
+    context: the model's maximum number of tokens, if known;
+    generation: other decoding settings of generation_config.json;
+    templates: further chat templates by name, such as `tool_use`."""
 
     tokenizer: Tokenizer
     ends: Ids

@@ -1,4 +1,4 @@
-"""Whether a token could reach over a place in a text, whatever stands before and behind (`lm.data.cuts` asks)."""
+"""Whether a token could span a position in a text, whatever text comes before and after it (for `lm.data.cuts`)."""
 
 from collections.abc import Callable, Container, Sequence
 from functools import cached_property
@@ -8,7 +8,7 @@ WINDOW = 64  # characters on either side that are looked at
 
 
 def spans(text: str, at: int, pieces: Container[str], longest: int) -> bool:
-    """Whether one of these pieces, none longer than `longest`, stands over this place of the text."""
+    """Whether one of these pieces, none longer than `longest`, spans this position of the text."""
     return any(
         text[start:end] in pieces
         for start in range(max(0, at - longest + 1), at)
@@ -91,7 +91,7 @@ class PretokenizedJoins:
         return [(text, (0, len(text)))] if before is None else before.pre_tokenize_str(text)
 
     def _words_part(self, left: str, right: str) -> bool:
-        """Whether no word reaches over this place, wherever words begin before it."""
+        """Whether no word spans this position, wherever words begin before it."""
         if self._tokenizer.pre_tokenizer is None:
             return False
         for start in range(len(left)):

@@ -1,4 +1,4 @@
-"""Text from tokens that come one by one."""
+"""Text from tokens that arrive one by one."""
 
 from collections.abc import Collection
 from functools import partial
@@ -9,8 +9,8 @@ UNFINISHED = "�"  # what a tokenizer makes of the first bytes of a character
 
 
 class TextStream:
-    """Turns tokens into text as they come, holding back a character until all its bytes are there. Special tokens are
-    silent, or with `special` spelled, but for those `silent`."""
+    """Turns tokens into text as they arrive, holding back a character until all its bytes are there. Special tokens are
+    left out, or with `special` spelled, except those in `silent`."""
 
     def __init__(self, tokenizer: Tokenizer, special: bool = False, silent: Collection[int] = ()) -> None:
         self._decode = partial(tokenizer.decode, special=special)
@@ -20,7 +20,7 @@ class TextStream:
 
     def push(self, *tokens: int) -> str:
         """The text that these tokens complete."""
-        # All tokens so far are decoded anew: how one looks may depend on those before it.
+        # Decode all tokens so far again: how a token is spelled may depend on those before it.
         self._ids.extend(token for token in tokens if token not in self._silent)
         return self._give(self._decode(self._ids).rstrip(UNFINISHED))
 
