@@ -25,7 +25,7 @@ from lm.model.special.spans import SpanBoundary
 from lm.model.stack import Stack
 from lm.model.transformer import LanguageModel, Transformer
 from lm.zoo.family import Family, Sizes
-from lm.zoo.parts import head_size
+from lm.zoo.parts import head_size, sequential
 
 BASE = {"layers": 12, "d_model": 768, "heads": 12}
 LARGE = {"layers": 24, "d_model": 1024, "heads": 16}
@@ -117,7 +117,7 @@ def layer(
     )
     mlp = MLP(d_ff or 4 * d_model, activation, init=init, out_init=init)
     residual = PreNorm(norm, dropout) if norm_first else PostNorm(norm, dropout=dropout)
-    return Block((("attention", attention), ("mlp", mlp)), residual)
+    return sequential(attention, mlp, residual)
 
 
 def encoder(

@@ -3,7 +3,6 @@ block of the text, and some at random. For a text of few blocks that is all of i
 
 from lm.core.param import Normal
 from lm.model.attention import Attention, Projections
-from lm.model.block import Block
 from lm.model.layers import LayerNorm
 from lm.model.masks import Bidirectional
 from lm.model.mlp import MLP
@@ -14,7 +13,7 @@ from lm.model.stack import Stack
 from lm.model.transformer import LanguageModel
 from lm.zoo import bert
 from lm.zoo.family import Family, Sizes
-from lm.zoo.parts import head_size
+from lm.zoo.parts import head_size, sequential
 
 SIZES: Sizes = {"roberta-base": bert.BASE, "roberta-large": bert.LARGE}
 
@@ -51,7 +50,7 @@ def bigbird(
         dropout=dropout,
     )
     mlp = MLP(d_ff or 4 * d_model, activation, init=init, out_init=init)
-    one = Block((("attention", attention), ("mlp", mlp)), PostNorm(norm, dropout=dropout))
+    one = sequential(attention, mlp, PostNorm(norm, dropout=dropout))
     return bert.encoder(
         Stack.of([one] * layers),
         d_model=d_model,

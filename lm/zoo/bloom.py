@@ -6,13 +6,12 @@ import functools
 from lm.core.param import Normal
 from lm.model.attention import Attention, Projections
 from lm.model.attention_bias import Alibi
-from lm.model.block import Block
 from lm.model.layers import LayerNorm
 from lm.model.mlp import MLP
 from lm.model.residual import PreNorm
 from lm.model.transformer import LanguageModel
 from lm.zoo.family import Family
-from lm.zoo.parts import decoder, head_size
+from lm.zoo.parts import decoder, head_size, sequential
 
 SIZES = {
     "560m": {"layers": 24, "d_model": 1024, "heads": 16},
@@ -47,7 +46,7 @@ def bloom(
     )
     mlp = MLP(4 * d_model, "gelu_tanh", init=init, out_init=out_init)
     norm = LayerNorm(eps)
-    block = Block((("attention", attention), ("mlp", mlp)), PreNorm(norm, dropout, normed=residual_from_norm))
+    block = sequential(attention, mlp, PreNorm(norm, dropout, normed=residual_from_norm))
     return decoder([block] * layers, d_model=d_model, vocab=vocab, norm=norm, tied=tied, embed_norm=norm, init=init)
 
 

@@ -17,7 +17,7 @@ from lm.model.positions import Sinusoidal
 from lm.model.stack import Stack
 from lm.model.transformer import LanguageModel, Transformer
 from lm.zoo.family import Family
-from lm.zoo.parts import head_size, pre_norm
+from lm.zoo.parts import head_size, language_model, pre_norm
 
 SIZES = {"base": {"layers": 16, "d_model": 768, "heads": 12}}
 
@@ -45,10 +45,10 @@ def cramming(
     )
     mlp = GatedMLP(d_ff or 2 * d_model, activation, init=init, out_init=init)
     embed = Embed(vocab, Sinusoidal(), norm=norm, scale=math.sqrt(d_model), dropout=dropout, init=init)
-    return LanguageModel(
+    return language_model(
         Transformer(d_model, embed, Stack.of([pre_norm(attention, mlp, norm, dropout)] * layers, norm=norm)),
         LMHead(vocab, init=init),
-        ties=(("head/w", "body/embed/token"),) if tied else (),
+        tied,
     )
 
 

@@ -23,7 +23,7 @@ from lm.model.special.resize import Resize
 from lm.model.stack import Stack
 from lm.model.transformer import Group, LanguageModel, Transformer
 from lm.zoo.family import Family
-from lm.zoo.parts import head_size
+from lm.zoo.parts import head_size, sequential
 
 SIZES = {
     "10b": {"layers": 48, "d_model": 4096, "heads": 64},
@@ -62,7 +62,7 @@ def ernie3(
             dropout=dropout,
         )
         mlp = MLP(d_ff or 4 * d_model, "gelu", init=init, out_init=init)
-        return Block((("attention", attention), ("mlp", mlp)), PostNorm(norm, dropout=dropout))
+        return sequential(attention, mlp, PostNorm(norm, dropout=dropout))
 
     shared = Stack.of([block(d_model, heads, d_ff)] * layers).segments
     own = Stack.of([block(task_d_model, task_heads, task_d_ff)] * task_layers).segments

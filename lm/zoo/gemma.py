@@ -17,7 +17,7 @@ from lm.model.residual import PreNorm, Sandwich
 from lm.model.rotary import LinearScaling, Rotary, Scaling
 from lm.model.transformer import LanguageModel
 from lm.zoo.family import Family, Sizes
-from lm.zoo.parts import LOCAL, decoder, layers_of
+from lm.zoo.parts import LOCAL, decoder, layers_of, sequential
 
 SIZES_1 = {
     "2b": {"layers": 18, "d_model": 2048, "heads": 8, "kv_heads": 1, "d_ff": 16384},
@@ -106,7 +106,7 @@ def gemma(
             softmax=Softmax(None if scalar is None else scalar**-0.5, cap=cap or None),
             qk_norm=QKNorm(norm, norm) if qk_norm else None,
         )
-        return Block((("attention", attention), ("mlp", mlp)), residual)
+        return sequential(attention, mlp, residual)
 
     return decoder(
         [block(kind) for kind in layers_of(layer_types, layers, pattern)],

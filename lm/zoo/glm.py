@@ -6,14 +6,13 @@ import functools
 
 from lm.core.param import Normal
 from lm.model.attention import Attention, Projections
-from lm.model.block import Block
 from lm.model.layers import RMSNorm
 from lm.model.mlp import GatedMLP
 from lm.model.residual import PreNorm, Sandwich
 from lm.model.rotary import Rotary, Scaling
 from lm.model.transformer import LanguageModel
 from lm.zoo.family import Family
-from lm.zoo.parts import decoder, head_size
+from lm.zoo.parts import decoder, head_size, sequential
 
 SIZES = {"9b": {"layers": 40, "d_model": 4096, "heads": 32, "kv_heads": 2, "d_ff": 13696}}
 SIZES_CHAT = {"6b": {"layers": 28, "d_model": 4096, "heads": 32, "kv_heads": 2, "d_ff": 13696}}
@@ -61,7 +60,7 @@ def glm4(
     )
     mlp = GatedMLP(d_ff, activation, init=init, out_init=init)
     residual = Sandwich(norm, norm) if sandwich else PreNorm(norm)
-    block = Block((("attention", attention), ("mlp", mlp)), residual)
+    block = sequential(attention, mlp, residual)
     return decoder([block] * layers, d_model=d_model, vocab=vocab, norm=norm, tied=tied, init=init)
 
 

@@ -12,7 +12,6 @@ import functools
 
 from lm.core.param import Normal
 from lm.model.attention import Attention, Projections
-from lm.model.block import Block
 from lm.model.embed import Embed, RowTable
 from lm.model.heads import LMHead
 from lm.model.layers import LayerNorm
@@ -24,7 +23,7 @@ from lm.model.rotary import Rotary, Rotary2D
 from lm.model.stack import Stack
 from lm.model.transformer import LanguageModel, Transformer
 from lm.zoo.family import Family, Sizes
-from lm.zoo.parts import decoder, head_size, pre_norm
+from lm.zoo.parts import decoder, head_size, language_model, pre_norm, sequential
 
 _SMALL, _LARGE = {"vocab": 30592, "context": 512}, {"vocab": 50304, "context": 1024}
 SIZES: Sizes = {
@@ -64,10 +63,10 @@ def glm(
     block = pre_norm(attention, mlp, LayerNorm(eps), dropout)
     rows = context + 1
     embed = Embed(vocab, Learned(rows, init=init), extra=(RowTable("span", rows, init),), dropout=dropout, init=init)
-    return LanguageModel(
-        body=Transformer(d_model, embed, Stack.of([block] * layers, norm=LayerNorm(eps))),
-        head=LMHead(vocab, init=init),
-        ties=(("head/w", "body/embed/token"),) if tied else (),
+    return language_model(
+        Transformer(d_model, embed, Stack.of([block] * layers, norm=LayerNorm(eps))),
+        LMHead(vocab, init=init),
+        tied,
     )
 
 
@@ -101,7 +100,7 @@ def deep_glm(
     mlp = (GatedMLP if gated else MLP)(d_ff, activation, bias=True, init=init, out_init=out_init)
     residual = PostNorm(norm, (2 * layers) ** 0.5 if alpha is None else alpha, dropout)
     return decoder(
-        [Block((("attention", attention), ("mlp", mlp)), residual)] * layers,
+        [sequential(attention, mlp, residual)] * layers,
         d_model=d_model,
         vocab=vocab,
         norm=None,

@@ -2,14 +2,13 @@
 
 from lm.core.param import Normal
 from lm.model.attention import Attention, Projections
-from lm.model.block import Block
 from lm.model.layers import LayerNorm
 from lm.model.mlp import MLP
 from lm.model.positions import Learned
 from lm.model.residual import PostNorm
 from lm.model.transformer import LanguageModel
 from lm.zoo.family import Family
-from lm.zoo.parts import decoder, head_size
+from lm.zoo.parts import decoder, head_size, sequential
 
 SIZES = {"base": {"layers": 12, "d_model": 768, "heads": 12}}
 
@@ -36,7 +35,7 @@ def gpt1(
         dropout=dropout,
     )
     mlp = MLP(d_ff or 4 * d_model, activation, init=init, out_init=init)
-    block = Block((("attention", attention), ("mlp", mlp)), PostNorm(LayerNorm(eps), dropout=dropout))
+    block = sequential(attention, mlp, PostNorm(LayerNorm(eps), dropout=dropout))
     return decoder(
         [block] * layers,
         d_model=d_model,

@@ -3,7 +3,6 @@ muP (Yang et al. 2022, arXiv 2203.03466): of the embeddings, scores, sub-layers'
 
 from lm.core.param import Normal
 from lm.model.attention import Attention, Projections, Softmax
-from lm.model.block import Block
 from lm.model.heads import LMHead
 from lm.model.layers import RMSNorm
 from lm.model.mlp import GatedMLP
@@ -11,7 +10,7 @@ from lm.model.residual import PreNorm
 from lm.model.rotary import Rotary, Scaling
 from lm.model.transformer import LanguageModel
 from lm.zoo.family import Family, Sizes
-from lm.zoo.parts import decoder, head_size
+from lm.zoo.parts import decoder, head_size, sequential
 
 _2B = {"layers": 40, "d_model": 2048, "heads": 32, "kv_heads": 8, "d_ff": 8192}
 _8B = {"layers": 40, "d_model": 4096, "heads": 32, "kv_heads": 8, "d_ff": 12800, "logit_divisor": 16.0}
@@ -55,7 +54,7 @@ def granite(
         projections=Projections(("q", "k", "v", "o") if attention_bias else (), init=init, out_init=init),
     )
     mlp = GatedMLP(d_ff, activation, bias=mlp_bias, init=init, out_init=init)
-    block = Block((("attention", attention), ("mlp", mlp)), PreNorm(RMSNorm(eps), scale=residual_scale))
+    block = sequential(attention, mlp, PreNorm(RMSNorm(eps), scale=residual_scale))
     return decoder(
         [block] * layers,
         d_model=d_model,

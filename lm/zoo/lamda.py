@@ -15,7 +15,7 @@ from lm.model.mlp import GatedMLP
 from lm.model.stack import Stack
 from lm.model.transformer import LanguageModel, Transformer
 from lm.zoo.family import Family
-from lm.zoo.parts import pre_norm
+from lm.zoo.parts import language_model, pre_norm
 
 SIZES = {
     "2b": {"layers": 10, "d_model": 2560, "heads": 40},
@@ -51,14 +51,14 @@ def lamda(
     mlp = GatedMLP(d_ff or 8 * d_model, activation, init=init, out_init=out_init)
     block = pre_norm(attention, mlp, RMSNorm(eps), dropout)
     tables = (("relative_bias", BiasTable(buckets, heads, init=init)),)
-    return LanguageModel(
-        body=Transformer(
+    return language_model(
+        Transformer(
             d_model,
             Embed(vocab, dropout=dropout, init=init),
             Stack.of([block] * layers, norm=RMSNorm(eps), tables=tables),
         ),
-        head=LMHead(vocab, init=init),
-        ties=(("head/w", "body/embed/token"),) if tied else (),
+        LMHead(vocab, init=init),
+        tied,
     )
 
 

@@ -16,7 +16,7 @@ from lm.model.residual import Sandwich
 from lm.model.rotary import Rotary, Scaling, YarnScaling
 from lm.model.transformer import LanguageModel
 from lm.zoo.family import Family, Sizes
-from lm.zoo.parts import LOCAL, decoder, head_size, layers_of, pre_norm
+from lm.zoo.parts import LOCAL, decoder, head_size, layers_of, pre_norm, sequential
 
 SIZES = {
     "1b": {"layers": 16, "d_model": 2048, "heads": 16, "d_ff": 8192, "tied": True},
@@ -109,7 +109,7 @@ def olmo2(
             projections=Projections(BIASES if attention_bias else (), init=init, out_init=init),
             qk_norm=QKNorm(norm, norm, over="whole"),
         )
-        return Block((("attention", attention), ("mlp", mlp)), Sandwich(None, norm))
+        return sequential(attention, mlp, Sandwich(None, norm))
 
     blocks = [block(kind) for kind in layers_of(layer_types, layers, pattern)]
     return decoder(blocks, d_model=d_model, vocab=vocab, norm=norm, tied=tied, init=init)

@@ -6,7 +6,6 @@ import functools
 
 from lm.core.param import Normal
 from lm.model.attention import Attention, Projections
-from lm.model.block import Block
 from lm.model.embed import Embed
 from lm.model.heads import LMHead
 from lm.model.layers import LayerNorm
@@ -16,7 +15,7 @@ from lm.model.residual import PostNorm, PreNorm
 from lm.model.stack import Stack
 from lm.model.transformer import LanguageModel, Transformer
 from lm.zoo.family import Family
-from lm.zoo.parts import head_size
+from lm.zoo.parts import head_size, language_model, sequential
 
 SIZES = {
     "125m": {"layers": 12, "d_model": 768, "heads": 12},
@@ -68,15 +67,15 @@ def opt(
     )
     mlp = MLP(d_ff or 4 * d_model, activation, bias=bias, init=init, out_init=out_init)
     residual = PreNorm(norm, dropout) if norm_first else PostNorm(norm, dropout=dropout)
-    block = Block((("attention", attention), ("mlp", mlp)), residual)
+    block = sequential(attention, mlp, residual)
     width = None if embed_width in (None, d_model) else embed_width
     position = Learned(context + OFFSET, OFFSET, init)
     at = "tokens" if width else "end"
     embed = Embed(vocab, position, width=width, project=at, dropout=dropout, init=init)
-    return LanguageModel(
+    return language_model(
         Transformer(d_model, embed, Stack.of([block] * layers, norm=norm if norm_first and final_norm else None)),
         LMHead(vocab, width=width, init=init),
-        ties=(("head/w", "body/embed/token"),) if tied else (),
+        tied,
     )
 
 

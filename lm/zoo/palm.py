@@ -15,7 +15,7 @@ from lm.model.rotary import Rotary
 from lm.model.stack import Stack
 from lm.model.transformer import LanguageModel, Transformer
 from lm.zoo.family import Family
-from lm.zoo.parts import parallel
+from lm.zoo.parts import language_model, parallel
 
 SIZES = {
     "8b": {"layers": 32, "d_model": 4096, "heads": 16},
@@ -50,12 +50,12 @@ def palm(
         projections=Projections(init=init, out_init=init),
     )
     mlp = GatedMLP(d_ff or 4 * d_model, activation, init=init, out_init=init)
-    return LanguageModel(
-        body=Transformer(
+    return language_model(
+        Transformer(
             d_model, Embed(vocab, init=Normal(1.0)), Stack.of([parallel(attention, mlp, norm)] * layers, norm=norm)
         ),
-        head=LMHead(vocab, scale=d_model**-0.5, init=Normal(1.0)),
-        ties=(("head/w", "body/embed/token"),) if tied else (),
+        LMHead(vocab, scale=d_model**-0.5, init=Normal(1.0)),
+        tied,
     )
 
 

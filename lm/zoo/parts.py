@@ -14,7 +14,7 @@ from lm.model.kv_sources import CrossKV
 from lm.model.layers import Norm
 from lm.model.masks import Bidirectional
 from lm.model.positions import Learned, Sinusoidal
-from lm.model.residual import Plain, PreNorm
+from lm.model.residual import Plain, PreNorm, Residual
 from lm.model.stack import Stack
 from lm.model.transformer import LanguageModel, Transformer
 
@@ -41,9 +41,14 @@ def eight_thirds(d_model: int, multiple: int = 256) -> int:
     return -(-8 * d_model // 3 // multiple) * multiple
 
 
+def sequential(attention: Any, mlp: Any, residual: Residual) -> Block:
+    """The attention, then the MLP, each with a residual connection of that kind."""
+    return Block((("attention", attention), ("mlp", mlp)), residual)
+
+
 def pre_norm(attention: Any, mlp: Any, norm: Norm, dropout: float = 0.0) -> Block:
     """x + attention(norm(x)), then x + mlp(norm(x))."""
-    return Block((("attention", attention), ("mlp", mlp)), PreNorm(norm, dropout))
+    return sequential(attention, mlp, PreNorm(norm, dropout))
 
 
 def reading(block: Layer, source: CrossKV) -> Block:
@@ -79,11 +84,14 @@ def decoder(
 ) -> LanguageModel:
     """A decoder-only model around its layers; `norm` is the final one."""
     embed = Embed(vocab, position, norm=embed_norm, scale=embed_scale, dropout=dropout, init=init)
-    return LanguageModel(
-        body=Transformer(d_model=d_model, embed=embed, stack=Stack.of(blocks, norm=norm)),
-        head=head or LMHead(vocab, init=init),
-        ties=(("head/w", "body/embed/token"),) if tied else (),
+    return language_model(
+        Transformer(d_model, embed, Stack.of(blocks, norm=norm)), head or LMHead(vocab, init=init), tied
     )
+
+
+def language_model(body: Transformer, head: LMHead, tied: bool) -> LanguageModel:
+    """A tower that predicts tokens, whose head is the table of tokens if `tied`."""
+    return LanguageModel(body, head, (("head/w", "body/embed/token"),) if tied else ())
 
 
 def layers_of(layer_types: Sequence[str], layers: int, pattern: int = 1, *, first: bool = False) -> tuple[str, ...]:

@@ -18,10 +18,10 @@ from lm.model.mlp import MLP
 from lm.model.positions import Learned, Sinusoidal
 from lm.model.residual import PostNorm, PreNorm
 from lm.model.stack import Stack
-from lm.model.transformer import EncoderDecoder, LanguageModel, Model, Transformer
+from lm.model.transformer import EncoderDecoder, Model, Transformer
 from lm.model.transformer import tied as ties_to
 from lm.zoo.family import Family
-from lm.zoo.parts import head_size
+from lm.zoo.parts import head_size, language_model
 
 SIZES = {
     "base": {"layers": 6, "d_model": 512, "heads": 8},
@@ -97,7 +97,7 @@ def transformer(
     decoder = tower(written, [Block(below, residual)] * (decoder_layers or layers), None if before else after, before)
     head = LMHead(written, offset=logit_offset, init=init)
     if decoder_only:
-        return LanguageModel(decoder, head, (("head/w", "body/embed/token"),) if tied else ())
+        return language_model(decoder, head, tied)
     aliases = (["encoder/embed/token"] if shared else []) + (["head/w"] if tied else [])
     return EncoderDecoder(encoder, decoder, head, ties_to(aliases, "decoder/embed/token"))
 

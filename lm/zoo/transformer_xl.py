@@ -10,7 +10,6 @@ from typing import Any
 from lm.core.param import Normal
 from lm.model.attention import Attention, Projections
 from lm.model.attention_bias import BiasTable, RelativeBias
-from lm.model.block import Block
 from lm.model.kv_sources import SegmentMemory
 from lm.model.layers import ZEROS, LayerNorm
 from lm.model.masks import Causal, Window
@@ -20,7 +19,7 @@ from lm.model.special.adaptive import AdaptiveEmbed, AdaptiveHead
 from lm.model.stack import Stack
 from lm.model.transformer import LanguageModel, Transformer
 from lm.zoo.family import Family, Sizes
-from lm.zoo.parts import head_size
+from lm.zoo.parts import head_size, sequential
 
 # As the published scripts build them, for WikiText-103 (words) and enwik8 (characters). The paper prints 257M for the
 # large model, whose script makes 285M.
@@ -71,7 +70,7 @@ def transformer_xl(
         projections=Projections(init=init, out_init=init),
     )
     mlp = MLP(d_ff, "relu", dropout=dropout, init=init, out_init=init)
-    block = Block((("attention", attention), ("mlp", mlp)), PostNorm(LayerNorm(eps), dropout=dropout))
+    block = sequential(attention, mlp, PostNorm(LayerNorm(eps), dropout=dropout))
     embed = AdaptiveEmbed(vocab, cutoffs, embed_width, shrink, d_model**0.5, dropout, init)
     return LanguageModel(
         body=Transformer(d_model, embed, Stack.of([block] * layers, tables=tables)),

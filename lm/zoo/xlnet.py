@@ -11,7 +11,6 @@ what cached decoding computes here."""
 from lm.core.param import Normal
 from lm.model.attention import Attention, Projections
 from lm.model.attention_bias import RelativeBias
-from lm.model.block import Block
 from lm.model.embed import Embed
 from lm.model.heads import LMHead
 from lm.model.kv_sources import SegmentMemory, SelfKV
@@ -23,7 +22,7 @@ from lm.model.special.same_type import SameType
 from lm.model.stack import Stack
 from lm.model.transformer import LanguageModel, Transformer
 from lm.zoo.family import Family
-from lm.zoo.parts import head_size
+from lm.zoo.parts import head_size, language_model, sequential
 
 SIZES = {
     "base": {"layers": 12, "d_model": 768, "heads": 12, "d_ff": 3072},
@@ -62,11 +61,11 @@ def xlnet(
         projections=Projections(init=init, out_init=init),
     )
     mlp = MLP(d_ff, activation, dropout=dropout, init=init, out_init=init)
-    block = Block((("attention", attention), ("mlp", mlp)), PostNorm(LayerNorm(eps), dropout=dropout))
-    return LanguageModel(
-        body=Transformer(d_model, Embed(vocab, blank=True, dropout=dropout, init=init), Stack.of([block] * layers)),
-        head=LMHead(vocab, bias=True, init=init),
-        ties=(("head/w", "body/embed/token"),) if tied else (),
+    block = sequential(attention, mlp, PostNorm(LayerNorm(eps), dropout=dropout))
+    return language_model(
+        Transformer(d_model, Embed(vocab, blank=True, dropout=dropout, init=init), Stack.of([block] * layers)),
+        LMHead(vocab, bias=True, init=init),
+        tied,
     )
 
 
