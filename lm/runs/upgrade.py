@@ -9,8 +9,11 @@ from lm.core.formats import CHECKPOINT, KEY, format_of
 
 Meta = dict[str, Any]
 
-# Once there was one flat section for all optimizers and schedules: what their knobs are called now.
+# Where knobs are now that moved. Once there was one flat section for all optimizers and schedules, and the weights of
+# auxiliary losses, now in a table of any losses by name, were two knobs.
 MOVED = {
+    "objective.loss.balance": "objective.loss.aux[0][1]",
+    "objective.loss.router_z": "objective.loss.aux[1][1]",
     "optimizer.name": "optimizer.type",
     "optimizer.decay": "optimizer.decay_rules",
     "optimizer.rates": "optimizer.lr_multipliers",

@@ -176,7 +176,7 @@ def part(value: Any, where: str) -> ConfigDict:
     if isinstance(value, Mapping) and "family" in value:
         return knobs(**{name: v for name, v in value.items() if v is not None})
     if isinstance(value, Mapping) and "type" in value:
-        return ConfigDict(dict(value))
+        return ConfigDict(canonical(value))
     if value == {}:  # train.init_from says it
         return ConfigDict()
     raise UserError(f'{where} must be a JSON object with a "type", or for a model with a "family"')

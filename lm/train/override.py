@@ -19,6 +19,7 @@ from ml_collections.config_dict import ConfigDict, placeholder
 
 from lm.core.component import registered, to_dict
 from lm.core.errors import UserError, nearest
+from lm.runs.upgrade import MOVED
 from lm.train.config import CHOSEN, nearest_knob, tuples, wrong_type
 from lm.train.config_file import COMPONENTS, TRANSFORMS, listed, literal, part
 from lm.zoo.registry import FAMILIES, knobs, knobs_of_family
@@ -88,7 +89,8 @@ def _check_step(node: Any, step: str | int, path: str, config: ConfigDict) -> No
         family = node["family"]
         raise UserError(f"config.{path} is no knob of {family}{nearest(str(step), knobs_of_family(family))}")
     if (top := re.split(r"[.\[]", path)[0]) in (*COMPONENTS, TRANSFORMS) and top not in CHOSEN:
-        raise UserError(f"config.{path} is no knob of {node.get('type', 'it')}{nearest(str(step), node)}")
+        hint = nearest_knob(path, config) if path in MOVED else nearest(str(step), node)
+        raise UserError(f"config.{path} is no knob of {node.get('type', 'it')}{hint}")
     raise UserError(f"config.{path} is no knob of this config{nearest_knob(f'config.{path}', config)}")
 
 

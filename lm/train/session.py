@@ -46,7 +46,7 @@ class Prepared:
         config = completed(config, origin)
         self.config, self.workdir, self.console, self.chief = config, workdir, console, chief
         self.parts = parts = assemble(config, text=origin and origin.text)
-        _ = parts.model, parts.objective, parts.sharding  # their errors should come before those of the data
+        _ = parts.model, parts.objective, parts.sharding, parts.memory  # their errors come before those of the data
         parts.check_fit()
         self.text, notes = text_for(config, origin, parts.model, parts.data)
         for note in notes:

@@ -212,6 +212,11 @@ def memory_rows(config: ConfigDict, model: Model, objective: Objective) -> int:
             f"config.objective {type(objective).__name__} begins every row anew, but config.data.packing='stream' lets "
             "this model remember: take NextToken, or packing 'concat'"
         )
+    if (stages := config.parallel.pipeline) > 1:
+        raise UserError(
+            f"config.parallel.pipeline={stages} passes no memory on, but config.data.packing='stream' lets this model "
+            "remember: set it to 1, or take packing 'concat'"
+        )
     return config.data.batch_size
 
 

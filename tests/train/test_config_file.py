@@ -108,6 +108,7 @@ def test_a_value_may_stand_by_itself_and_the_last_counts():
         ("--config.model=[1]", 'config.model must be a JSON object with a "type", or for a model with a "family"'),
         ("--config.objective.type=NextTokn", "config.objective.type='NextTokn' is no component"),
         ("--config.objective.los.chunk=3", "config.objective.los.chunk is no knob of NextToken; did you mean 'loss'?"),
+        ("--config.objective.loss.balance=3", "is no knob of TokenLoss; it is config.objective.loss.aux[0][1] now"),
         ("--config.transforms=LoRA", "--config.transforms=LoRA is neither JSON nor the path of a .json file"),
         ("--config.transforms=[3]", 'config.transforms[0]=3 must be a JSON object with a "type": {"type": "LoRA"'),
         ("--config.transforms[0].rank=3", "config.transforms[0].rank: there are 0 items, from [0] on"),
@@ -116,6 +117,15 @@ def test_a_value_may_stand_by_itself_and_the_last_counts():
 )
 def test_what_is_wrong_is_one_line(word, message):
     assert message in wrong(word)
+
+
+def test_the_weight_of_an_auxiliary_loss():
+    """In a config as it is now, and in one of the old spelling."""
+    old = '--config.objective={"type": "NextToken", "loss": {"type": "TokenLoss", "balance": 0.02}}'
+    for words, balance in (((), 0.01), ((old,), 0.02)):
+        config, _ = given(*words, "--config.objective.loss.aux[1][1]=0.5")
+        loss = from_dict(config.objective.to_dict()).loss
+        assert loss.aux == (("balance", balance), ("router_z", 0.5))
 
 
 # Parts that are chosen whole
@@ -255,6 +265,10 @@ HEAD = (
         (
             HEAD + "    c.optimizer.rates = ()\n",
             r"rates is no knob; it is config\.optimizer\.lr_m",
+        ),
+        (
+            HEAD + "    c.objective.loss.router_z = 1.0\n",
+            r"loss\.router_z is no knob; it is config\.objective\.loss\.aux\[1\]\[1\] now",
         ),
         (HEAD + "    c.optimizer.lr = 3\n", r"bad\.py, line 7: config\.optimizer\.lr is no knob; did you"),
         (HEAD + "    c.max_steps = 3\n", r"bad\.py, line 7: config\.max_steps is no knob; did you mean config\.tr"),

@@ -144,6 +144,10 @@ def test_what_cannot_run_on(tmp_path):
     c = config(tmp_path)
     with pytest.raises(UserError, match=r"config.objective Permutation begins every row anew.*: take NextToken"):
         assemble(c, objective=Permutation(), sharding=None).trainer.init({})
+    c.parallel.pipeline, c.data.source = 2, "nowhere.txt"  # which is not looked for
+    with pytest.raises(UserError, match=r"^config.parallel.pipeline=2 passes no memory on, but config.data.packing="):
+        train(c, tmp_path / "staged")
+    c = config(tmp_path)
     with c.unlocked():
         c.model = knobs("gpt2", layers=1, d_model=8, heads=2, vocab=384, context=tiny.LENGTH)
     with pytest.raises(UserError, match="counts positions on through a document, but this model has only 16"):
