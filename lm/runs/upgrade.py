@@ -56,7 +56,19 @@ def _optimizer_apart(config: Meta) -> Meta:
     return new
 
 
-CONFIG: tuple[Callable[[Meta], Meta], ...] = (dict, _optimizer_apart)  # CONFIG[n] makes format n + 1 of format n
+FAMILY_KNOBS = {"farthest": "max_distance", "most": "max_global"}  # of T5 and its like, of Longformer's
+
+
+def _to_config_2(config: Meta) -> Meta:
+    """Knobs of families have the field's names, too."""
+    config = _optimizer_apart(config)
+    model = config.get("model")
+    if not isinstance(model, Mapping) or "family" not in model:
+        return config
+    return {**config, "model": {FAMILY_KNOBS.get(name, name): value for name, value in model.items()}}
+
+
+CONFIG: tuple[Callable[[Meta], Meta], ...] = (dict, _to_config_2)  # CONFIG[n] makes format n + 1 of format n
 
 
 def upgraded_config(config: Meta, number: int) -> Meta:
@@ -77,7 +89,7 @@ def _to_2(meta: Meta) -> Meta:
 
 
 def _to_3(meta: Meta) -> Meta:
-    return meta | {"config": _optimizer_apart(meta["config"])}
+    return meta | {"config": _to_config_2(meta["config"])}
 
 
 UPGRADES: tuple[Callable[[Meta], Meta], ...] = (_to_1, _to_2, _to_3)  # UPGRADES[n] makes format n + 1 of format n

@@ -38,7 +38,7 @@ def colt5(
     every_key: int = 8,
     slack: float = 1.0,
     buckets: int = 32,
-    farthest: int = 128,
+    max_distance: int = 128,
     eps: float = 1e-6,
     dropout: float = 0.0,
     encoder_only: bool = False,
@@ -51,7 +51,7 @@ def colt5(
         raise UserError(f"model.light_heads={light_heads} must be at least 1 and less than model.heads={heads}")
     tables = {"light_bias": light_heads, "heavy_bias": heads - light_heads, "relative_bias": heads}
     light_bias, heavy_bias, causal_bias = (
-        BucketedBias(name, buckets, farthest, name != "relative_bias") for name in tables
+        BucketedBias(name, buckets, max_distance, name != "relative_bias") for name in tables
     )
     light, heavy, whole = (attention_of(n, head_dim, dropout) for n in tables.values())
     router = SoftTopK(every_token, slack=slack, init=Normal(d_model**-0.5))

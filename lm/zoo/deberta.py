@@ -63,7 +63,7 @@ def deberta(
     absolute: bool = False,
     relative: bool = True,
     terms: tuple[str, ...] = ("c2p", "p2c"),
-    farthest: int | None = None,
+    max_distance: int | None = None,
     buckets: int = 0,
     relative_norm: bool = False,
     shared: bool = False,
@@ -77,16 +77,16 @@ def deberta(
     tied: bool = True,
 ) -> LanguageModel:
     """A DeBERTa of any shape. `terms` are those of distances: "c2p" (content asks for position), "p2c"; without
-    `relative` they count in the scores' scale only. Distances are told apart up to `farthest`, by default the context,
-    each by itself or in `buckets`; with `shared` the attention's own projections map them. `absolute` positions and
-    `types` of tokens are added to the input where there are any. Without a `conv_width` there is no convolution.
-    `pretraining` is "mlm" (masked tokens) or "rtd" (which tokens were replaced: the third version). If `mask_decoder`
-    is not 0, the last layer asks that many times (2 in the published code)."""
+    `relative` they count in the scores' scale only. Distances are told apart up to `max_distance`, by default
+    `context`, each by itself or in `buckets`; with `shared` the attention's own projections map them. `absolute`
+    positions and `types` of tokens are added to the input where there are any. Without a `conv_width` there is no
+    convolution. `pretraining` is "mlm" (masked tokens) or "rtd" (which tokens were replaced: the third version). If
+    `mask_decoder` is not 0, the last layer asks that many times (2 in the published code)."""
     init = Normal(0.02)
     norm = LayerNorm(eps)
     head_dim = head_dim or head_size(d_model, heads)
-    farthest = farthest or context
-    distances = Distances(buckets, farthest) if buckets else Distances(farthest)
+    max_distance = max_distance or context
+    distances = Distances(buckets, max_distance) if buckets else Distances(max_distance)
     biased = {"c2p": key_bias, "p2c": True}
     attention = functools.partial(
         Attention,

@@ -33,18 +33,18 @@ def lamda(
     d_ff: int | None = None,
     vocab: int = 32000,
     buckets: int = 32,
-    farthest: int = 128,
+    max_distance: int = 128,
     activation: str = "gelu_tanh",
     eps: float = 1e-6,
     dropout: float = 0.0,
     tied: bool = True,
 ) -> LanguageModel:
-    """A LaMDA of any shape; d_ff defaults to 8 d_model. `buckets`, `farthest`: of the relative bias, see T5."""
+    """A LaMDA of any shape; d_ff defaults to 8 d_model. `buckets`, `max_distance`: of the relative bias, see T5."""
     init, out_init = Normal(0.02), Normal(0.02, depth=2 * layers)
     attention = Attention(
         heads=heads,
         head_dim=head_dim,
-        bias=(BucketedBias(buckets=buckets, max_distance=farthest),),
+        bias=(BucketedBias(buckets=buckets, max_distance=max_distance),),
         dropout=dropout,
         projections=Projections(init=init, out_init=out_init),
     )

@@ -32,13 +32,13 @@ def led(
     context: int = 16384,
     decoder_context: int = 1024,
     windows: int | tuple[int, ...] = 1024,
-    most: int | None = None,
+    max_global: int | None = None,
     activation: str = "gelu",
     dropout: float = 0.0,
     shared: bool = True,
     tied: bool = True,
 ) -> EncoderDecoder:
-    """An LED of any shape; the decoder's sizes default to the encoder's. `windows` and `most` are those of
+    """An LED of any shape; the decoder's sizes default to the encoder's. `windows` and `max_global` are those of
     `lm.zoo.longformer`; what sees and is seen by all is marked in the rows `encoder/global`. One token table serves
     encoder and decoder if `shared`, the head too if `tied`."""
     model = bart.variant(
@@ -67,7 +67,7 @@ def led(
         dropout=dropout,
     )
     mlp = MLP(d_ff or 4 * d_model, activation, init=init, out_init=init)
-    reads = longformer.windowed(attention, layers, windows, most)
+    reads = longformer.windowed(attention, layers, windows, max_global)
     stack = Stack.of([Block((("attention", a), ("mlp", mlp)), PostNorm(norm, dropout=dropout)) for a in reads])
     embed = Embed(vocab, Learned(context), norm=norm, dropout=dropout, init=init)
     ties = layer_ties(stack, *longformer.OUTPUTS, tower="encoder")

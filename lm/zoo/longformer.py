@@ -41,7 +41,7 @@ def longformer(
     windows: int | tuple[int, ...] = 512,
     marked: str = "given",
     separator: int = 2,
-    most: int | None = None,
+    max_global: int | None = None,
     activation: str = "gelu",
     eps: float = 1e-5,
     dropout: float = 0.0,
@@ -49,8 +49,8 @@ def longformer(
 ) -> LanguageModel:
     """A Longformer of any shape. Of `windows`, one for all layers or one for each, half lies on either side. Where a
     batch has no rows `global`, nothing is `marked` ("given"), or the "first" token is, or the "question" before the
-    first `separator`, a token's id. `most` bounds how many tokens of a row are marked, and with them the cost, which is
-    that of full attention without. Positions begin at row `offset` of their table."""
+    first `separator`, a token's id. `max_global` bounds how many tokens of a row are marked, and with them the cost,
+    which is that of full attention without. Positions begin at row `offset` of their table."""
     marks: dict[str, GlobalTokens | None] = {"given": None, "first": GlobalFirst(), "question": GlobalBefore(separator)}
     if marked not in marks:
         raise UserError(f"model.marked={marked!r} is unknown{nearest(marked, marks)}")
@@ -63,7 +63,7 @@ def longformer(
         dropout=dropout,
     )
     mlp = MLP(d_ff or 4 * d_model, activation, init=init, out_init=init)
-    reads = windowed(attention, layers, windows, most)
+    reads = windowed(attention, layers, windows, max_global)
     stack = Stack.of([Block((("attention", a), ("mlp", mlp)), PostNorm(norm, dropout=dropout)) for a in reads])
     model = encoder(
         stack,
@@ -83,14 +83,14 @@ def longformer(
 
 
 def windowed(
-    attention: Callable[..., Attention], layers: int, windows: int | tuple[int, ...], most: int | None
+    attention: Callable[..., Attention], layers: int, windows: int | tuple[int, ...], max_global: int | None
 ) -> list[GlobalAttention]:
     """The attention of each layer, from what makes one for a mask. The output maps of its two parts are to be tied."""
     each = (windows,) * layers if isinstance(windows, int) else windows
     if len(each) != layers or any(w < 2 or w % 2 for w in each):
         raise UserError(f"model.windows={windows} must be even, one number or one for each of the {layers} layers")
     anchors = attention(mask=Bidirectional())
-    return [GlobalAttention(attention(mask=Window(w // 2 + 1, w // 2 + 1)), anchors, most) for w in each]
+    return [GlobalAttention(attention(mask=Window(w // 2 + 1, w // 2 + 1)), anchors, max_global) for w in each]
 
 
 OUTPUTS = ("attention/anchors/o", "attention/o")  # paths in a layer that are tied

@@ -37,7 +37,7 @@ def prophetnet(
     position: Learned = Learned(512, 1),
     streams: int = 2,
     buckets: int = 32,
-    farthest: int = 128,
+    max_distance: int = 128,
     activation: str = "gelu",
     dropout: float = 0.0,
     shared: bool = True,
@@ -61,7 +61,7 @@ def prophetnet(
 
     embed = Embed(vocab, position, norm=norm, dropout=dropout, init=init)
     above = Block((("attention", read(heads, size)), ("mlp", mlp(d_ff))), residual)
-    attention = StreamAttention(written, own, streams, buckets, farthest, dropout, init, init)
+    attention = StreamAttention(written, own, streams, buckets, max_distance, dropout, init, init)
     cross = read(written, own, source=CrossKV())
     below = Block((("attention", attention), ("cross", cross), ("mlp", mlp(decoder_d_ff or d_ff))), residual)
     aliases = (["encoder/embed/token"] if shared else []) + (["head/w"] if tied_head else [])

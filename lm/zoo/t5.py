@@ -74,7 +74,7 @@ def t5(
     activation: str = "relu",
     gated: bool = False,
     buckets: int = 32,
-    farthest: int = 128,
+    max_distance: int = 128,
     shared_bias: bool = True,
     eps: float = 1e-6,
     dropout: float = 0.0,
@@ -92,7 +92,7 @@ def t5(
     attention = attention_of(heads, head_dim, dropout)
     feed_forward = GatedMLP if gated else MLP
     mlp = feed_forward(d_ff, activation, bias=False, dropout=dropout, init=FanIn(), out_init=FanIn())
-    bias = functools.partial(BucketedBias, buckets=buckets, max_distance=farthest, init=init)
+    bias = functools.partial(BucketedBias, buckets=buckets, max_distance=max_distance, init=init)
     tables = ("relative_bias",) if block is None else ("near_bias", "far_bias")  # of the encoder
     near, *far = tables if shared_bias else (None,) * len(tables)
     reads = attention(

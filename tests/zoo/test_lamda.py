@@ -30,7 +30,7 @@ def gelu(x):
 
 def test_lamda():
     model = lamda(
-        layers=2, d_model=D, heads=HEADS, head_dim=SIZE, d_ff=14, vocab=VOCAB, buckets=6, farthest=9, eps=1e-2
+        layers=2, d_model=D, heads=HEADS, head_dim=SIZE, d_ff=14, vocab=VOCAB, buckets=6, max_distance=9, eps=1e-2
     )
     params = toys.values(model.spec())
     tokens = np.random.default_rng(0).integers(0, VOCAB, LENGTH)

@@ -25,7 +25,7 @@ POSITIONS = jnp.array([range(8), [0, 1, 2, 0, 1, 2, 3, 0]])
 @pytest.mark.parametrize("marked", ["first", "question"])
 def test_a_bound_on_marked_tokens(marked):
     batch = {"tokens": toys.tokens(2), "segments": SEGMENTS, "positions": POSITIONS}
-    bounded, free = (build(KNOBS | {"marked": marked, "separator": 5, "most": most}) for most in (8, None))
+    bounded, free = (build(KNOBS | {"marked": marked, "separator": 5, "max_global": most}) for most in (8, None))
     params = toys.values(free.spec())
     found, expected = (np.asarray(jax.jit(model)(params, batch))[SEGMENTS > 0] for model in (bounded, free))
     toys.close(found, expected)
@@ -38,7 +38,7 @@ def test_a_bound_on_marked_tokens(marked):
         ({"windows": 3}, "windows=3 must be even"),
         ({"windows": (2, 2)}, "one number or one for each of the 3 layers"),
         ({"marked": "last"}, "marked='last' is unknown"),
-        ({"most": 0}, "max_global=0 global tokens"),
+        ({"max_global": 0}, "max_global=0 global tokens"),
     ],
 )
 def test_mistakes_are_named(knobs, named):

@@ -133,7 +133,7 @@ def _fields(vocab: int, *own: Field) -> tuple[Field, ...]:
         Knob("absolute", "position_biased_input", True),
         Knob("relative", "relative_attention", False),
         Knob("terms", "pos_att_type", None, _read_terms, list),
-        Knob("farthest", "max_relative_positions", -1, lambda n: n if n > 0 else None, lambda n: n or -1),
+        Knob("max_distance", "max_relative_positions", -1, lambda n: n if n > 0 else None, lambda n: n or -1),
         Custom(("pooler_hidden_size", "pooler_hidden_act"), _read_pooler, _write_pooler),
         Custom(
             ("tie_word_embeddings", "legacy"),

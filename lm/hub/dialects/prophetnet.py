@@ -75,7 +75,7 @@ MODEL_TYPES = {
             Custom(("max_position_embeddings", "pad_token_id"), _position, _written),
             Knob("streams", "ngram", 2),
             Knob("buckets", "num_buckets", 32),
-            Knob("farthest", "relative_max_distance", 128),
+            Knob("max_distance", "relative_max_distance", 128),
             Custom(
                 ("tie_word_embeddings",),
                 lambda config: {"tied_head": config.get("tie_word_embeddings", True), "shared": shares(config)},

@@ -152,7 +152,7 @@ def t5_fields(default: str, *own: Field) -> tuple[Field, ...]:
         Knob("head_dim", ("d_kv", "head_dim"), 64),
         Knob("vocab", "vocab_size"),
         Knob("buckets", "relative_attention_num_buckets", 32),
-        Knob("farthest", "relative_attention_max_distance", 128),
+        Knob("max_distance", "relative_attention_max_distance", 128),
         Knob("eps", "layer_norm_epsilon", 1e-6),
         Custom(("feed_forward_proj", "dense_act_fn", "is_gated_act"), reader, _write_activation),
         Fixed("is_decoder", (False,)),
