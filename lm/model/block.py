@@ -37,6 +37,16 @@ class SubLayer(Protocol):
 Named = tuple[tuple[str, Any], ...]  # ((name, SubLayer), ...): the names become parameter paths
 
 
+def check_parts(parts: Named) -> None:
+    """Raise `UserError` for one that is no sub-layer."""
+    for name, part in parts:
+        if not isinstance(part, SubLayer):
+            raise UserError(
+                f"part {name!r} of a layer is a {type(part).__name__}, which is no sub-layer: give it spec(d), "
+                "cache(d, shape) and __call__(p, x, ctx, cache, aux)"
+            )
+
+
 def update_parts(parts: Named, p: Tree, aux: Tree) -> Tree:
     """`p`, after those of the parts that own buffers have moved them."""
     return p | {name: part.update(p[name], aux[name]) for name, part in parts if hasattr(part, "update")}
@@ -54,6 +64,9 @@ class Parallel:
 
     parts: Named
     norms: Norm | None = None  # one for each part, on its input
+
+    def __post_init__(self) -> None:
+        check_parts(self.parts)
 
     def spec(self, d: int) -> Tree:
         spec = {name: part.spec(d) for name, part in self.parts}
@@ -84,6 +97,7 @@ class Block:
     norm: Norm | None = None
 
     def __post_init__(self) -> None:
+        check_parts(self.parts)
         if self.norm and isinstance(self.residual, ResiDual):
             raise UserError("a block norms one stream, but ResiDual carries two: choose another residual wiring")
 

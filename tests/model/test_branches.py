@@ -102,3 +102,8 @@ def test_mistakes_are_named(x):
     layer = EnhancedDecoderLayer(toys.block(toys.attention(source=CrossKV("context"))))
     with pytest.raises(UserError, match="reads the table 'absolute', which its stack lacks; did you mean 'absolut'"):
         layer(toys.values(layer.spec(D)), jnp.asarray(x), rows().replace(shared={"absolut": jnp.zeros((4, D))}), None)
+
+
+def test_a_part_that_is_no_sub_layer_is_named():
+    with pytest.raises(UserError, match=r"part 'mlp' of a layer is a LayerNorm, which is no sub-layer: give it spec"):
+        Block((("mlp", LayerNorm()),), PostNorm(LayerNorm()))

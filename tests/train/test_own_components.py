@@ -56,11 +56,11 @@ class Power:
     def spec(self, d):
         return {"w": Param((d, d), ("embed", "mlp"), Normal(0.02))}
 
-    def slots(self, d, room):
+    def cache(self, d, shape):
         return None
 
-    def __call__(self, p, x, ctx, slot, out):
-        return dot(x, p["w"]) ** self.power, slot
+    def __call__(self, p, x, ctx, cache, aux):
+        return dot(x, p["w"]) ** self.power, cache
 
 
 @component
