@@ -1,7 +1,7 @@
 """Compile a training step for a TPU pod, on any machine, and say what it needs there.
 
-    python -m tpu.compile --topology=v5e:4x4                                  GPT-2 small, experiments/gpt2.py
-    python -m tpu.compile --topology=v5p:4x4x4 --config=experiments/gpt2.py --config.mesh.fsdp=64 --config.mesh.data=1
+    python -m tpu.compile --topology=v5e:4x4                                  GPT-2 small, experiments/recipes/gpt2.py
+    python -m tpu.compile --topology=v5p:4x4x4 --config=experiments/recipes/llama.py:3-8b --config.mesh.fsdp=64
 
 The real TPU compiler runs (libtpu, `pip install "pure-lm[tpu]"`); nothing is executed and no parameter is allocated.
 The report gives memory per chip, FLOPs per step, and the collectives by kind."""
@@ -18,9 +18,11 @@ from absl import flags
 
 from lm.commands import cli
 
-DEFAULT = Path(__file__).resolve().parents[1] / "experiments" / "gpt2.py"
+DEFAULT = Path(__file__).resolve().parents[1] / "experiments" / "recipes" / "gpt2.py"
 
-CONFIG = cli.ConfigFlag("Experiment file, config.json of a run, or its folder; experiments/gpt2.py if not given.")
+CONFIG = cli.ConfigFlag(
+    "Experiment file, config.json of a run, or its folder; experiments/recipes/gpt2.py if not given."
+)
 TOPOLOGY = flags.DEFINE_string("topology", "v5e:4x4", "TPU generation and shape: v5e:4x4, v5p:4x4x4, v6e:16x16 ...")
 OUT = flags.DEFINE_string("out", None, "Also write the report to this JSON file.")
 

@@ -9,8 +9,9 @@ import pytest
 from absl import flags
 from ml_collections.config_dict import ConfigDict
 
-from experiments import gpt2, quickstart, switch_toy, ul2_toy
+from experiments import quickstart, switch_toy, ul2_toy
 from experiments import sweep as sweep_file
+from experiments.recipes import gpt2
 from lm.adapt.lora import LoRA
 from lm.commands import cli
 from lm.compress.int8 import Int8

@@ -16,6 +16,7 @@ from lm.train.optim.adafactor import Adafactor
 from lm.train.optim.adamw import AdamW
 from lm.train.optim.ademamix import AdEMAMix
 from lm.train.optim.bound import BoundOptimizer, by_pattern
+from lm.train.optim.lamb import LAMB
 from lm.train.optim.lion import Lion
 from lm.train.optim.muon import Muon
 from lm.train.optim.optimizer import Optimizer
@@ -49,7 +50,7 @@ def spec_of(d: int, m: int) -> dict:
 def plain(o: Optimizer, p: Param) -> optax.GradientTransformation:
     """What optax does to one tensor of one layer."""
     match o:
-        case AdamW():
+        case AdamW() | LAMB():
             return optax.scale_by_adam(b1=o.b1, b2=o.b2, eps=o.eps)
         case AdEMAMix():
             return optax.contrib.scale_by_ademamix(o.b1, o.b2, o.b3, o.alpha, o.eps)
@@ -93,7 +94,10 @@ def test_a_stack_of_layers_equals_separate_layers(kind):
             state = one.init(w)
             for g in grads:
                 u, state = one.update(g, state, w)
-                w = w - hyper["learning_rate"] * (u + decay * w)
+                u = u + decay * w
+                if kind is LAMB:
+                    u, _ = optax.scale_by_trust_ratio().update(u, optax.EmptyState(), w)
+                w = w - hyper["learning_rate"] * u
             return w
 
         for at in itertools.product(*map(range, p.shape[: p.batch_dims])):

@@ -49,3 +49,13 @@ def test_schedules(kind, steps, warmup, final, cooldown):
             quarter = steps * (1 - cooldown) + steps * cooldown / 4
             below, above = int(np.floor(quarter)), int(np.ceil(quarter))
             assert rate[above] - 1e-5 <= 1 - (1 - final) * 0.5 <= rate[below] + 1e-5
+
+
+def test_a_schedule_may_end_or_begin_its_fall_at_a_step_of_its_own():
+    """GPT-3 stays at a tenth once 260 of 300 billion tokens are read; T5 and PaLM hold the peak for 10,000 steps."""
+    early, whole = Cosine(warmup=10, decay=80), Cosine(warmup=10)
+    np.testing.assert_allclose(
+        early(np.array([5, 40, 80, 99]), 100), [*whole(np.array([5, 40]), 80), 0.1, 0.1], rtol=1e-6
+    )
+    held = InverseSqrt(warmup=0, constant=100)
+    np.testing.assert_allclose(held(np.array([0, 99, 399]), 1000), [1, 1, 0.5], rtol=1e-6)

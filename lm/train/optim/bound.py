@@ -142,10 +142,10 @@ class BoundOptimizer:
         updates, state = self.rule.traced(hyper).direction(self.spec).update(grads, state, params)
         rate = hyper["learning_rate"] * self.schedule(step)
 
-        def move(p: Array, u: Array, decay: float, share: float) -> Array:
-            return p - share * rate * (u + decay * hyper["weight_decay"] * p)
+        def move(param: Param, p: Array, u: Array, decay: float, share: float) -> Array:
+            return p - share * rate * self.rule.scaled(param, p, u + decay * hyper["weight_decay"] * p)
 
-        moved = jax.tree.map(move, params, updates, self.decay, self.multipliers)
+        moved = jax.tree.map(move, self.spec, params, updates, self.decay, self.multipliers)
         return moved, state, {"learning_rate": rate, "grad_norm": norm}
 
 

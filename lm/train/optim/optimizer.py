@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lm.core.param import Tree
+from lm.core.param import Param, Tree
 from lm.core.ranges import BelowOne, NotNegative, Share
 
 Array = jax.Array
@@ -59,6 +59,11 @@ class Optimizer(abc.ABC):
         The transform must treat each tensor of a stack of layers or experts as if it stood alone: elementwise ones do;
         others go through `lm.train.optim.per_tensor.stacked`. State that goes with the parameters is kept in trees like
         theirs, each in a field of a named tuple, as optax has it: so it finds its sharding by itself."""
+
+    def scaled(self, param: Param, value: Array, update: Array) -> Array:
+        """What is subtracted from a parameter, times the learning rate: its direction with its weight decay, as it is
+        unless the optimizer scales both together (LAMB). value, update: as `param` has its shape."""
+        return update
 
     @property
     def hyper(self) -> Hyper:

@@ -40,10 +40,12 @@ class Cosine(Schedule):
     """Falls along half a cosine (Loshchilov and Hutter 2016, arXiv 1608.03983)."""
 
     final_lr_ratio: Share = 0.1  # the last learning rate, as a share of the peak
+    decay: CountOrNone = 0  # step at which it is reached, after which it stays (GPT-3); 0: the last one
 
     def share(self, t: Array, steps: int) -> Array:
         last = self.final_lr_ratio
-        return last + (1 - last) * 0.5 * (1 + jnp.cos(jnp.pi * _progress(t, self.warmup, steps)))
+        fallen = _progress(t, self.warmup, self.decay or steps)
+        return last + (1 - last) * 0.5 * (1 + jnp.cos(jnp.pi * fallen))
 
 
 @component
@@ -58,10 +60,12 @@ class Linear(Schedule):
 
 @component
 class InverseSqrt(Schedule):
-    """sqrt(warmup / step), whatever the number of steps (Vaswani et al. 2017, arXiv 1706.03762; T5)."""
+    """sqrt(warmup / step), whatever the number of steps (Vaswani et al. 2017, arXiv 1706.03762)."""
+
+    constant: CountOrNone = 0  # steps until the peak is left, then sqrt(constant / step) (T5, PaLM); 0: of the warm-up
 
     def share(self, t: Array, steps: int) -> Array:
-        at = max(self.warmup, 1)
+        at = max(self.constant or self.warmup, 1)
         return jnp.sqrt(at / jnp.maximum(t + 1, at))
 
 

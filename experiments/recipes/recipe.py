@@ -1,0 +1,68 @@
+"""What the recipes share: how long, in tokens; batches that grow; and the variant that runs anywhere."""
+
+from typing import Any
+
+from ml_collections.config_dict import ConfigDict
+
+from lm.train.config import as_config, default
+from lm.train.optim.schedule import Linear
+from lm.zoo.registry import knobs
+
+TINY = "tiny"  # the variant
+SHAPES = {"layers": 2, "d_model": 64, "heads": 2, "vocab": 384}  # of most tiny models; 384: the byte tokenizer's
+
+
+def of(family: str, size: str, tiny: dict[str, Any] = SHAPES, **own: Any) -> ConfigDict:
+    """The defaults with this model: a published size, or for `TINY` these shapes. `own`: knobs of either.
+
+    The corpus is left open; bfloat16, and all but matrix products computed anew, as on accelerators today."""
+    config = default()
+    with config.unlocked():
+        config.model = knobs(family, **(tiny if size == TINY else {"size": size}), **own)
+    config.data.source = ""
+    config.train.dtype = "bfloat16"
+    config.train.remat = "dots"
+    return config
+
+
+def last(config: ConfigDict, tokens: float, batch: float) -> None:
+    """Train on so many `tokens` in batches of about so many: a multiple of 64 rows, so that the usual meshes divide it.
+    config.data.length is set before."""
+    config.data.batch_size = max(round(batch / config.data.length / 64), 1) * 64
+    config.train.steps = steps(config, tokens)
+
+
+def steps(config: ConfigDict, tokens: float) -> int:
+    """How many steps that many tokens take, in whole batches."""
+    return max(round(tokens / (config.data.batch_size * config.data.length)), 1)
+
+
+def ramp(config: ConfigDict, tokens: float, parts: int = 8) -> None:
+    """Let batches grow over the first `tokens`, in `parts` equal stairs from a part of the batch to all of it: each
+    part is a microbatch. (Published ramps begin lower and have finer stairs.)"""
+    config.data.batch_size = -(-config.data.batch_size // parts) * parts
+    config.train.accumulate = parts
+    unit = config.data.batch_size // parts
+    stairs, at = [], 0
+    for k in range(1, parts):
+        stairs.append((at, k * unit))
+        at += max(round(tokens / (parts - 1) / (k * unit * config.data.length)), 1)
+    config.train.batch_warmup = (*stairs, (at, config.data.batch_size))
+
+
+def linear(warmup: int, final: float = 0.0) -> ConfigDict:
+    """config.schedule: a line down from the peak."""
+    return as_config(Linear(warmup=warmup, final_lr_ratio=final))
+
+
+def small_run(config: ConfigDict, learning_rate: float = 3e-3) -> ConfigDict:
+    """The recipe as it runs anywhere: few steps of few short rows of bytes, in float32, at a rate for small models."""
+    config.data.source, config.data.tokenizer = "python-stdlib", "byte"
+    config.data.length, config.data.batch_size = 64, 8
+    config.train.update(steps=30, accumulate=1, batch_warmup=(), dtype="float32", remat="none", unroll=True)
+    config.optimizer.learning_rate = learning_rate
+    for knob in ("warmup", "decay", "constant"):
+        if config.schedule.get(knob):
+            config.schedule[knob] = 30 if knob == "decay" else 3
+    config.log.update(every=1, eval_every=0, checkpoint_every=0, eval_batches=2)
+    return config
