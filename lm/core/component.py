@@ -176,6 +176,17 @@ def components(tree: Any) -> Iterator[Any]:
             yield from components(getattr(tree, f.name))
 
 
+def with_knobs(tree: T, change: Callable[[str, Any], Any]) -> T:
+    """The tree of components with `change(name, value)` as the value of each knob, parts before their owners."""
+    if isinstance(tree, tuple):
+        return tuple(with_knobs(item, change) for item in tree)  # type: ignore[return-value]
+    if not dataclasses.is_dataclass(tree) or isinstance(tree, type):
+        return tree
+    knobs = {f.name: getattr(tree, f.name) for f in dataclasses.fields(tree)}
+    now = {name: change(name, with_knobs(value, change)) for name, value in knobs.items()}
+    return dataclasses.replace(tree, **now) if now != knobs else tree
+
+
 def from_dict(value: Any, where: str = "model") -> Any:
     """The component tree that this or an earlier version of `to_dict` wrote. `where` is its path in error messages.
 

@@ -1,5 +1,6 @@
 """A block: named sub-layers, each passed through the residual wiring."""
 
+import dataclasses
 import functools
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,7 +11,9 @@ from lm.core.ctx import Ctx
 from lm.core.errors import UserError
 from lm.core.param import Tree
 from lm.model.cache import CacheShape
+from lm.model.kv_sources import CrossKV
 from lm.model.layers import Norm
+from lm.model.masks import Bidirectional
 from lm.model.residual import Carry, ResiDual, Residual
 
 Array = jax.Array
@@ -166,3 +169,12 @@ class LayerWrapper:
 
     def update(self, p: Tree, aux: Tree) -> Tree:
         return self.block.update(p, aux)
+
+
+def reading(block: Layer, source: CrossKV) -> Block:
+    """The layer with an attention to an encoder between its own, which it resembles but for mask and positions, and the
+    MLP."""
+    assert isinstance(block, Block)
+    own, mlp = block.parts
+    cross = dataclasses.replace(own[1], mask=Bidirectional(), rotary=None, bias=(), source=source)
+    return dataclasses.replace(block, parts=(own, ("cross", cross), mlp))

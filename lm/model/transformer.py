@@ -232,9 +232,10 @@ def head_ctx(ctx: Ctx, batch: Batch) -> Ctx:
     return ctx.replace(rows=ctx.rows | rows).at("head")
 
 
-def with_head(model: Model, head: Head) -> Model:
-    """The same model with another head, and without the ties of the one before."""
-    return dataclasses.replace(model, head=head, ties=tuple(t for t in model.ties if not t[0].startswith("head/")))
+def with_head(model: Model, head: Head, ties: Ties = ()) -> Model:
+    """The same model with another head and its ties, in place of those of the one before."""
+    kept = tuple(t for t in model.ties if not t[0].startswith("head/"))
+    return dataclasses.replace(model, head=head, ties=(*kept, *ties))
 
 
 def tied(pairs: Iterable[str], owner: str) -> Ties:

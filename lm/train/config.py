@@ -64,6 +64,8 @@ class TrainConfig:
     # A model to go on from: a run's folder, a Hugging Face folder, a GGUF file. Its model and tokenizer are taken where
     # `model` and `data.tokenizer` are not set.
     init_from: str = ""
+    # What is done to that model at step 0, in order, as JSON: [{"type": "NonCausal"}, {"type": "GrowVocabulary"}]
+    surgery: tuple = ()
     accumulate: Count = 1  # microbatches per step
     # ((first step, rows), ...): smaller batches at first; multiples of a microbatch
     batch_warmup: tuple[tuple[int, int], ...] = ()

@@ -25,7 +25,7 @@ from lm.zoo.registry import knobs
 
 SAVED = "config.json"  # in the folder of a run
 COMPONENTS = ("model", "objective", *CHOSEN)  # sections that are components, whose knobs depend on which
-TRANSFORMS = "transforms"  # a list of such parts
+LISTS = ("transforms", "train.surgery")  # of such parts
 
 
 def read_config(path: str | Path, default: Callable[[], ConfigDict] = config.default) -> ConfigDict:
@@ -142,7 +142,7 @@ def _lay_over(onto: ConfigDict, given: Mapping[str, Any], where: str) -> None:
             onto[name] = _chosen_over(onto[name], value, name)
         elif where == "config" and name in COMPONENTS:
             onto[name] = part(value, path)
-        elif where == "config" and name == TRANSFORMS:
+        elif path.removeprefix("config.") in LISTS:
             onto[name] = listed(value, path)
         elif isinstance(onto[name], ConfigDict):
             if not isinstance(value, Mapping):
@@ -183,7 +183,7 @@ def part(value: Any, where: str) -> ConfigDict:
 
 
 def listed(value: Any, where: str) -> tuple[dict[str, Any], ...]:
-    """`config.transforms` from JSON: a list of components, or one, with all their knobs. Raises `UserError`."""
+    """One of `LISTS` from JSON: a list of components, or one, with all their knobs. Raises `UserError`."""
     items = value if isinstance(value, list | tuple) else [value]
     for i, item in enumerate(items):
         if not (isinstance(item, Mapping) and "type" in item):

@@ -1,11 +1,13 @@
 """Weights for a new run from elsewhere: the folder of another run, a Hugging Face folder, or a GGUF file."""
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 
+from lm.adapt.surgery.surgery import Surgery, operate, result
 from lm.core.errors import UserError
 from lm.core.mesh import Sharding
 from lm.core.param import Tree, abstract, flatten
@@ -13,11 +15,20 @@ from lm.hub.folder import is_hf_folder, read_folder
 from lm.hub.open import is_gguf, open_folder
 from lm.model.transformer import Model
 from lm.runs.checkpoint import Checkpoints, program_of
+from lm.train.origin import model_at
 
 
-def initial_params(path: str | Path, model: Model, like: Tree | None = None, sharding: Sharding | None = None) -> Tree:
+def initial_params(
+    path: str | Path,
+    model: Model,
+    like: Tree | None = None,
+    sharding: Sharding | None = None,
+    surgery: Sequence[Surgery] = (),
+    seed: int = 0,
+) -> Tree:
     """The parameters of `model` from the latest sound checkpoint of a run's folder, from a Hugging Face folder, or from
-    a GGUF file. Those of a run with transforms are merged, which needs the `sharding` that `like` was made with.
+    a GGUF file. Those of a run with transforms are merged, which needs the `sharding` that `like` was made with. If
+    `surgery` makes `model` of the one that is there, so it makes its parameters; `seed` is of new ones.
 
     Laid out as `like` (arrays or ShapeDtypeStructs, shaped as `model.spec()`; leaves without a sharding, and all of
     them by default: float32 on the first local device).
@@ -26,6 +37,8 @@ def initial_params(path: str | Path, model: Model, like: Tree | None = None, sha
     those of the model."""
     folder = Path(path).expanduser()
     like = _placed(abstract(model.spec()) if like is None else like)
+    if surgery:
+        return _operated(path, model, like, sharding, surgery, seed)
     if (folder / "checkpoints").is_dir():
         return _from_run(folder, model, like, sharding)
     if is_hf_folder(folder):
@@ -38,6 +51,21 @@ def initial_params(path: str | Path, model: Model, like: Tree | None = None, sha
         f"{folder} {'holds neither checkpoints/ nor config.json' if folder.is_dir() else 'is no folder'}: give the "
         "--workdir of a training run, a Hugging Face folder with config.json and model.safetensors, or a .gguf file"
     )
+
+
+def _operated(
+    path: str | Path, model: Model, like: Tree, sharding: Sharding | None, surgery: Sequence[Surgery], seed: int
+) -> Tree:
+    before = model_at(path)
+    _check_same(f"{path} after config.train.surgery", result(surgery, before), model)
+    spec = before.spec()
+    params = initial_params(path, before, _placed(abstract(spec), sharding and sharding.tree(spec)), sharding)
+
+    def done(params: Tree) -> Tree:
+        made = operate(surgery, before, params, jax.random.key(seed))
+        return jax.tree.map(lambda x, to: x.astype(to.dtype), made, like)
+
+    return jax.jit(done, out_shardings=jax.tree.map(lambda x: x.sharding, like))(params)
 
 
 def _placed(like: Tree, layout: Tree | None = None) -> Tree:

@@ -2,12 +2,14 @@
 context unless the config says otherwise."""
 
 import contextlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ml_collections.config_dict import ConfigDict
 
-from lm.core.component import to_dict
+from lm.adapt.surgery.surgery import Surgery, report, result
+from lm.core.component import from_dict, to_dict
 from lm.core.errors import UserError
 from lm.data.open import Data
 from lm.hub.open import FoundModel, ModelFiles, Opened, context_of
@@ -17,20 +19,24 @@ from lm.runs.components import restored
 from lm.runs.config_json import difference
 from lm.text.format import TextFormat
 from lm.train.config import default
-from lm.zoo.registry import knobs
+from lm.zoo.registry import build, knobs
 
 
 class Origin(NamedTuple):
     """What is known about a model before its parameters are read.
 
     knobs: the `config.model` that `build` makes it from;
-    unknown: why model or text format could not be read, if the config sets its own instead."""
+    unknown: why model or text format could not be read, if the config sets its own instead;
+    begun: whether it is the run itself, which goes on;
+    surgery: what was done to the model, in a line, if anything was."""
 
     path: str
     model: Model | None
     knobs: ConfigDict | None
     text: TextFormat | None
     unknown: tuple[str, ...] = ()
+    begun: bool = False
+    surgery: str = ""
 
 
 def origin_of(config: ConfigDict, workdir: Path) -> Origin | None:
@@ -43,7 +49,7 @@ def origin_of(config: ConfigDict, workdir: Path) -> Origin | None:
         return None
     begun = _of_run(workdir)
     if begun is not None:
-        return begun
+        return begun._replace(begun=True)
     if (Path(path).expanduser() / "checkpoints").is_dir():
         found = _of_run(Path(path).expanduser())
         if found is None:
@@ -79,6 +85,76 @@ def _of_run(folder: Path) -> Origin | None:
     return Origin(str(folder), model, ConfigDict(meta["config"]["model"]), text_of(meta, model))
 
 
+def model_at(path: str | Path) -> Model:
+    """The model of a run's folder, a Hugging Face folder or a GGUF file. Raises `UserError`."""
+    folder = Path(path).expanduser()
+    if (folder / "checkpoints").is_dir():
+        found = _of_run(folder)
+        if found is None or found.model is None:
+            raise UserError(f"{path} has no finished checkpoint yet: wait for its first, or give another folder")
+        return found.model
+    with ModelFiles(folder) as files:
+        return files.find().model
+
+
+def surgery_of(config: ConfigDict) -> tuple[Surgery, ...]:
+    """That of `config.train.surgery`. Raises `UserError` for what is none."""
+    made = from_dict(config.train.surgery, "config.train.surgery")
+    for i, one in enumerate(made):
+        if not isinstance(one, Surgery):
+            what = getattr(type(one), "__name__", "")
+            raise UserError(
+                f"config.train.surgery[{i}] is a {what}, which is no surgery: give NewHead, GrowVocabulary, or your own"
+            )
+    return made
+
+
+def operated(config: ConfigDict, origin: Origin | None, tokens: Callable[[], int]) -> tuple[ConfigDict, Origin | None]:
+    """The config with `train.surgery` fitted to a tokenizer of so many `tokens`, and the origin with the model that is
+    the result of it: of a run that goes on it was done long ago.
+
+    Raises `UserError` for surgery of nothing, or for what it does not find in the model."""
+    surgery = surgery_of(config)
+    if not surgery:
+        return config, origin
+    if origin is None:
+        raise UserError(
+            "config.train.surgery works on the model that a run starts from: set config.train.init_from as well"
+        )
+    surgery = tuple(s.for_tokenizer(tokens()) if hasattr(s, "for_tokenizer") else s for s in surgery)
+    config = ConfigDict(config)
+    config.train.surgery = tuple(map(to_dict, surgery))
+    if origin.begun:
+        return config, origin
+    if origin.model is None or origin.knobs is None:
+        raise UserError(f"config.train.surgery: the model of {origin.path} is unknown ({origin.unknown[0]})")
+    model = result(surgery, origin.model)
+    done = f"surgery ({', '.join(type(s).__name__ for s in surgery)}): {_told(surgery, origin.model)}"
+    return config, origin._replace(model=model, knobs=_described(origin.knobs, model), surgery=done)
+
+
+def _told(surgery: Sequence[Surgery], model: Model) -> str:
+    found, told = report(surgery, model), []
+    for what, paths in (("new, with initial values", found.fresh), ("of no use any more", found.unused)):
+        more = f" and {len(paths) - 4} more" if paths[4:] else ""
+        told += [f"{what}: {', '.join(paths[:4])}{more}"] if paths else []
+    return "; ".join(told) or "every parameter goes on"
+
+
+def _described(knobs: ConfigDict, model: Model) -> ConfigDict:
+    """`config.model` of a model that was made of the one with these knobs: the same knobs, if vocabulary, head or
+    number of layers is all that differs, so that it can be exported as that family; else its tree of components."""
+    if "family" in knobs:
+        tree = to_dict(model)
+        for changes in ({}, {"vocab": model.vocab}, {"layers": model.tower.stack.layers}):
+            for head in ({}, {"head": tree["head"]}):
+                with contextlib.suppress(UserError):
+                    made = ConfigDict({**knobs.to_dict(), **changes, **head})
+                    if build(made) == model:
+                        return made
+    return ConfigDict(to_dict(model))
+
+
 def completed(config: ConfigDict, origin: Origin | None) -> ConfigDict:
     """The config with the origin's model if it sets none. An empty `data.tokenizer` is left as it is and means the
     origin's tokenizer, whose file may be gone."""
@@ -99,7 +175,7 @@ def text_for(
     own = TextFormat.of(data.tokenizer, None, isinstance(model, EncoderDecoder))._replace(before=data.before)
     if origin is None:
         return own if data.before else None, []
-    notes = [f"{origin.path}: {reason}" for reason in origin.unknown]
+    notes = [f"{origin.path}: {reason}" for reason in (*origin.unknown, *filter(None, [origin.surgery]))]
     if origin.model is not None and (where := difference(to_dict(model), to_dict(origin.model), "model")) is not None:
         notes.append(f"{where[0]} is {where[1]!r} in this config, {where[2]!r} in {origin.path}: the former is used")
     text, context = own, config.data.length
@@ -107,6 +183,8 @@ def text_for(
         context = max(origin.text.context or 0, context)
         if data.tokenizer.fingerprint == origin.text.tokenizer.fingerprint:
             text = origin.text._replace(before=data.before)
+            if isinstance(model, EncoderDecoder) and text.start is None:  # made of a model of one tower
+                text = text._replace(start=own.start)
         else:
             named = config.data.tokenizer
             notes.append(f"config.data.tokenizer={named} is not that of {origin.path}: text is written in its own way")

@@ -2,7 +2,8 @@
 
 Rules. A value takes the type that the knob has. Parts that are chosen whole come first, whatever their order on the
 command line: `--config.model=FILE.json` (or a JSON text) replaces the model, as `--config.objective=` does the
-objective and `--config.transforms=` the list of transforms; another `--config.model.family=` begins a new model, and
+objective and `--config.transforms=` the list of transforms
+and `--config.train.surgery=` that of surgery; another `--config.model.family=` begins a new model, and
 another `--config.objective.type=` (or the type of any component) a new component: of the old one's knobs those remain
 that both have from a common class, as optimizers have their learning rate. Then come the others, from left to
 right."""
@@ -21,7 +22,7 @@ from lm.core.component import registered, to_dict
 from lm.core.errors import UserError, nearest
 from lm.runs.upgrade import MOVED
 from lm.train.config import CHOSEN, nearest_knob, tuples, wrong_type
-from lm.train.config_file import COMPONENTS, TRANSFORMS, listed, literal, part
+from lm.train.config_file import COMPONENTS, LISTS, listed, literal, part
 from lm.zoo.registry import FAMILIES, knobs, knobs_of_family
 
 Node = ConfigDict | dict[str, Any] | list[Any]
@@ -41,7 +42,7 @@ def override(config: ConfigDict, given: Sequence[tuple[str, str | None]]) -> lis
 def _order(path: str) -> tuple[int, int]:
     """Whole parts first, outer before inner ones."""
     steps = path.split(".")
-    rank = 0 if path in (*COMPONENTS, TRANSFORMS) else 1 if steps[-1] in ("family", "type") else 2
+    rank = 0 if path in (*COMPONENTS, *LISTS) else 1 if steps[-1] in ("family", "type") else 2
     return rank, len(steps) if rank < 2 else 0
 
 
@@ -50,8 +51,9 @@ def _set(config: ConfigDict, path: str, text: str | None, notes: list[str]) -> N
     if path in COMPONENTS:
         config[path] = part(_json(_given(text, where), where), where)
         return
-    if path == TRANSFORMS:
-        config[path] = listed(_json(_given(text, where), where), where)
+    if path in LISTS:
+        section, _, name = path.rpartition(".")
+        (config[section] if section else config)[name] = listed(_json(_given(text, where), where), where)
         return
     *outer, last = (int(s[1:-1]) if s[0] == "[" else s for s in re.findall(r"[^.\[\]]+|\[\d+\]", path) or [""])
     node: Any = config
@@ -88,7 +90,7 @@ def _check_step(node: Any, step: str | int, path: str, config: ConfigDict) -> No
     if node is config.get("model") and "family" in node:
         family = node["family"]
         raise UserError(f"config.{path} is no knob of {family}{nearest(str(step), knobs_of_family(family))}")
-    if (top := re.split(r"[.\[]", path)[0]) in (*COMPONENTS, TRANSFORMS) and top not in CHOSEN:
+    if (top := re.split(r"[.\[]", path)[0]) in (*COMPONENTS, *LISTS) and top not in CHOSEN:
         hint = nearest_knob(path, config) if path in MOVED else nearest(str(step), node)
         raise UserError(f"config.{path} is no knob of {node.get('type', 'it')}{hint}")
     raise UserError(f"config.{path} is no knob of this config{nearest_knob(f'config.{path}', config)}")

@@ -1,8 +1,10 @@
 """The initial state of a run: step 0, or its latest checkpoint if that belongs to the same run."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
+from lm.adapt.surgery.surgery import Surgery
 from lm.core.component import canonical
 from lm.core.errors import UserError
 from lm.core.param import flatten
@@ -15,20 +17,23 @@ from lm.train.state import State, saved_state
 from lm.train.step import Trainer
 
 
-def new_state(trainer: Trainer, hyper: dict, init_from: str) -> State:
-    """The state at step 0, with parameters from the folder `init_from` if it is set."""
+def new_state(trainer: Trainer, hyper: dict, init_from: str, surgery: Sequence[Surgery] = ()) -> State:
+    """The state at step 0, with parameters from the folder `init_from` if it is set, after `surgery`."""
     params = None
     if init_from:
-        params = initial_params(init_from, trainer.model, trainer.abstract_model(), trainer.sharding)
+        like, sharding = trainer.abstract_model(), trainer.sharding
+        params = initial_params(init_from, trainer.model, like, sharding, surgery, trainer.seed)
     return trainer.init(hyper, params)
 
 
-def resume_or_start(trainer: Trainer, hyper: dict, checkpoints: Checkpoints, meta: dict) -> tuple[State, dict]:
+def resume_or_start(
+    trainer: Trainer, hyper: dict, checkpoints: Checkpoints, meta: dict, surgery: Sequence[Surgery] = ()
+) -> tuple[State, dict]:
     """The state at step 0 or at the latest checkpoint, and its meta (`meta` itself at step 0).
 
     Raises `UserError` if the checkpoint is of another model, objective, seed or data."""
     if checkpoints.latest is None:
-        return new_state(trainer, hyper, meta["config"]["train"]["init_from"]), meta
+        return new_state(trainer, hyper, meta["config"]["train"]["init_from"], surgery), meta
     saved = checkpoints.meta(checkpoints.latest)
     trees = {name: canonical(saved[name]) for name in ("model", "transforms")}
     ours, theirs = _identity(meta), _identity(saved | trees | {"config": completed(saved["config"])})
@@ -72,6 +77,7 @@ def _identity(meta: dict) -> dict[str, Any]:
         "seed": config["seed"],
         "optimizer.type": config["optimizer"]["type"],
         "train.init_from": config["train"]["init_from"],
+        "train.surgery": config["train"]["surgery"],
         "train.batch_warmup": config["train"]["batch_warmup"],
         "digest of the tokens of data.source": meta["text"],
     }

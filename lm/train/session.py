@@ -20,12 +20,12 @@ from lm.inspect.cost import training_flops
 from lm.runs.checkpoint import Checkpoints, meta_of
 from lm.runs.metrics import PLOT_ERRORS, MetricsLog, plot_losses
 from lm.train import record
-from lm.train.data import check_predicts, lengths_of, shapes_of
+from lm.train.data import check_predicts, lengths_of, open_data_of, shapes_of
 from lm.train.figures import Clock, Record, summary
 from lm.train.footprint import allocating, check_exact, check_room, footprint, needed, readable
 from lm.train.hardware import memory_limit, peak_flops
 from lm.train.health.recovery import Event, check_limit, describe, find_bad_steps, rewind
-from lm.train.origin import completed, origin_of, text_for
+from lm.train.origin import completed, operated, origin_of, surgery_of, text_for
 from lm.train.prefetch import DevicePrefetcher, evaluation_batches
 from lm.train.profile import Profiler
 from lm.train.progress import RunProgress
@@ -43,9 +43,11 @@ class Prepared:
     def __init__(self, config: ConfigDict, workdir: Path, console: Console, chief: bool) -> None:
         """`chief`: whether this is the one process, of several, that writes and reports."""
         origin = origin_of(config, workdir)
+        text = origin and origin.text
+        config, origin = operated(config, origin, lambda: open_data_of(config, text).tokenizer.vocab_size)
         config = completed(config, origin)
         self.config, self.workdir, self.console, self.chief = config, workdir, console, chief
-        self.parts = parts = assemble(config, text=origin and origin.text)
+        self.parts = parts = assemble(config, text=text)
         _ = parts.model, parts.objective, parts.sharding, parts.memory  # their errors come before those of the data
         parts.check_fit()
         self.text, notes = text_for(config, origin, parts.model, parts.data)
@@ -71,7 +73,9 @@ class Session:
         self.checkpoints = Checkpoints(run.workdir, keep=run.config.log.keep)
         wording = run.text and run.text.saved()
         self.meta = meta_of(run.config, parts.model, data.tokenizer, data.digest, wording, program.transforms)
-        self.state, self.saved = resume_or_start(parts.trainer, parts.hyper, self.checkpoints, self.meta)
+        self.state, self.saved = resume_or_start(
+            parts.trainer, parts.hyper, self.checkpoints, self.meta, surgery_of(run.config)
+        )
         self.step = self.begun = int(self.state.step)
         self.last = run.config.train.steps
         self.events: list[Event] = self.saved["events"]
@@ -202,7 +206,7 @@ class Session:
         if step:
             self.state = saved_state(self.checkpoints, step, trainer.abstract(hyper), hyper)
         else:
-            self.state = new_state(trainer, hyper, self.config.train.init_from)
+            self.state = new_state(trainer, hyper, self.config.train.init_from, surgery_of(self.config))
         self.feed.close()
         self.step, self.feed, self.pending = step, DevicePrefetcher(self.batches, self.parts.sharding, step), []
         # Earlier skips also hold for the repeated steps.

@@ -180,7 +180,7 @@ def check_fit(config: ConfigDict, model: Model, tokenizer: Tokenizer) -> None:
     if tokenizer.vocab_size > model.vocab:
         raise UserError(
             f"tokenizer {config.data.tokenizer} has {tokenizer.vocab_size} tokens, more than the model's vocabulary of "
-            f"{model.vocab}: set config.model.vocab={tokenizer.vocab_size} or more"
+            f"{model.vocab}: " + _more_rows(config, tokenizer.vocab_size)
         )
     if model.max_length is not None and config.data.length > model.max_length:
         raise UserError(
@@ -192,6 +192,13 @@ def check_fit(config: ConfigDict, model: Model, tokenizer: Tokenizer) -> None:
             "config.data.packing='stream' counts positions on through a document, but this model has only "
             f"{model.max_length}: take a model with relative positions, or packing 'concat'"
         )
+
+
+def _more_rows(config: ConfigDict, tokens: int) -> str:
+    """The remedy for a vocabulary that is too small."""
+    if config.train.init_from and not config.train.surgery:
+        return 'set config.train.surgery=[{"type": "GrowVocabulary"}], which adds rows for them'
+    return f"set config.model.vocab={tokens} or more"
 
 
 def remembers(model: Model) -> bool:

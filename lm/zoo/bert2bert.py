@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from lm.core.errors import UserError
+from lm.model.block import reading
 from lm.model.kv_sources import CrossKV
 from lm.model.masks import Causal
 from lm.model.special.resize import Resize
@@ -14,7 +15,6 @@ from lm.model.transformer import EncoderDecoder
 from lm.model.transformer import tied as ties
 from lm.zoo import bert
 from lm.zoo.family import Family, Sizes
-from lm.zoo.parts import reading
 
 SIZES: Sizes = {
     "base": bert.BASE,

@@ -1,18 +1,15 @@
 """What many families share: shapes that follow from others, and towers around a list of blocks."""
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
 
 from lm.core.errors import UserError
 from lm.core.param import Initializer, Normal, Ties
-from lm.model.block import Block, Layer, Parallel
+from lm.model.block import Block, Parallel
 from lm.model.embed import Embed
 from lm.model.heads import LMHead
-from lm.model.kv_sources import CrossKV
 from lm.model.layers import Norm
-from lm.model.masks import Bidirectional
 from lm.model.positions import Learned, Sinusoidal
 from lm.model.residual import Plain, PreNorm, Residual
 from lm.model.stack import Stack
@@ -49,15 +46,6 @@ def sequential(attention: Any, mlp: Any, residual: Residual) -> Block:
 def pre_norm(attention: Any, mlp: Any, norm: Norm, dropout: float = 0.0) -> Block:
     """x + attention(norm(x)), then x + mlp(norm(x))."""
     return sequential(attention, mlp, PreNorm(norm, dropout))
-
-
-def reading(block: Layer, source: CrossKV) -> Block:
-    """The layer with an attention to an encoder between its own, which it resembles but for mask and positions, and the
-    MLP."""
-    assert isinstance(block, Block)
-    own, mlp = block.parts
-    cross = dataclasses.replace(own[1], mask=Bidirectional(), rotary=None, source=source)
-    return dataclasses.replace(block, parts=(own, ("cross", cross), mlp))
 
 
 def parallel(attention: Any, mlp: Any, norm: Norm, *, norms: int = 1) -> Block:

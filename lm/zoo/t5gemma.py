@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from lm.core.errors import UserError
+from lm.model.block import reading
 from lm.model.heads import NoHead
 from lm.model.kv_sources import CrossKV
 from lm.model.rotary import Scaling
@@ -13,7 +14,6 @@ from lm.model.stack import Stack
 from lm.model.transformer import EncoderDecoder, LanguageModel, Model
 from lm.zoo import gemma
 from lm.zoo.family import Family, Sizes
-from lm.zoo.parts import reading
 
 _2B, _9B = gemma.SIZES_2["2b"], gemma.SIZES_2["9b"]
 _T5 = {"head_dim": 64, "scalar": 64.0}

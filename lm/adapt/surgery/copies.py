@@ -1,0 +1,146 @@
+"""Layers and experts as copies of those of a smaller model."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lm.adapt.surgery.surgery import towers
+from lm.core.component import component
+from lm.core.errors import UserError
+from lm.core.param import Tree
+from lm.core.ranges import Count
+from lm.model.block import Block, Layer
+from lm.model.mlp import MLP, GatedMLP
+from lm.model.moe.dispatch import Capacity, Dispatch
+from lm.model.moe.layer import MoE
+from lm.model.moe.routers import Router, SoftmaxRouter
+from lm.model.special.resize import Resize
+from lm.model.stack import Stack
+from lm.model.transformer import Model
+
+
+@component
+class CopyLayers:
+    """A model of other depth, each of whose layers is a copy of one of the old.
+
+    order: for each new layer the old one, from 0: (0, 1, 0, 1) stacks two layers twice, as does G_stack (Du et al.
+        2024, arXiv 2405.15319), (0, 0, 1, 1) doubles each (Net2Net's depth), (0, ..., 23, 8, ..., 31) is SOLAR's
+        (Kim et al. 2023, 2312.15166); (0, 2) drops layers;
+    tower: of an encoder-decoder, "encoder" or "decoder"."""
+
+    order: tuple[int, ...]
+    tower: str = ""
+
+    def model(self, model: Model) -> Model:
+        found = towers(model, self.tower)
+        if len(found) > 1:
+            raise UserError("CopyLayers.tower says which tower of an encoder-decoder is meant: give encoder or decoder")
+        ((name, tower),) = found.items()
+        _check_plain(name, tower.stack, model)
+        blocks = tower.stack.blocks()
+        if not self.order or not all(0 <= i < len(blocks) for i in self.order):
+            raise UserError(f"CopyLayers.order={list(self.order)} must name layers from 0 to {len(blocks) - 1}")
+        return _with_blocks(model, name, [blocks[i] for i in self.order])
+
+    def params(self, old: Model, new: Model, params: Tree, key: jax.Array) -> Tree:
+        ((name, tower),) = towers(old, self.tower).items()
+        layers = [_layer(params[name]["stack"], tower.stack, i) for i in self.order]
+        return _with_layers(params, name, towers(new, self.tower)[name].stack, layers)
+
+
+@component
+class CopyExperts:
+    """A mixture of experts from a dense model: in some layers the feed-forward part becomes experts that all begin as
+    copies of it, behind a new router (sparse upcycling, Komatsuzaki et al. 2022, arXiv 2212.05055; PanGu-Sigma, Ren et
+    al. 2023, 2303.10845).
+
+    With weights that add up to one, as those of the default router do, and room for all tokens, the new model computes
+    at first what the old one did.
+
+    experts: how many;
+    layers: which layers, from 0; () takes every second one, from the second on;
+    part: the name of the feed-forward part in its block;
+    router, dispatch: of the new layers;
+    tower: of an encoder-decoder, "encoder" or "decoder"; "": both."""
+
+    experts: Count
+    layers: tuple[int, ...] = ()
+    part: str = "mlp"
+    router: Router = SoftmaxRouter(k=2, renormalize=True)
+    dispatch: Dispatch = Capacity(2.0)
+    tower: str = ""
+
+    def model(self, model: Model) -> Model:
+        for name, tower in towers(model, self.tower).items():
+            _check_plain(name, tower.stack, model)
+            chosen = self._chosen(tower.stack)
+            blocks = [self._routed(b, i) if i in chosen else b for i, b in enumerate(tower.stack.blocks())]
+            model = _with_blocks(model, name, blocks)
+        return model
+
+    def _chosen(self, stack: Stack) -> frozenset[int]:
+        layers = self.layers or tuple(range(1, stack.layers, 2))
+        if not layers or not all(0 <= i < stack.layers for i in layers):
+            raise UserError(f"CopyExperts.layers={list(self.layers)} must name layers from 0 to {stack.layers - 1}")
+        return frozenset(layers)
+
+    def _routed(self, block: Layer, i: int) -> Block:
+        parts = dict(block.parts) if isinstance(block, Block) else {}
+        mlp = parts.get(self.part)
+        if not isinstance(block, Block) or not isinstance(mlp, (MLP, GatedMLP)):
+            raise UserError(
+                f"CopyExperts.part={self.part!r} is no feed-forward part of layer {i}, which has "
+                f"{', '.join(parts) or 'no parts of its own'}"
+            )
+        parts[self.part] = MoE(self.experts, mlp, self.router, self.dispatch)
+        return dataclasses.replace(block, parts=tuple(parts.items()))
+
+    def params(self, old: Model, new: Model, params: Tree, key: jax.Array) -> Tree:
+        for name, tower in towers(old, self.tower).items():
+            chosen = self._chosen(tower.stack)
+            layers = [_layer(params[name]["stack"], tower.stack, i) for i in range(tower.stack.layers)]
+            layers = [self._copied(p) if i in chosen else p for i, p in enumerate(layers)]
+            params = _with_layers(params, name, towers(new, self.tower)[name].stack, layers)
+        return params
+
+    def _copied(self, layer: Tree) -> Tree:
+        experts = jax.tree.map(lambda x: jnp.broadcast_to(x, (self.experts, *x.shape)), layer[self.part])
+        return layer | {self.part: {"experts": experts}}
+
+
+def _check_plain(name: str, stack: Stack, model: Model) -> None:
+    """Raise `UserError` for a stack whose layers cannot be told apart or moved."""
+    if any(isinstance(segment, Resize) for segment in stack.segments):
+        raise UserError(f"the {name} changes its width between layers: its layers cannot be copied")
+    if any(segment.tied for segment in stack.segments):
+        raise UserError(f"the layers of the {name} share one set of parameters: there is nothing to copy")
+    if tie := next((t for t in model.ties if any(path.startswith(f"{name}/stack/") for path in t)), None):
+        raise UserError(f"the {name} ties {tie[0]} to {tie[1]}: its layers cannot be copied")
+
+
+def _with_blocks(model: Model, name: str, blocks: Sequence[Layer]) -> Any:
+    tower = getattr(model, name)
+    stack = dataclasses.replace(tower.stack, segments=Stack.of(blocks).segments)
+    return dataclasses.replace(model, **{name: dataclasses.replace(tower, stack=stack)})
+
+
+def _layer(p: Tree, stack: Stack, layer: int) -> Tree:
+    """The parameters of one layer, without the axis of layers."""
+    segment, repeat, position = stack.locate(layer)
+    return jax.tree.map(lambda x: x[repeat], p[str(segment)][str(position)])
+
+
+def _with_layers(params: Tree, name: str, stack: Stack, layers: Sequence[Tree]) -> Tree:
+    """The model's parameters with those of a tower's layers, which are laid out as its new stack has them."""
+    join: Callable[..., jax.Array] = lambda *each: jnp.stack(each)  # noqa: E731
+    segments, first = {}, 0
+    for i, segment in enumerate(stack.segments):
+        n = len(segment.pattern)
+        own = layers[first : first + segment.layers]
+        segments[str(i)] = {str(j): jax.tree.map(join, *own[j::n]) for j in range(n)}
+        first += segment.layers
+    rest = {key: value for key, value in params[name]["stack"].items() if not key.isdigit()}
+    return params | {name: params[name] | {"stack": rest | segments}}
