@@ -92,9 +92,7 @@ def open_data(
         with Progress("reading text to learn a tokenizer from", partial(_read, train)):
             tokens = open_tokenizer(tokenizer, chain.from_iterable(train), path, reserved=reserved)
     else:
-        tokens = tokenizer
-        for piece in reserved:
-            tokens.piece_id(piece)
+        tokens = tokenizer.with_special(reserved)
     before = begin_of(tokens) if bos else ()
     caches = root / "tokens"
     held_out = [open_source(s.where, "validation", field=s.field, **options) for s in sources]

@@ -21,13 +21,10 @@ def open_tokenizer(
     """A tokenizer by name: "byte", a SentencePiece .model file, a tokenizer.json or a folder with one, or a kind and
     vocabulary size.
 
-    The last, such as "bpe-2048" or "unigram-8192", is the file at `path`, trained on `documents` if need be. `reserved`
-    special tokens must be in the vocabulary, of which a trained one makes sure.
+    The last, such as "bpe-2048" or "unigram-8192", is the file at `path`, trained on `documents` if need be, the
+    `reserved` special tokens being part of its size. To others those that they lack are added.
     """
-    tokenizer = _open(os.fspath(name), documents, path, reserved)
-    for piece in reserved:
-        tokenizer.piece_id(piece)
-    return tokenizer
+    return _open(os.fspath(name), documents, path, reserved).with_special(reserved)
 
 
 def _open(

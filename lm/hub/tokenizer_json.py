@@ -48,6 +48,7 @@ def _bytes(t: Any, tokenizer: ByteTokenizer) -> Any:
     alphabet = _byte_alphabet()
     special = {"<pad>": tokenizer.pad_id, "</s>": tokenizer.eos_id, "<unk>": tokenizer.unk_id}
     special |= {f"<extra_id_{i}>": tokenizer.sentinel(i) for i in range(tokenizer.sentinels)}
+    special |= {piece: tokenizer.piece_id(piece) for piece in tokenizer.added}
     vocab = special | {alphabet[b]: tokenizer.first_byte + b for b in range(256)}
     made = t.Tokenizer(t.models.BPE(vocab, []))
     made.pre_tokenizer = t.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -194,9 +194,35 @@ class HFTokenizer:
             raise UserError(f"tokenizer {self.name} has no token {name!r}{nearest(name, self._pieces)}")
         return self._pieces[name]
 
+    def with_special(self, names: Sequence[str]) -> "HFTokenizer":
+        new = missing(names, self._pieces)
+        if not new:
+            return self
+        if self._size_told is not None:
+            raise UserError(f"tokenizer {self.name} has pieces without ids of their own: {new[0]!r} cannot be added")
+        made = rules_of(self.content, self.name)
+        made.add_special_tokens([_special_token(piece) for piece in new])
+        return HFTokenizer(made.to_str(), self.roles, self.name)
+
     def saved(self) -> dict[str, Any]:
         size = {} if self._size_told is None else {"size": self._size_told}
         return {"kind": "hf", "content": self.content, "special": self.roles, **size}
+
+
+def missing(names: Sequence[str], known: Collection[str]) -> list[str]:
+    """Those of the names that are not known, in order. Raises `UserError` for one that is empty or given twice."""
+    for name in names:
+        if not name or list(names).count(name) > 1:
+            raise UserError(
+                f"special token {name!r} is {'given twice' if name else 'empty'}: give each a name of its own"
+            )
+    return [name for name in names if name not in known]
+
+
+def _special_token(piece: str) -> Any:
+    from tokenizers import AddedToken
+
+    return AddedToken(piece, special=True, normalized=False)
 
 
 def _pair(merge: str | list[str]) -> list[str]:

@@ -14,6 +14,8 @@ The first two share their special ids (pad 0, end of text 1, unknown 2), all of 
     token_bytes()  -> int32[vocab_size]    how many UTF-8 bytes each token stands for; 0 for special ids
     sentinel(i)    -> int                  T5's <extra_id_i>, which no text encodes to
     piece_id(name) -> int                  a special token, or any other, by name
+    with_special(names) -> Tokenizer       with these special tokens too: those it lacks come behind all others, and
+                                           <extra_id_i> among them is a sentinel
     saved()        -> dict                 all that `from_saved` needs to make it again, ready for JSON
 
 A lossless tokenizer (bytes, and anything `lm.data.learn` makes) keeps decode(encode(text)) == text and
@@ -22,11 +24,11 @@ token_bytes()[encode(text)].sum() == len(text.encode()). Others may lower, add o
 """
 
 import base64
+import dataclasses
 import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -36,7 +38,7 @@ import sentencepiece
 
 from lm.core.errors import UserError, nearest
 from lm.text.covered import Sized, sized
-from lm.text.hf_tokenizer import HFTokenizer
+from lm.text.hf_tokenizer import HFTokenizer, missing
 from lm.text.joins import WINDOW, settles, spans
 
 SPACE = "\u2581"  # what SentencePiece writes for a space
@@ -69,14 +71,17 @@ class Tokenizer(Protocol):
     def token_bytes(self) -> np.ndarray: ...
     def sentinel(self, i: int) -> int: ...
     def piece_id(self, name: str) -> int: ...
+    def with_special(self, names: Sequence[str]) -> "Tokenizer": ...
     def saved(self) -> dict[str, Any]: ...
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class ByteTokenizer:
-    """Byte b is token b + 3; after the bytes come `extra_ids` sentinels, which make 384 ids as in ByT5."""
+    """Byte b is token b + 3; after the bytes come `extra_ids` sentinels, which make 384 ids as in ByT5, and after these
+    special tokens that were added, by name."""
 
     extra_ids: int = 125
+    added: tuple[str, ...] = ()
 
     pad_id = 0
     eos_id = 1
@@ -89,7 +94,7 @@ class ByteTokenizer:
 
     @property
     def vocab_size(self) -> int:
-        return self.first_byte + 256 + self.extra_ids
+        return self.first_byte + 256 + self.extra_ids + len(self.added)
 
     @property
     def sentinels(self) -> int:
@@ -97,7 +102,8 @@ class ByteTokenizer:
 
     @property
     def fingerprint(self) -> str:
-        return f"byte-{self.extra_ids}"
+        names = f"-{hashlib.blake2b(repr(self.added).encode(), digest_size=16).hexdigest()}" if self.added else ""
+        return f"byte-{self.extra_ids}{names}"
 
     def encode(self, text: str) -> np.ndarray:
         return np.frombuffer(text.encode(), np.uint8).astype(np.int32) + self.first_byte
@@ -107,7 +113,7 @@ class ByteTokenizer:
 
     @property
     def markers(self) -> list[str]:
-        return ["<pad>", "</s>", "<unk>", *(f"<extra_id_{i}>" for i in range(self.extra_ids))]
+        return ["<pad>", "</s>", "<unk>", *(f"<extra_id_{i}>" for i in range(self.extra_ids)), *self.added]
 
     def encode_sized(self, text: str) -> Sized:
         ids = self.encode(text)
@@ -131,7 +137,20 @@ class ByteTokenizer:
             raise UserError(f"the byte tokenizer has {self.extra_ids} sentinels, not {i + 1}; raise extra_ids")
         return self.first_byte + 256 + i
 
+    def with_special(self, names: Sequence[str]) -> "ByteTokenizer":
+        new = [name for name in missing(names, self.markers) if len(name.encode()) > 1]
+        sentinels = {f"<extra_id_{i}>" for i in range(self.extra_ids + len(new))}
+        more = len(sentinels.intersection(new))
+        if more and not self.added:  # in a row behind those there are
+            grown = dataclasses.replace(self, extra_ids=self.extra_ids + more)
+            return grown.with_special(names)
+        if more:
+            raise UserError(f"{new[0]!r} would come behind the special tokens {self.added}: give sentinels first")
+        return dataclasses.replace(self, added=(*self.added, *new))
+
     def piece_id(self, name: str) -> int:
+        if name in self.added:
+            return self.vocab_size - len(self.added) + self.added.index(name)
         if sentinel := re.fullmatch(r"<extra_id_(\d+)>", name):
             return self.sentinel(int(sentinel[1]))
         if name in (named := self.markers[: self.first_byte]):
@@ -141,7 +160,7 @@ class ByteTokenizer:
         return self.first_byte + name.encode()[0]
 
     def saved(self) -> dict[str, Any]:
-        return {"kind": "byte", "extra_ids": self.extra_ids}
+        return {"kind": "byte", "extra_ids": self.extra_ids} | ({"added": list(self.added)} if self.added else {})
 
 
 class SentencePieceTokenizer:
@@ -289,11 +308,27 @@ class SentencePieceTokenizer:
             raise UserError(f"tokenizer {self.name} has no token {name!r}{nearest(name, self._pieces)}")
         return self._pieces[name]
 
+    def with_special(self, names: Sequence[str]) -> "SentencePieceTokenizer":
+        new = missing(names, self._pieces)
+        # Fields of a protocol buffer that repeat may stand anywhere: what is behind the others comes last.
+        return SentencePieceTokenizer.from_bytes(self.model + b"".join(map(_control, new)), self.name) if new else self
+
     def has(self, piece: str) -> bool:
         return piece in self._pieces
 
     def saved(self) -> dict[str, Any]:
         return {"kind": "sentencepiece", "model": base64.b64encode(self.model).decode()}
+
+
+def _control(piece: str) -> bytes:
+    """A control symbol as an entry of a SentencePiece model: ModelProto.pieces, {piece: 1, score: 2, type: 3}."""
+    name = piece.encode()
+    entry = b"\x0a" + _varint(len(name)) + name + b"\x15" + bytes(4) + b"\x18\x03"
+    return b"\x0a" + _varint(len(entry)) + entry
+
+
+def _varint(n: int) -> bytes:
+    return bytes([n]) if n < 128 else bytes([n % 128 | 128]) + _varint(n // 128)
 
 
 def marked(
@@ -318,7 +353,7 @@ def spelled(ids: Iterable[int], names: Mapping[int, str], decode: Callable[[list
 
 
 KINDS: dict[str, Callable[..., Tokenizer]] = {
-    "byte": ByteTokenizer,
+    "byte": lambda extra_ids, added=(): ByteTokenizer(extra_ids, tuple(added)),
     "sentencepiece": lambda model: SentencePieceTokenizer.from_bytes(base64.b64decode(model)),
     "hf": HFTokenizer,
 }

@@ -45,7 +45,7 @@ class DataConfig:
     # byte, bpe-2048, unigram-2048 (trained on `source`), a SentencePiece .model file, a tokenizer.json; "" is that of
     # train.init_from, or byte
     tokenizer: str = ""
-    reserved: tuple[str, ...] = ()  # special tokens besides, of a tokenizer trained here
+    reserved: tuple[str, ...] = ()  # special tokens besides, which are added to a tokenizer that lacks them
     # begin-of-text before each document; auto: as the model of train.init_from reads
     bos: Literal["auto", "on", "off"] = "auto"
     mixture: tuple = ()  # ((source, weight), (source, weight, field), ...) in place of `source`

@@ -181,8 +181,8 @@ def text_for(
     text, context = own, config.data.length
     if origin.text is not None:
         context = max(origin.text.context or 0, context)
-        if data.tokenizer.fingerprint == origin.text.tokenizer.fingerprint:
-            text = origin.text._replace(before=data.before)
+        if data.tokenizer.fingerprint == origin.text.tokenizer.with_special(config.data.reserved).fingerprint:
+            text = origin.text._replace(tokenizer=data.tokenizer, before=data.before)
             if isinstance(model, EncoderDecoder) and text.start is None:  # made of a model of one tower
                 text = text._replace(start=own.start)
         else:

@@ -97,7 +97,8 @@ def test_a_vocabulary_shrinks_only_when_asked():
     _, made = done(GrowVocabulary(22, rows="fresh"))
     fresh = initialize(GrowVocabulary(22).model(GPT).spec(), KEY)["body"]["embed"]["token"]
     np.testing.assert_array_equal(made["body"]["embed"]["token"][20:], fresh[20:])
-    assert GrowVocabulary().for_tokenizer(7).vocab == 7 and GrowVocabulary(9).for_tokenizer(7).vocab == 9
+    sizes = {tokens: GrowVocabulary().for_tokenizer(tokens).model(GPT).vocab for tokens in (7, 25)}
+    assert sizes == {7: 20, 25: 25} and GrowVocabulary(22).for_tokenizer(7).model(GPT).vocab == 22
 
 
 def test_a_causal_decoder_reads_a_prefix():

@@ -116,7 +116,8 @@ def test_a_config_beside_it_names_the_special_tokens(tmp_path):
         assert again.encode(TEXT[1]).tolist() == t.encode(TEXT[1]).tolist()
     assert HFTokenizer(t.content, {}).fingerprint != t.fingerprint
     with pytest.raises(UserError, match=r"has no token '<\|usr\|>'"):
-        open_tokenizer(tmp_path, reserved=["<|usr|>"])
+        t.piece_id("<|usr|>")
+    assert open_tokenizer(tmp_path, reserved=["<|usr|>"]).piece_id("<|usr|>") == t.vocab_size
 
 
 def test_what_is_no_tokenizer(tmp_path):

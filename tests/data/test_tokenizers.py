@@ -1,4 +1,5 @@
 import json
+import pickle
 import random
 
 import pytest
@@ -9,7 +10,9 @@ from lm.core.errors import UserError
 from lm.data.learn import train_sentencepiece
 from lm.data.sources import Document, open_source
 from lm.data.tokenizer import open_tokenizer
-from lm.text.tokenizers import ByteTokenizer, SentencePieceTokenizer, from_saved
+from lm.hub.tokenizer_json import to_tokenizer_json
+from lm.text.hf_tokenizer import HFTokenizer
+from lm.text.tokenizers import ByteTokenizer, SentencePieceTokenizer, Tokenizer, from_saved
 
 # Text as code has it: indentation, tabs, line ends, the library's own space symbol and names of special ids.
 PIECES = [
@@ -164,8 +167,8 @@ def test_reserved_tokens_are_special(tmp_path):
     assert tokenizer.token_bytes()[[user, bot]].tolist() == [0, 0]
     again = from_saved(json.loads(json.dumps(tokenizer.saved())))
     assert again.fingerprint == tokenizer.fingerprint and again.piece_id("<|bot|>") == bot
-    with pytest.raises(UserError, match=r"has no token '<\|nobody\|>'"):
-        open_tokenizer("bpe-380", documents, path, reserved=["<|nobody|>"])
+    added = open_tokenizer("bpe-380", documents, path, reserved=["<|user|>", "<|nobody|>"])
+    assert added.piece_id("<|nobody|>") == 380 and added.piece_id("<|user|>") == user
     for wrong in (["<a>", "<a>"], ["<extra_id_3>"], ["</s>"], [""]):
         with pytest.raises(UserError, match="is empty or there already"):
             open_tokenizer("bpe-380", documents, tmp_path / "b.model", reserved=wrong)
@@ -178,7 +181,49 @@ def test_pieces_of_the_byte_tokenizer():
     ) == tokenizer.sentinel(3)
     assert from_saved(ByteTokenizer(7).saved()) == ByteTokenizer(7)
     with pytest.raises(UserError, match=r"has no token '<\|user\|>'"):
-        open_tokenizer("byte", reserved=["<|user|>"])
+        tokenizer.piece_id("<|user|>")
+
+
+ADDED = [f"<extra_id_{i}>" for i in range(130)] + ["[R]", "<|user|>"]
+
+
+@pytest.mark.parametrize("kind", ["byte", "bpe", "unigram", "hf"])
+def test_special_tokens_that_a_tokenizer_lacks_are_added(kind, tmp_path):
+    documents = [Document("a", "".join(f"to be {i} <|user|> or [R] not to be, {i * i}\n" for i in range(99)))]
+    if kind == "byte":
+        before: Tokenizer = ByteTokenizer(7)
+    else:
+        before = train_sentencepiece(
+            documents, 300, tmp_path / "m", model_type="bpe" if kind == "hf" else kind, sentinels=7
+        )
+    if kind == "hf":
+        pytest.importorskip("tokenizers")
+        before = HFTokenizer(to_tokenizer_json(before, (), ()), {})
+    size = before.vocab_size
+    t = before.with_special(ADDED)
+    assert t.vocab_size == size + 123 + 2 and t.sentinels == 130
+    assert [t.sentinel(i) for i in range(130)] == [t.piece_id(name) for name in ADDED[:130]]
+    assert [t.sentinel(i) for i in range(7, 130)] == list(range(size, size + 123))
+    assert [t.piece_id(name) for name in ADDED[130:]] == [size + 123, size + 124]
+    text = documents[0].text
+    assert t.encode(text).tolist() == before.encode(text).tolist() and t.decode(t.encode(text)) == text
+    assert t.token_bytes().tolist() == before.token_bytes().tolist() + [0] * 125
+    marked = t.encode_marked("[R]to be<extra_id_99>")
+    assert marked[0] == t.piece_id("[R]") and marked[-1] == t.sentinel(99)
+    assert t.decode(marked, special=True) == "[R]to be<extra_id_99>" and t.decode(marked) == "to be"
+    for again in (pickle.loads(pickle.dumps(t)), from_saved(json.loads(json.dumps(t.saved())))):
+        assert again.fingerprint == t.fingerprint != before.fingerprint
+        assert again.encode_marked("[R]a").tolist() == t.encode_marked("[R]a").tolist()
+    assert t.with_special(ADDED).fingerprint == t.fingerprint
+    assert before.with_special([]).fingerprint == before.fingerprint
+    if kind != "hf":
+        pytest.importorskip("tokenizers")
+        written = HFTokenizer(to_tokenizer_json(t, (), ()), {})
+        assert written.encode_marked("[R]to be<extra_id_99>").tolist() == marked.tolist()
+        assert written.sentinels == 130 and written.encode(text).tolist() == t.encode(text).tolist()
+    for wrong in (["<a>", "<a>"], [""]):
+        with pytest.raises(UserError, match="give each a name of its own"):
+            before.with_special(wrong)
 
 
 def test_more_characters_than_the_vocabulary_has_room_for(tmp_path):

@@ -8,6 +8,8 @@ import pytest
 from ml_collections.config_dict import ConfigDict
 from rich.console import Console
 
+from lm.adapt.surgery.vocabulary import GrowVocabulary
+from lm.core.component import to_dict
 from lm.core.errors import UserError
 from lm.hub.open import open_folder
 from lm.hub.save import save_folder
@@ -83,6 +85,26 @@ def test_a_run_goes_on_without_the_folder_that_it_began_with(hf, tmp_path):
     c.train.steps = 3
     assert "resumed at step 2" in run(c, tmp_path / "tuned")
     assert open_model(tmp_path / "tuned").text.template == TEMPLATE
+
+
+def test_special_tokens_are_added_to_tokenizer_and_model(hf, tmp_path):
+    """They stay with the text format, through the run's folder and an export."""
+    c = config_of(tmp_path, hf)
+    sentinels = tuple(f"<extra_id_{i}>" for i in range(50))
+    c.data.reserved = (*sentinels, "[R]")
+    with pytest.raises(UserError, match=r"has \d+ tokens, more than .*: set config.train.surgery=\[{\"type\": \"GrowV"):
+        run(c, tmp_path / "tuned")
+    c.train.surgery = (to_dict(GrowVocabulary()),)
+    said = run(c, tmp_path / "tuned")
+    assert "surgery (GrowVocabulary): every parameter goes on" in said and "is not that of" not in said
+    opened, before = open_model(tmp_path / "tuned"), read_text(hf).tokenizer
+    assert opened.model.vocab == opened.tokenizer.vocab_size == before.vocab_size + 51
+    assert opened.text.template == TEMPLATE and opened.text.ends == (0, 1)
+    save_folder(tmp_path / "out", opened.config.model.to_dict(), opened.params, opened.text)
+    assert open_folder(tmp_path / "out").model == opened.model
+    for tokenizer in (opened.tokenizer, read_text(tmp_path / "out").tokenizer):
+        assert tokenizer.sentinel(49) == before.vocab_size + 49 and tokenizer.piece_id("[R]") == before.vocab_size + 50
+        assert tokenizer.encode("a <extra_id_0>").tolist() == before.encode("a <extra_id_0>").tolist()
 
 
 def settled(config: ConfigDict, workdir: Path) -> tuple[TextFormat | None, list[str], ConfigDict]:

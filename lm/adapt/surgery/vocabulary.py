@@ -18,39 +18,38 @@ class GrowVocabulary:
     """A vocabulary of another size: rows are added behind those there are, in the token tables and in the head, tied or
     not. The old tokens keep their rows, and with them their ids.
 
-    vocab: rows in all; 0: as many as the tokenizer has tokens;
+    vocab: rows in all; 0: as many as there are, or else as the tokenizer has tokens;
     multiple: the number of rows is rounded up to a multiple of this (128 suits most hardware);
     rows: what new ones begin with: the "mean" of the old ones, so that a new token is at first as likely as an old one
         is on average (Hewitt 2021, "Initializing New Word Embeddings for Pretrained Language Models"), or "fresh"
         initial values;
-    shrink: whether rows may also be cut off at the end."""
+    shrink: whether `vocab` may be smaller than it was: rows at the end are cut off;
+    tokens: how many the tokenizer has, which a run fills in."""
 
     vocab: CountOrNone = 0
     multiple: Count = 1
     rows: Literal["mean", "fresh"] = "mean"
     shrink: bool = False
+    tokens: CountOrNone = 0
 
     def __post_init__(self) -> None:
         if self.rows not in ("mean", "fresh"):
             raise UserError(f"GrowVocabulary.rows={self.rows!r} must be mean or fresh")
 
     def for_tokenizer(self, tokens: int) -> Self:
-        return self if self.vocab else dataclasses.replace(self, vocab=tokens)
-
-    @property
-    def size(self) -> int:
-        return -(-self.vocab // self.multiple) * self.multiple
+        return dataclasses.replace(self, tokens=tokens)
 
     def model(self, model: Model) -> Model:
-        if not self.vocab:
+        if not (self.vocab or self.tokens):
             raise UserError("GrowVocabulary without `vocab` needs a tokenizer: give vocab, the number of rows")
-        before = model.vocab
-        if self.size < before and not self.shrink:
+        before, asked = model.vocab, self.vocab or max(self.tokens, model.vocab)
+        now = -(-asked // self.multiple) * self.multiple
+        if now < before and not self.shrink:
             raise UserError(
-                f"GrowVocabulary to {self.size} would cut {before - self.size} rows off the vocabulary of {before}: "
+                f"GrowVocabulary to {now} would cut {before - now} rows off the vocabulary of {before}: "
                 "give a larger vocab, or set shrink"
             )
-        return with_knobs(model, lambda name, value: self.size if (name, value) == ("vocab", before) else value)
+        return with_knobs(model, lambda name, value: now if (name, value) == ("vocab", before) else value)
 
     def params(self, old: Model, new: Model, params: Tree, key: jax.Array) -> Tree:
         there = dict(flatten(params))
