@@ -8,18 +8,19 @@ continues row r of the previous batch.
 
 import hashlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import pairwise
 
 import grain
 import numpy as np
+from numpy.typing import DTypeLike
 
 from lm.core.errors import UserError, nearest
 from lm.data.cache import TokenCache
 from lm.data.mixture import Mixture
-from lm.data.packing import PACKINGS, ConcatenatedRows, PackedRows, Row, evaluation_rows
+from lm.data.packing import NO_CHANNELS, PACKINGS, PackedRows, Row, evaluation_rows, padding
 
 Builder = Callable[[Row, np.random.Generator], Row]
 Batch = dict[str, np.ndarray]  # an example's arrays with a leading batch axis
@@ -214,7 +215,7 @@ class Batches:
 
     @cached_property
     def _empty(self) -> Row:
-        return empty_row(self.length, self.example)
+        return empty_row(self.length, self.example, channels_of(cache for cache, _ in self.sources))
 
     def _rows_before(self, address: int) -> int:
         """Total rows of the batches before this address."""
@@ -222,10 +223,14 @@ class Batches:
         return sum(rows * max(0, min(end, address) - at) for (at, rows), (end, _) in pairwise(edges))
 
 
-def empty_row(length: int, example: Builder) -> Row:
+def channels_of(caches: Iterable[TokenCache]) -> dict[str, DTypeLike]:
+    """The channels that rows of these caches may have, and their types."""
+    return {name: cache.channel_type(name) for cache in caches for name in cache.channels}
+
+
+def empty_row(length: int, example: Builder, channels: Mapping[str, DTypeLike] = NO_CHANNELS) -> Row:
     """The example for a row of padding only (segment 0), to which every example builder gives weight 0."""
-    row = {key: np.zeros(length + 1, np.int32) for key in ("tokens", "segments", "bytes")}
-    return example(row, np.random.default_rng(0))
+    return example(padding(length, channels), np.random.default_rng(0))
 
 
 @dataclass(frozen=True)
@@ -268,12 +273,12 @@ class EvalBatches:
         return map(self.batch, range(len(self)))
 
     @cached_property
-    def _rows(self) -> list[ConcatenatedRows]:
+    def _rows(self) -> list[PackedRows]:
         return [evaluation_rows(cache, self.length, self.packing) for cache in self.caches]
 
     def _example(self, source: int, n: int) -> Row:
         if n >= len(self._rows[source]):
-            return empty_row(self.length, self.example)
+            return empty_row(self.length, self.example, channels_of(self.caches))
         rng = np.random.default_rng(_seed_sequence(self.seed, source, EXAMPLE, n))
         return self.example(self._rows[source][n], rng)
 

@@ -7,6 +7,7 @@ folder, so a running process never has its mapped files replaced. It holds
                                               a begin-of-text id if one was asked for; a long document continues in
                                               the next shard
     00000.bytes    unsigned[tokens]           bytes of text that each token covers, if they differ from table.npy
+    00000.target   number[tokens]             a channel (`lm.data.channels`); so of each that the cache has
     table.npy      int32[vocabulary]          bytes of text that each token stands for on its own
     offsets.npy    int64[documents + 1]       where each document starts, and finally the number of tokens
     meta.json      format number, counts, each shard's size and hash, and the digest of the whole, which run records
@@ -16,7 +17,7 @@ folder, so a running process never has its mapped files replaced. It holds
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +28,8 @@ from lm.core.errors import UserError
 from lm.core.formats import TOKEN_CACHE, format_of
 
 HASHED = 1 << 31  # bytes: smaller caches are hashed when opened; for larger ones only file sizes are checked
+INT32 = np.dtype(np.int32)
+NO_CHANNELS: Mapping[str, np.ndarray] = {}
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,9 @@ class TokenCache:
     digest: str  # of tokens and offsets: identifies the data
     table: np.ndarray | None = field(default=None, repr=False)  # int32[vocabulary]: bytes of each token on its own
     covered: tuple[np.ndarray | None, ...] = field(default=(), repr=False)  # per shard: [tokens], or None: as `table`
+    channels: Mapping[str, tuple[np.ndarray, ...]] = field(default_factory=dict, repr=False)  # per shard: [tokens]
+    whole: bool = False  # its documents are records that are not to be cut
+    left_out: Mapping[str, int] = field(default_factory=dict)  # records that are not in it: why, and how many
 
     @property
     def documents(self) -> int:
@@ -63,16 +69,28 @@ class TokenCache:
         bytes of its text, even where the tokenizer changes the text."""
         return self._gather(start, stop, self._bytes)
 
+    def read_channel(self, name: str, start: int, stop: int) -> np.ndarray:
+        """int32 or float32 [stop - start]: what the channel says of these tokens."""
+        shards = self.channels[name]
+        return self._gather(start, stop, lambda i, place: shards[i][place], self.channel_type(name))
+
+    def channel_type(self, name: str) -> np.dtype:
+        """int32, or float32 of real numbers."""
+        real = any(np.issubdtype(shard.dtype, np.floating) for shard in self.channels[name])
+        return np.dtype(np.float32 if real else np.int32)
+
     def _bytes(self, i: int, part: slice) -> np.ndarray | int:
         if self.covered and (own := self.covered[i]) is not None:
             return own[part]
         return 0 if self.table is None else self.table[self.shards[i][part]]
 
-    def _gather(self, start: int, stop: int, part: Callable[[int, slice], np.ndarray | int]) -> np.ndarray:
-        """int32[stop - start], concatenated from `part(shard, slice)` of the shards that hold these tokens."""
+    def _gather(
+        self, start: int, stop: int, part: Callable[[int, slice], np.ndarray | int], dtype: np.dtype = INT32
+    ) -> np.ndarray:
+        """dtype[stop - start], concatenated from `part(shard, slice)` of the shards that hold these tokens."""
         if not 0 <= start <= stop <= self.size:
             raise IndexError((start, stop))
-        found = np.empty(stop - start, np.int32)
+        found = np.empty(stop - start, dtype)
         at = start
         for i in range(int(np.searchsorted(self._ends, start, side="right")), len(self.shards)):
             if at >= stop:
@@ -101,6 +119,7 @@ class TokenCache:
             dtype, listed = np.dtype(meta["dtype"]), [(s["name"], s["tokens"], s["digest"]) for s in meta["shards"]]
             sizes = [(directory / name).stat().st_size for name, _, _ in listed]
             covered = tuple(_covered(directory, shard) for shard in meta["shards"])
+            channels = {name: _channel(directory, meta["shards"], name) for name in meta.get("channels", ())}
         except UserError:
             raise
         except (OSError, ValueError, EOFError, KeyError, TypeError) as e:
@@ -114,14 +133,19 @@ class TokenCache:
         shards = tuple(np.memmap(directory / name, dtype, mode="r") for name, _, _ in listed)
         if verify and sum(sizes) <= HASHED:
             ends = np.cumsum([0] + [tokens for _, tokens, _ in listed])
-            for (name, _, digest), shard, first, last in zip(listed, shards, ends[:-1], ends[1:], strict=True):
+            for i, ((name, _, digest), shard, first, last) in enumerate(
+                zip(listed, shards, ends[:-1], ends[1:], strict=True)
+            ):
                 begin, end = np.searchsorted(offsets, (first, last))
-                if shard_digest(shard, offsets[begin:end] - first) != digest:
-                    raise _damaged(directory, f"{name} or offsets.npy has changed since it was written")
+                own = {channel: values[i] for channel, values in channels.items()}
+                if shard_digest(shard, offsets[begin:end] - first, own) != digest:
+                    also = "".join(f", {name.removesuffix('bin')}{channel}" for channel in own)
+                    raise _damaged(directory, f"{name}{also} or offsets.npy has changed since it was written")
             covered_bytes = sum(int(own.sum(dtype=np.int64)) for own in covered if own is not None)
             if covered_bytes != sum(s["bytes"] for s in meta["shards"] if s["covered"]):
                 raise _damaged(directory, "a file of bytes has changed since it was written")
-        return cls(directory, shards, offsets, meta["bytes"], meta["dropped"], meta["digest"], table, covered)
+        more = (channels, meta.get("whole", False), meta.get("left_out", {}))
+        return cls(directory, shards, offsets, meta["bytes"], meta["dropped"], meta["digest"], table, covered, *more)
 
 
 def write_covered(path: Path, covered: np.ndarray) -> str:
@@ -131,19 +155,49 @@ def write_covered(path: Path, covered: np.ndarray) -> str:
     return narrow.str
 
 
+def write_channel(path: Path, values: np.ndarray) -> str:
+    """Write a shard's channel to `path`. Returns the dtype: the narrowest of whole numbers that fits, or float32."""
+    narrow = narrowed(values)
+    narrow.tofile(path)
+    return narrow.dtype.str
+
+
+def narrowed(values: np.ndarray) -> np.ndarray:
+    """A channel in the dtype that a cache keeps it in."""
+    if np.issubdtype(values.dtype, np.floating):
+        return values.astype("<f4")
+    bounds = (int(values.min(initial=0)), int(values.max(initial=0)))
+    dtype = np.result_type(*map(np.min_scalar_type, bounds))
+    return values.astype(dtype.newbyteorder("<"))
+
+
 def _covered(directory: Path, shard: dict) -> np.ndarray | None:
     if shard["covered"] is None:
         return None
-    path, dtype = (directory / shard["name"]).with_suffix(".bytes"), np.dtype(shard["covered"])
-    if path.stat().st_size != shard["tokens"] * dtype.itemsize:
-        raise ValueError(f"{path.name} has {path.stat().st_size} bytes, not {shard['tokens'] * dtype.itemsize}")
+    return _mapped((directory / shard["name"]).with_suffix(".bytes"), shard["covered"], shard["tokens"])
+
+
+def _channel(directory: Path, shards: list[dict], name: str) -> tuple[np.ndarray, ...]:
+    """[tokens] of each shard."""
+    return tuple(
+        _mapped((directory / s["name"]).with_suffix(f".{name}"), s["channels"][name], s["tokens"]) for s in shards
+    )
+
+
+def _mapped(path: Path, kept_as: str, tokens: int) -> np.ndarray:
+    dtype = np.dtype(kept_as)
+    if path.stat().st_size != tokens * dtype.itemsize:
+        raise ValueError(f"{path.name} has {path.stat().st_size} bytes, not {tokens * dtype.itemsize}")
     return np.memmap(path, dtype, mode="r")
 
 
-def shard_digest(tokens: np.ndarray, starts: np.ndarray) -> str:
-    """Hash of a shard's tokens and document starts."""
+def shard_digest(tokens: np.ndarray, starts: np.ndarray, channels: Mapping[str, np.ndarray] = NO_CHANNELS) -> str:
+    """Hash of a shard's tokens, document starts and channels, as they are kept."""
     digest = hashlib.blake2b(np.ascontiguousarray(tokens).view(np.uint8).data, digest_size=16)
     digest.update(np.ascontiguousarray(starts, np.int64).view(np.uint8).data)
+    for name in sorted(channels):
+        digest.update(f"{name}{channels[name].dtype.str}".encode())
+        digest.update(np.ascontiguousarray(channels[name]).view(np.uint8).data)
     return digest.hexdigest()
 
 

@@ -35,6 +35,11 @@ class TextPart(NamedTuple):
     begins: bool = True  # whether it is the first part of its document
     ends: bool = True
 
+    @property
+    def size(self) -> int:
+        """Bytes of its text."""
+        return len(self.text.encode())
+
 
 def parts_of(name: str, pieces: Iterator[str], tokenizer: Tokenizer, size: int = PART) -> Iterator[TextPart]:
     """Cut the document made of these pieces into parts of about `size` characters. An empty document is one empty

@@ -39,11 +39,22 @@ Read = Callable[[], Iterator[str]]
 
 def entries(path: Path, name: str, field: str, meter: Meter) -> Iterator[tuple[str, Read]]:
     """(name, function that reads the text in pieces) for every document of a file. Text is decoded only when read."""
-    if (documents := _records(path, field, meter)) is None:
+    if (documents := _records(path, (field,), meter)) is None:
         yield name, partial(read_text, path, meter)
     else:
-        for number, text in documents:
-            yield f"{name}:{number}", partial(_whole, text)
+        for number, where, load in documents:
+            yield f"{name}:{number}", partial(_whole, load, where, field)
+
+
+def records(path: Path, name: str, fields: tuple[str, ...], meter: Meter) -> Iterator[tuple[str, str, tables.Fields]]:
+    """(name, file and line, function that reads these fields) of every record of a file."""
+    if (found := _records(path, fields, meter)) is None:
+        raise UserError(
+            f"{path} is plain text, but {', '.join(map(repr, fields))} are to be read of each record: give JSON lines, "
+            ".csv, .tsv or Parquet, or set config.data.records.type=Documents"
+        )
+    for number, where, load in found:
+        yield f"{name}:{number}", where, load
 
 
 SEPARATORS = (b"\n<|endoftext|>", b"\n</s>\n", b"\n[SEP]\n")  # as published collections of short texts have them
@@ -61,12 +72,12 @@ def doubt(path: Path) -> str | None:
     return None
 
 
-def _whole(text: Callable[[], str]) -> Iterator[str]:
-    yield text()
+def _whole(load: tables.Fields, where: str, field: str) -> Iterator[str]:
+    yield tables.text_of(load()[field], where, field)
 
 
-def _records(path: Path, field: str, meter: Meter) -> Iterator[tuple[int, Callable[[], str]]] | None:
-    """The documents of a file of records; None for a text file."""
+def _records(path: Path, fields: tuple[str, ...], meter: Meter) -> Iterator[tables.Entry] | None:
+    """The fields of a file of records; None for a text file."""
     suffix = Path(plain_name(path.name)).suffix.lower()
     if suffix in TEXT:
         return None
@@ -75,12 +86,12 @@ def _records(path: Path, field: str, meter: Meter) -> Iterator[tuple[int, Callab
     if start == b"PAR1" or suffix == ".parquet":
         if plain_name(path.name) != path.name:
             raise UserError(f"{path} is a Parquet file that was compressed as a whole; unpack it first")
-        return tables.parquet(path, field, meter)
+        return tables.parquet(path, fields, meter)
     head = head_of(path)
     if suffix in TABLES:
-        return tables.table(path, field, meter, tabs=suffix != ".csv")
+        return tables.table(path, fields, meter, tabs=suffix != ".csv")
     if suffix in JSON_LINES or suffix == ".json" or _looks_json(head):
-        return (tables.json_values if _spans_lines(head) else tables.json_lines)(path, field, meter)
+        return (tables.json_values if _spans_lines(head) else tables.json_lines)(path, fields, meter)
     if (what := _markup(head)) is not None:
         raise UserError(f"{path} looks like {what[0]}: rename it to {what[1]}, or to .txt to read it as it stands")
     return None

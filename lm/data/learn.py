@@ -14,14 +14,14 @@ from pathlib import Path
 import sentencepiece
 
 from lm.core.errors import UserError, nearest
-from lm.data.sources import Documents
+from lm.data.records.records import Readable
 from lm.text.tokenizers import SPACE, ByteTokenizer, SentencePieceTokenizer
 
 CHUNK = 4000  # characters
 
 
 def train_sentencepiece(
-    documents: Documents,
+    documents: Iterable[Readable],
     vocab_size: int,
     path: str | os.PathLike,
     *,
@@ -88,7 +88,7 @@ def train_sentencepiece(
     return SentencePieceTokenizer(path)
 
 
-def _sample(documents: Documents, max_bytes: int) -> list[str]:
+def _sample(documents: Iterable[Readable], max_bytes: int) -> list[str]:
     """An even sample of at most max_bytes, in order: the chunks whose indices have the smallest hashes."""
     heap: list[tuple[int, int, str]] = []  # (minus hash, order, chunk): the largest hash on top
     size = 0

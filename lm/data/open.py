@@ -6,19 +6,23 @@ batches = Batches(data.training, length=512, batch_size=16, seed=0, example=...)
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lm.core.component import from_dict
 from lm.core.errors import UserError
 from lm.data.cache import TokenCache
 from lm.data.files import Where
 from lm.data.progress import Progress, tell
+from lm.data.records.documents import Documents
+from lm.data.records.records import Readable, Records
 from lm.data.sources import Source, open_source
 from lm.data.tokenize import build_cache
 from lm.data.tokenizer import open_tokenizer
+from lm.text.format import TextFormat
 from lm.text.hf_tokenizer import HFTokenizer
 from lm.text.tokenizers import Tokenizer
 
@@ -71,36 +75,55 @@ def open_data(
     cache: str | os.PathLike = CACHE,
     reserved: Sequence[str] = (),
     bos: bool = False,
+    records: Records = Documents(),
+    text: TextFormat | None = None,
+    encoder: bool = False,
 ) -> Data:
     """Both splits of a source (see `open_source`) in tokens, which are kept below `cache` for the next time.
 
-    `mixture` = ((source, weight), (source, weight, field), ...) is taken instead of `source`. A tokenizer given as
-    "bpe-2048" or "unigram-2048" is trained on the training splits, with `reserved` special tokens, and kept too.
+    `mixture` = ((source, weight), (source, weight, field or records), ...) is taken instead of `source`. `records` says
+    what a record is and how it is written, for a model that expects text as `text` says; None: as one of ours does,
+    which is an `encoder` with a decoder, or a decoder alone. A tokenizer given as "bpe-2048" or "unigram-2048" is
+    trained on the training splits, with `reserved` special tokens, and kept too.
     Every document ends with the end-of-text, and with `bos` it begins with what the tokenizer puts before a text.
     """
-    sources = sources_of(source, mixture, field)
+    sources = sources_of(source, mixture, field, records)
     if mixture and validation is not None:
         raise UserError("data.validation does not go with data.mixture: each of its sources holds out its own part")
     options: dict[str, Any] = dict(validation=validation, pattern=pattern, holdout=holdout)
     root = Path(cache).expanduser()
-    train = [open_source(s.where, "train", field=s.field, **options) for s in sources]
+    train = [open_source(s.where, "train", field=s.field, fields=s.fields, **options) for s in sources]
     for note in dict.fromkeys(note for s in train for note in s.notes):
         tell(note)
-    text = hashlib.blake2b(repr([s.fingerprint for s in train] + list(reserved)).encode(), digest_size=16).hexdigest()
+    corpus = hashlib.blake2b(repr([s.fingerprint for s in train] + list(reserved)).encode(), digest_size=16).hexdigest()
     if isinstance(tokenizer, (str, os.PathLike)):
-        path = root / "tokenizers" / f"{text}-{Path(tokenizer).name}.model"
+        path = root / "tokenizers" / f"{corpus}-{Path(tokenizer).name}.model"
         with Progress("reading text to learn a tokenizer from", partial(_read, train)):
-            tokens = open_tokenizer(tokenizer, chain.from_iterable(train), path, reserved=reserved)
+            tokens = open_tokenizer(tokenizer, _documents(train), path, reserved=reserved)
     else:
         tokens = tokenizer.with_special(reserved)
     before = begin_of(tokens) if bos else ()
     caches = root / "tokens"
-    held_out = [open_source(s.where, "validation", field=s.field, **options) for s in sources]
+    held_out = [open_source(s.where, "validation", field=s.field, fields=s.fields, **options) for s in sources]
+    if text is None or text.tokenizer.fingerprint != tokens.fingerprint:
+        text = TextFormat.of(tokens, None, reads=encoder)
     parts = [
-        CorpusPart(str(s.where), s.weight, *(build_cache(split, tokens, caches, before=before) for split in splits))
+        CorpusPart(
+            str(s.where),
+            s.weight,
+            *(build_cache(split, tokens, caches, before=before, records=s.records, text=text) for split in splits),
+        )
         for s, *splits in zip(sources, train, held_out, strict=True)
     ]
+    for part in parts:
+        for reason, count in sorted((Counter(part.train.left_out) + Counter(part.validation.left_out)).items()):
+            tell(f"{part.name}: {count:,} {reason}")
     return Data(tokens, tuple(parts), before)
+
+
+def _documents(sources: Sequence[Source]) -> Iterator[Readable]:
+    for source in sources:
+        yield from source
 
 
 def _read(sources: Sequence[Source]) -> tuple[float, float]:
@@ -126,21 +149,32 @@ class Weighted(NamedTuple):
     where: Where
     weight: float
     field: str  # of its JSON records, column of its tables
+    records: Records = Documents()
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """All that are read of a record, where it is not plain text."""
+        return self.records.fields(self.field)
 
 
-def sources_of(source: Where, mixture: Sequence[tuple], field: str) -> list[Weighted]:
+def sources_of(source: Where, mixture: Sequence[tuple], field: str, records: Records = Documents()) -> list[Weighted]:
     """The sources of a run, whether it has a mixture or not. Raises `UserError` for a malformed one."""
     if not source and not mixture:
         raise UserError("data.source is empty: name a file or folder of text, or python-stdlib")
     try:
-        weighted = [
-            Weighted(where, float(weight), *(map(str, own) if own else (field,))) for where, weight, *own in mixture
-        ]
+        weighted = [_weighted(*entry, field=field, records=records) for entry in mixture]
     except (TypeError, ValueError) as e:
         raise UserError(
-            f"data.mixture={mixture!r} is no list of (source, weight) or (source, weight, field): write "
-            "(('a.txt', 0.7), ('b.jsonl', 0.3, 'text'))"
+            f"data.mixture={mixture!r} is no list of (source, weight), (source, weight, field) or (source, weight, "
+            "records): write (('a.txt', 0.7), ('b.jsonl', 0.3, 'text'), ('c.jsonl', 1, {'type': 'Pairs'}))"
         ) from e
-    if len({str(where) for where, _, _ in weighted}) < len(weighted):
+    if len({str(s.where) for s in weighted}) < len(weighted):
         raise UserError(f"data.mixture={mixture!r} names a source twice: give it one weight")
-    return weighted or [Weighted(source, 1.0, field)]
+    return weighted or [Weighted(source, 1.0, field, records)]
+
+
+def _weighted(where: Where, weight: Any, own: Any = None, *, field: str, records: Records) -> Weighted:
+    """An entry of a mixture, with a field or records of its own."""
+    if isinstance(own, Mapping):
+        return Weighted(where, float(weight), field, from_dict(own, "config.data.mixture"))
+    return Weighted(where, float(weight), field if own is None else str(own), records)

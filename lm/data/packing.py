@@ -1,8 +1,9 @@
 """Packing documents into rows of equal length, with random access.
 
 [i] -> {"tokens": int32[length + 1], "segments": int32[length + 1], "bytes": int32[length + 1]}: segments number the
-documents within the row from 1, padding is token 0 in segment 0, and bytes counts the text that each token covers. A
-row has one more token than it predicts. Rows that continue others (`RunningRows`) also have `positions`, and number
+documents within the row from 1, padding is token 0 in segment 0, and bytes counts the text that each token covers.
+Channels of the cache (`lm.data.channels`) stand beside them under their names, 0 on padding. A row has one more token
+than it predicts. Rows that continue others (`RunningRows`) also have `positions`, and number
 documents and positions consistently across rows.
 """
 
@@ -10,17 +11,20 @@ import fcntl
 import os
 import shutil
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Protocol, Self
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from lm.core.errors import UserError
 from lm.data.cache import TokenCache
 
 Row = dict[str, np.ndarray]
+NO_CHANNELS: Mapping[str, DTypeLike] = {}
 
 
 class PackedRows(Protocol):
@@ -65,16 +69,15 @@ class ConcatenatedRows:
         real = min(self.length, total - i * self.length) + 1  # the whole row, except in a padded last one
         turn, index = np.divmod(np.arange(first, first + real), total)
         document = np.searchsorted(self.cache.offsets, index, side="right") + turn * self.cache.documents
-        tokens, segments, covered = np.zeros((3, self.length + 1), np.int32)
+        row = _blank(self.cache, self.length)
         at = 0
         while at < real:  # a second turn only where the circle closes
             start = (first + at) % total
             stop = min(start + real - at, total)
-            tokens[at : at + stop - start] = self.cache.read(start, stop)
-            covered[at : at + stop - start] = self.cache.read_bytes(start, stop)
+            _copy(self.cache, row, at, start, stop)
             at += stop - start
-        segments[:real] = document - self._before(document) + 1
-        return {"tokens": tokens, "segments": segments, "bytes": covered} | self._more(index)
+        row["segments"][:real] = document - self._before(document) + 1
+        return row | self._more(index)
 
     def _before(self, document: np.ndarray) -> int:
         """The document that gets number 1."""
@@ -151,15 +154,14 @@ class BestFitRows:
         if not 0 <= i < len(self):
             raise IndexError(i)
         starts, sizes, ends = self._bins
-        tokens, segments, covered = np.zeros((3, self.length + 1), np.int32)
+        row = _blank(self.cache, self.length)
         at = 0
         for segment, j in enumerate(range(ends[i - 1] if i else 0, ends[i]), 1):
             start, size = int(starts[j]), int(sizes[j])
-            tokens[at : at + size] = self.cache.read(start, start + size)
-            covered[at : at + size] = self.cache.read_bytes(start, start + size)
-            segments[at : at + size] = segment
+            _copy(self.cache, row, at, start, start + size)
+            row["segments"][at : at + size] = segment
             at += size
-        return {"tokens": tokens, "segments": segments, "bytes": covered}
+        return row
 
 
 PACKINGS = {"concat": ConcatenatedRows, "best-fit": BestFitRows, "stream": RunningRows}
@@ -231,6 +233,25 @@ def _write_bins(folder: Path, offsets: np.ndarray, length: int) -> None:
             os.close(handle)
     except OSError as e:
         raise UserError(f"cannot write the packing index {folder}: {e.strerror}; choose another data.cache") from e
+
+
+def padding(length: int, channels: Mapping[str, DTypeLike] = NO_CHANNELS) -> Row:
+    """A row of padding only, with these channels of these types."""
+    row = {key: np.zeros(length + 1, np.int32) for key in ("tokens", "segments", "bytes")}
+    return row | {name: np.zeros(length + 1, dtype) for name, dtype in channels.items()}
+
+
+def _blank(cache: TokenCache, length: int) -> Row:
+    return padding(length, {name: cache.channel_type(name) for name in cache.channels})
+
+
+def _copy(cache: TokenCache, row: Row, at: int, start: int, stop: int) -> None:
+    """Copy tokens start to stop of the corpus, and all that is known of them, to `at` in a row."""
+    here = slice(at, at + stop - start)
+    row["tokens"][here] = cache.read(start, stop)
+    row["bytes"][here] = cache.read_bytes(start, stop)
+    for name in cache.channels:
+        row[name][here] = cache.read_channel(name, start, stop)
 
 
 def _check_length(length: int) -> None:

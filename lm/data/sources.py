@@ -5,6 +5,7 @@
     open_source("corpus/", pattern="*.md,*.txt")                  a folder, recursively, links followed
     open_source("shards/*.jsonl.zst", field="content")            JSON lines, here compressed
     open_source("table.csv", field="body")                        a column; so with .tsv and .parquet
+    open_source("pairs.tsv", fields=("en", "zh"))                 several fields of each record (`lm.data.records`)
 
 For the formats see `lm.data.formats`. The split is by document, and depends only on the document's name, so growing a
 corpus does not move documents between splits. (A corpus of a single document is cut at a line instead.) A text file is
@@ -25,8 +26,10 @@ import numpy as np
 from lm.core.errors import UserError, nearest
 from lm.data.compressed import Meter
 from lm.data.files import Where, find_files, matches, walk
-from lm.data.formats import Read, doubt, entries
+from lm.data.formats import Read, doubt, entries, records
 from lm.data.plain import PIECE
+from lm.data.records.records import SourceRecord
+from lm.data.tables import Fields, sound
 
 READING = 2  # raised where the same files are read as other documents than before
 STDLIB = "python-stdlib"
@@ -83,9 +86,6 @@ class LongDocument:
         return "".join(self.pieces())
 
 
-Documents = Iterable[Document | LongDocument]
-
-
 @dataclass(frozen=True)
 class Source:
     """The documents of one split ("train", "validation", or "all" where the files are the split).
@@ -98,6 +98,7 @@ class Source:
     split: str
     holdout: float
     field: str
+    fields: tuple[str, ...] = ()  # of each record; without any the documents are the text of `field`
     notes: tuple[str, ...] = dataclasses.field(default=(), compare=False)  # what the folders hold besides
     meter: Meter = dataclasses.field(default_factory=Meter, compare=False, repr=False)  # of an iteration
 
@@ -106,7 +107,9 @@ class Source:
         """Hash of the options and the files' names, sizes and times: cheap enough to compute at every start."""
         stats = [(name, path.stat().st_size, path.stat().st_mtime_ns) for name, path in self.files]
         return hashlib.blake2b(
-            repr((READING, self.split, self.holdout, self.field, stats)).encode("utf-8", "surrogateescape"),
+            repr((READING, self.split, self.holdout, self.fields or self.field, stats)).encode(
+                "utf-8", "surrogateescape"
+            ),
             digest_size=16,
         ).hexdigest()
 
@@ -120,7 +123,10 @@ class Source:
         """Total size of the files, in bytes as stored."""
         return max(1, sum(path.stat().st_size for _, path in self.files))
 
-    def __iter__(self) -> Iterator[Document | LongDocument]:
+    def __iter__(self) -> Iterator[Document | LongDocument | SourceRecord]:
+        if self.fields:
+            yield from self._fields_of()
+            return
         alone = self.split != "all" and len(self._held) == 1
         cut = self._cut if alone else 0
         self.meter.read = 0
@@ -133,20 +139,44 @@ class Source:
             if held is None or held[i] == (self.split == "validation"):
                 yield _document(name, read)
 
+    def _fields_of(self) -> Iterator[SourceRecord]:
+        """The records of the split."""
+        held = self._held if self.split != "all" else None
+        if held is not None and len(held) == 1:
+            raise UserError(
+                f"{self.files[0][1]} has a single record, which cannot be split: give more, or validation files"
+            )
+        self.meter.read = 0
+        for i, (name, where, load) in enumerate(self._records()):
+            if held is None or held[i] == (self.split == "validation"):
+                record = SourceRecord(name, where, load())
+                for text in record.pieces():
+                    sound(text, where)
+                yield record
+
     def __len__(self) -> int:
         """The number of documents. Reads the files, but does not decode them."""
         if self.split == "all":
-            return sum(1 for _ in self._entries())
+            return sum(1 for _ in self._names())
         return 1 if len(self._held) == 1 else int((self._held == (self.split == "validation")).sum())
 
     @cached_property
     def _held(self) -> np.ndarray:
-        return held_out((name for name, _ in self._entries()), self.holdout)
+        return held_out(self._names(), self.holdout)
 
     @cached_property
     def _cut(self) -> int:
         ((name, read),) = self._entries()
         return cut_of(name, read, self.holdout)
+
+    def _names(self) -> Iterator[str]:
+        """Of every document of every split."""
+        return (name for name, *_ in (self._records() if self.fields else self._entries()))
+
+    def _records(self) -> Iterator[tuple[str, str, Fields]]:
+        """(name, file and line, how to read its fields) of every record of every split."""
+        for name, path in self.files:
+            yield from records(path, name, self.fields, self.meter)
 
     def _entries(self) -> Iterator[tuple[str, Read]]:
         """(name, how to read the text) of every document of every split."""
@@ -174,13 +204,15 @@ def open_source(
     validation: Where | None = None,
     pattern: str = "*.txt",
     field: str = "text",
+    fields: tuple[str, ...] = (),
     holdout: float = 0.02,
 ) -> Source:
     """A split of "python-stdlib", or of files, folders, globs, a sequence or comma-separated list of these.
 
     `pattern` selects by name within a folder (several: "*.txt,*.md"). `field` names the text in each record of JSON, or
-    the column of a table or of Parquet; "meta.text" is a field within a field. `validation` names the files that are
-    the validation split; without it a fraction `holdout` of the documents is.
+    the column of a table or of Parquet; "meta.text" is a field within a field; `fields` are those to read of
+    records that are not plain text. `validation` names the files that are the validation split; without it a fraction
+    `holdout` of the documents is.
     """
     if split not in SPLITS:
         raise UserError(f"unknown split {split!r}{nearest(split, SPLITS)}")
@@ -205,7 +237,7 @@ def open_source(
         raise UserError(f"{first if len(files) == 1 else where} is empty; give files with text in them")
     ordered = sorted((name, path) for path, name in files.items())
     notes += tuple(note for path in list(files)[:LOOKED_AT] if (note := doubt(path)))
-    return Source(tuple(ordered), split, holdout, field, notes)
+    return Source(tuple(ordered), split, holdout, field, fields, notes)
 
 
 def held_out(names: Iterable[str], holdout: float) -> np.ndarray:

@@ -1,8 +1,8 @@
-"""Records with one document each: JSON lines, JSON arrays, CSV, TSV, Parquet.
+"""Records of some fields: JSON lines, JSON arrays, CSV, TSV, Parquet.
 
-A record's text is the field (or column) of the given name; "meta.text" is the field text of the object meta. A record
-without it, or with null, is a document without text, which the cache counts; a file with no such field at all is an
-error.
+A field (or column) is given by its name; "meta.text" is the field text of the object meta. A record without it, or with
+null, has None there; of a document that is no text, which the cache counts. A file with no such field at all is an
+error, unless it is asked for with a question mark, as "input?".
 """
 
 import csv
@@ -21,19 +21,20 @@ from lm.data.compressed import Meter, needs, open_bytes
 from lm.data.plain import decode, read_text
 
 Load = Callable[[], Any]
-Text = Callable[[], str]
+Fields = Callable[[], dict[str, Any]]  # reads the fields of a record; where a record is only a text, each is that
+Entry = tuple[int, str, Fields]  # number, file and line, fields
 MISSING = object()
 KNOB = "config.data.field"
 
 
-def json_lines(path: Path, field: str, meter: Meter) -> Iterator[tuple[int, Text]]:
-    """(line, its text) of a file with an object a line; only a wanted one is parsed."""
-    return _documents(path, field, _lines(path, meter))
+def json_lines(path: Path, fields: tuple[str, ...], meter: Meter) -> Iterator[Entry]:
+    """The records of a file with an object a line; only a wanted one is parsed."""
+    return _entries(path, fields, _lines(path, meter))
 
 
-def json_values(path: Path, field: str, meter: Meter) -> Iterator[tuple[int, Text]]:
-    """(number, its text) of the objects, or strings, of an array, or of objects one after another."""
-    return _documents(path, field, _values(path, meter))
+def json_values(path: Path, fields: tuple[str, ...], meter: Meter) -> Iterator[Entry]:
+    """The objects, or strings, of an array, or objects one after another."""
+    return _entries(path, fields, _values(path, meter))
 
 
 def _lines(path: Path, meter: Meter) -> Iterator[tuple[int, str, Load]]:
@@ -135,22 +136,25 @@ def _same(value: Any) -> Any:
     return value
 
 
-def _documents(path: Path, field: str, records: Iterator[tuple[int, str, Load]]) -> Iterator[tuple[int, Text]]:
+def _entries(path: Path, fields: tuple[str, ...], records: Iterator[tuple[int, str, Load]]) -> Iterator[Entry]:
     first: dict | None = None
-    seen = False  # a record that has the field
+    unseen = [field for field in fields if not field.endswith("?")]  # in no record so far
     for number, where, load in records:
-        if not seen:
+        if unseen:
             record = load()
-            seen = isinstance(record, str) or _field(record, field) is not MISSING
+            unseen = [f for f in unseen if isinstance(record, dict) and _field(record, f) is MISSING]
             first = first or (record if isinstance(record, dict) else None)
-        yield number, partial(_loaded, load, field, where)
-    if first is not None and not seen:
-        raise _no_field(path, field, first)
+        yield number, where, partial(_loaded, load, fields)
+    if first is not None and unseen:
+        raise _no_field(path, unseen[0], first)
 
 
-def _loaded(load: Load, field: str, where: str) -> str:
+def _loaded(load: Load, fields: tuple[str, ...]) -> dict[str, Any]:
     record = load()
-    return text_of(record if isinstance(record, str) else _field(record, field), where, field)
+    if isinstance(record, str):
+        return dict.fromkeys(fields, record)
+    found = {name: _field(record, name) for name in (field.rstrip("?") for field in fields)}
+    return {name: None if value is MISSING else value for name, value in found.items()}
 
 
 def _field(record: dict, field: str) -> Any:
@@ -184,40 +188,57 @@ def _known(field: str, names: list[str]) -> str:
 
 def text_of(value: Any, where: str, field: str) -> str:
     """The text of a record's field; "" if there is none."""
-    if value is None or value is MISSING:
+    if value is None:
         return ""
     if not isinstance(value, str):
         raise UserError(f"{where}: field {field!r} is not text but {type(value).__name__}; name another with {KNOB}")
+    return sound(value, where)
+
+
+def sound(text: str, where: str) -> str:
+    """The text, if it is one: JSON can spell half of a surrogate pair, which is no character."""
     try:
-        value.encode()
-    except UnicodeEncodeError as e:  # JSON can spell half of a surrogate pair, which is no character
-        raise UserError(f"{where} holds half a surrogate pair ({value[e.start]!a}); repair it") from e
-    return value
+        text.encode()
+    except UnicodeEncodeError as e:
+        raise UserError(f"{where} holds half a surrogate pair ({text[e.start]!a}); repair it") from e
+    return text
 
 
-def parquet(path: Path, field: str, meter: Meter) -> Iterator[tuple[int, Text]]:
-    """(row, its text) of a Parquet file."""
+def parquet(path: Path, fields: tuple[str, ...], meter: Meter) -> Iterator[Entry]:
+    """The rows of a Parquet file."""
     arrow, module = needs("pyarrow", path), needs("pyarrow.parquet", path)
     try:
         with module.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            column = field if field in names else field.partition(".")[0]
-            if column not in names:
-                raise UserError(f"{path} has no column {field!r}{_known(field, names)}")
-            if column != field and not _has(file.schema_arrow.field(column).type, field.split(".")[1:]):
-                raise UserError(f"{path}: column {column!r} has no field {field!r}; set {KNOB}")
+            columns = [c for field in fields if (c := _column(path, file.schema_arrow, field)) is not None]
             number, groups = 0, file.metadata.num_row_groups
             size = path.stat().st_size
             for group in range(groups):
-                for batch in file.iter_batches(batch_size=1024, columns=[column], row_groups=[group]):
-                    for value in batch.column(0):
+                for batch in file.iter_batches(batch_size=1024, columns=sorted({*columns}), row_groups=[group]):
+                    for row in range(batch.num_rows):
                         number += 1
-                        yield number, partial(_cell, {column: value.as_py()}, f"{path} row {number}", field)
+                        yield number, f"{path} row {number}", partial(_row_of, batch, row, fields)
                 meter.read += size // groups
     except arrow.ArrowInvalid as e:
         raise UserError(f"{path} is no whole Parquet file ({' '.join(str(e).split())[:120]})") from e
     except OSError as e:
         raise UserError(f"cannot read {path}: {' '.join(str(e).split())[:120]}") from e
+
+
+def _row_of(batch: Any, row: int, fields: tuple[str, ...]) -> dict[str, Any]:
+    return _loaded(lambda: {name: batch.column(name)[row].as_py() for name in batch.schema.names}, fields)
+
+
+def _column(path: Path, schema: Any, field: str) -> str | None:
+    """The column that holds a field; None for one that may be missing and is."""
+    name = field.rstrip("?")
+    column = name if name in schema.names else name.partition(".")[0]
+    if column in schema.names and (column == name or _has(schema.field(column).type, name.split(".")[1:])):
+        return column
+    if field.endswith("?"):
+        return None
+    if column not in schema.names:
+        raise UserError(f"{path} has no column {field!r}{_known(field, schema.names)}")
+    raise UserError(f"{path}: column {column!r} has no field {field!r}; set {KNOB}")
 
 
 def _has(kind: Any, keys: list[str]) -> bool:
@@ -228,35 +249,38 @@ def _has(kind: Any, keys: list[str]) -> bool:
     return True
 
 
-def _cell(record: dict, where: str, field: str) -> str:
-    return text_of(_field(record, field), where, field)
-
-
-def table(path: Path, field: str, meter: Meter, tabs: bool) -> Iterator[tuple[int, Text]]:
-    """(row, its text) of a CSV file, or with `tabs` of a TSV file. The first row names the columns; without such a row
-    columns are named by number, from 1."""
+def table(path: Path, fields: tuple[str, ...], meter: Meter, tabs: bool) -> Iterator[Entry]:
+    """The rows of a CSV file, or with `tabs` of a TSV file. The first row names the columns; without such a row columns
+    are named by number, from 1."""
     lines = _text_lines(path, meter)
     first = next((line for line in lines if line.strip()), "")
     dividers = "\t" if tabs else ",;\t|"
-    divider = next((d for d in dividers if field in _cells(first, d)), None)
+    divider = next((d for d in dividers if fields[0].rstrip("?") in _cells(first, d)), None)
     lines = chain([first], lines)
     loose = tabs and not all(cell.startswith('"') for cell in first.split("\t"))
     rows = _tab_rows(lines) if loose else _csv_rows(path, lines, divider or max(dividers, key=first.count))
     head = next(rows, [])
-    if field in head:
-        column = head.index(field)
-    elif re.fullmatch(r"[1-9]\d*", field) and int(field) <= len(head):
-        column, rows = int(field) - 1, chain([head], rows)
-    else:
-        names = [name if len(name) <= 40 else name[:40] + "..." for name in head]
-        raise UserError(
-            f"{path} has no column {field!r}{_known(field, names)}; if that is no header, set it to a column's number, "
-            f"1 to {len(head)}"
-        )
-    for number, row in enumerate(rows, 1):
+    columns: dict[str, int] = {}  # of those that are there
+    headless = False
+    for name, optional in ((field.rstrip("?"), field.endswith("?")) for field in fields):
+        if name in head:
+            columns[name] = head.index(name)
+        elif re.fullmatch(r"[1-9]\d*", name) and int(name) <= len(head):
+            columns[name], headless = int(name) - 1, True
+        elif not optional:
+            names = [name if len(name) <= 40 else name[:40] + "..." for name in head]
+            raise UserError(
+                f"{path} has no column {name!r}{_known(name, names)}; if that is no header, set it to a column's "
+                f"number, 1 to {len(head)}"
+            )
+    wanted = tuple(field.rstrip("?") for field in fields)
+    for number, row in enumerate(chain([head], rows) if headless else rows, 1):
         if any(row):
-            text = row[column] if column < len(row) else ""
-            yield number, partial(text_of, text, f"{path} row {number}", field)
+            yield number, f"{path} row {number}", partial(_cells_of, row, wanted, columns)
+
+
+def _cells_of(row: list[str], fields: tuple[str, ...], columns: dict[str, int]) -> dict[str, Any]:
+    return {name: row[at] if (at := columns.get(name)) is not None and at < len(row) else None for name in fields}
 
 
 def _cells(line: str, divider: str) -> list[str]:

@@ -1,7 +1,8 @@
 """Writing a token cache: this process reads documents in order, and worker processes tokenise them shard by shard.
 
 The contents of a shard depend only on source and tokenizer, so any number of workers produces the same cache. A long
-document is read and tokenised in parts (`lm.data.cuts`): it may span several shards but needs no more memory. A shard
+document is read and tokenised in parts (`lm.data.cuts`): it may span several shards but needs no more memory. What else
+a record may be, and what is known of its tokens besides, is said by `lm.data.records`. A shard
 is complete once its record exists, so a build that was killed resumes at the first missing shard. The folder gets its
 final name when all shards are done.
 """
@@ -13,7 +14,7 @@ import json
 import multiprocessing
 import os
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -26,17 +27,18 @@ import numpy as np
 
 from lm.core.errors import UserError
 from lm.core.formats import KEY, TOKEN_CACHE
-from lm.data.cache import TokenCache, shard_digest, write_covered
-from lm.data.cuts import TextPart, encode_part, parts_of
+from lm.data.cache import TokenCache, narrowed, shard_digest, write_channel, write_covered
 from lm.data.progress import Progress
-from lm.data.sources import Document, LongDocument
+from lm.data.records.documents import Documents
+from lm.data.records.records import Item, Readable, Records
+from lm.text.format import TextFormat
 from lm.text.tokenizers import Tokenizer
 
 SHARD = (
     16 << 20
 )  # bytes of text, to the end of a document or of a part of a long one: seconds of work, and of what a kill can cost
 SPAWN = multiprocessing.get_context("spawn")
-Record = dict[str, Any]
+ShardRecord = dict[str, Any]
 Ids = tuple[int, ...]
 
 
@@ -47,7 +49,7 @@ class Corpus(Protocol):
     def fingerprint(self) -> str: ...
     @property
     def done(self) -> float: ...  # the share that has been read
-    def __iter__(self) -> Iterator[Document | LongDocument]: ...
+    def __iter__(self) -> Iterator[Readable]: ...
 
 
 def build_cache(
@@ -57,15 +59,20 @@ def build_cache(
     workers: int | None = None,
     shard: int = SHARD,
     before: Ids = (),
+    records: Records = Documents(),
+    text: TextFormat | None = None,
 ) -> TokenCache:
     """Open the cache of this source and tokenizer below `directory`, writing it first if necessary. Each document
-    becomes `before` (such as a begin-of-text), its tokens, and the end-of-text.
+    becomes `before` (such as a begin-of-text), its tokens, and the end-of-text. `records` that are none become what
+    these say, for a model that expects text as `text` says (by default, as a decoder of ours does).
 
     A source of more than one shard is tokenised by `workers` processes (default: one per core). If several processes
     want the same cache, one writes it and the others wait. Raises UserError for a folder or disk that cannot be
     written, a corpus without text, and any error of the source."""
+    text = (text or TextFormat.of(tokenizer, None, reads=False))._replace(tokenizer=tokenizer, before=before)
     identity = (
         f"{TOKEN_CACHE.number}:{source.fingerprint}:{tokenizer.fingerprint}:{np.__version__}:{shard}{before or ''}"
+        f"{records.fingerprint(text)}"
     )
     root = Path(directory).expanduser()
     final = root / hashlib.blake2b(identity.encode(), digest_size=12).hexdigest()
@@ -78,7 +85,7 @@ def build_cache(
                     with contextlib.suppress(FileNotFoundError):
                         unfinished.rmdir()
                 else:
-                    _write(source, tokenizer, unfinished, workers or os.cpu_count() or 1, shard, before)
+                    _write(source, records, text, unfinished, workers or os.cpu_count() or 1, shard)
                     unfinished.rename(final)
                     for leftover in chain(final.glob("*.json"), final.glob("*.starts.npy")):
                         if leftover.name != "meta.json":
@@ -101,28 +108,36 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _write(source: Corpus, tokenizer: Tokenizer, folder: Path, workers: int, shard: int, before: Ids) -> None:
+def _write(source: Corpus, records: Records, text: TextFormat, folder: Path, workers: int, shard: int) -> None:
     counts = {"dropped": 0, "read": 0}
     tally = Tally()
-    groups = _groups(source, tokenizer, shard, counts)
+    groups = _groups(source, records, text, shard, counts)
     with Progress("tokenising", lambda: (source.done * tally.value / max(1, counts["read"]), tally.value)):
-        records = list(_shards(groups, tokenizer, folder, workers, before, tally))
-    if not records:
-        raise UserError("the corpus has no text: every document is empty; check the source and its field")
-    firsts = np.cumsum([0] + [record["tokens"] for record in records])
+        written = list(_shards(groups, records, text, folder, workers, tally))
+    left_out = Counter[str]()
+    for record in written:
+        left_out.update(record["left_out"])
+    if not sum(record["tokens"] for record in written):
+        why = ", ".join(f"{count:,} {reason}" for reason, count in left_out.items()) or "every document is empty"
+        raise UserError(f"the corpus has no text: {why}; check the source and its field")
+    firsts = np.cumsum([0] + [record["tokens"] for record in written])
     starts = [np.load(_paths(folder, i)[1]) + first for i, first in enumerate(firsts[:-1])]
     np.save(folder / "offsets.npy", np.concatenate([*starts, firsts[-1:]]))
-    np.save(folder / "table.npy", tokenizer.token_bytes())
-    shards = [{key: record[key] for key in ("name", "tokens", "bytes", "covered", "digest")} for record in records]
+    np.save(folder / "table.npy", text.tokenizer.token_bytes())
+    kept = ("name", "tokens", "bytes", "covered", "digest", *(("channels",) if records.channels else ()))
+    shards = [{key: record[key] for key in kept} for record in written]
     meta = {
         KEY: TOKEN_CACHE.number,
-        **{key: sum(record[key] for record in records) for key in ("documents", "tokens", "bytes")},
+        **{key: sum(record[key] for record in written) for key in ("documents", "tokens", "bytes")},
         "dropped": counts["dropped"],
-        "dtype": _dtype(tokenizer).str,
+        "dtype": _dtype(text.tokenizer).str,
         "digest": hashlib.blake2b(repr([s["digest"] for s in shards]).encode(), digest_size=16).hexdigest(),
         "source": source.fingerprint,
-        "tokenizer": tokenizer.fingerprint,
+        "tokenizer": text.tokenizer.fingerprint,
         "numpy": np.__version__,
+        **({"channels": records.channels} if records.channels else {}),
+        **({"whole": True} if records.whole else {}),
+        **({"left_out": left_out} if left_out else {}),
         "shards": shards,
     }
     (folder / "meta.json").write_text(json.dumps(meta, indent=1) + "\n")
@@ -143,42 +158,43 @@ class Tally:
             self._shared.value += count
 
 
-def _groups(source: Corpus, tokenizer: Tokenizer, size: int, counts: dict[str, int]) -> Iterator[list[TextPart]]:
-    """The texts of each shard: whole documents, of a long one parts. Adds to `counts` how many documents had no text,
+def _groups(
+    source: Corpus, records: Records, text: TextFormat, size: int, counts: dict[str, int]
+) -> Iterator[list[Item]]:
+    """The items of each shard: whole documents, of a long one parts. Adds to `counts` how many documents had no text,
     and how much is read."""
-    group: list[TextPart] = []
+    group: list[Item] = []
     room = size
     for document in source:
-        for part in parts_of(document.name, document.pieces(), tokenizer):
-            if not part.text and part.begins:
-                counts["dropped"] += 1
-                continue
-            group.append(part)
-            taken = len(part.text.encode())
-            room -= taken
-            counts["read"] += taken
+        empty = True
+        for item in records.items(document, text):
+            empty = False
+            group.append(item)
+            room -= item.size
+            counts["read"] += item.size
             if room <= 0:
                 yield group
                 group, room = [], size
+        counts["dropped"] += empty
     if group:
         yield group
 
 
 def _shards(
-    groups: Iterator[list[TextPart]], tokenizer: Tokenizer, folder: Path, workers: int, before: Ids, tally: Tally
-) -> Iterator[Record]:
+    groups: Iterator[list[Item]], records: Records, text: TextFormat, folder: Path, workers: int, tally: Tally
+) -> Iterator[ShardRecord]:
     """Every shard's record, in order, once its files are written."""
     first = list(islice(groups, 2))
-    numbered = ((i, parts, _finished(folder, i, tally)) for i, parts in enumerate(chain(first, groups)))
+    numbered = ((i, items, _finished(folder, i, tally)) for i, items in enumerate(chain(first, groups)))
     if workers == 1 or len(first) < 2:
-        for i, parts, finished in numbered:
-            yield finished or write_shard(parts, tokenizer, folder, i, before, tally)
+        for i, items, finished in numbered:
+            yield finished or write_shard(items, records, text, folder, i, tally)
         return
     pool = ProcessPoolExecutor(workers, SPAWN, initializer=_begin_worker, initargs=(tally,))
-    pending: deque[Future | Record] = deque()
+    pending: deque[Future | ShardRecord] = deque()
     try:
-        for i, parts, finished in numbered:
-            pending.append(finished or pool.submit(_work, parts, tokenizer, folder, i, before))
+        for i, items, finished in numbered:
+            pending.append(finished or pool.submit(_work, items, records, text, folder, i))
             if len(pending) > workers + 1:  # bounds the text in memory
                 yield _record(pending.popleft())
         while pending:
@@ -192,11 +208,11 @@ def _shards(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _work(parts: list[TextPart], tokenizer: Tokenizer, folder: Path, i: int, before: Ids) -> Record:
-    return write_shard(parts, tokenizer, folder, i, before, _tally)
+def _work(items: list[Item], records: Records, text: TextFormat, folder: Path, i: int) -> ShardRecord:
+    return write_shard(items, records, text, folder, i, _tally)
 
 
-def _record(shard: Future | Record) -> Record:
+def _record(shard: Future | ShardRecord) -> ShardRecord:
     return shard.result() if isinstance(shard, Future) else shard
 
 
@@ -209,13 +225,14 @@ def _dtype(tokenizer: Tokenizer) -> np.dtype:
     return np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
 
 
-def _finished(folder: Path, i: int, tally: Tally) -> Record | None:
+def _finished(folder: Path, i: int, tally: Tally) -> ShardRecord | None:
     """The record of a shard that an earlier build finished, if its files match the record."""
     data, starts, record = _paths(folder, i)
     try:
         entry = json.loads(record.read_text())
         tokens = np.fromfile(data, np.dtype(entry["dtype"]))
-        sound = shard_digest(tokens, np.load(starts)) == entry["digest"]
+        channels = {name: np.fromfile(data.with_suffix(f".{name}"), kind) for name, kind in entry["channels"].items()}
+        sound = shard_digest(tokens, np.load(starts), channels) == entry["digest"]
         if entry["covered"] is not None:
             sound &= np.fromfile(data.with_suffix(".bytes"), entry["covered"]).sum(dtype=np.int64) == entry["bytes"]
     except (OSError, ValueError, EOFError, KeyError, TypeError):
@@ -227,39 +244,45 @@ def _finished(folder: Path, i: int, tally: Tally) -> Record | None:
 
 
 def write_shard(
-    parts: list[TextPart], tokenizer: Tokenizer, folder: Path, i: int, before: Ids = (), tally: Tally | None = None
-) -> Record:
+    items: list[Item], records: Records, text: TextFormat, folder: Path, i: int, tally: Tally | None = None
+) -> ShardRecord:
     """Tokenise and write shard i, its record last. Runs in a worker process."""
-    dtype, table = _dtype(tokenizer), tokenizer.token_bytes()
-    ids, sizes = [], []  # of each part, in narrow types
+    dtype, table = _dtype(text.tokenizer), text.tokenizer.token_bytes()
+    ids, sizes, begins = [np.zeros(0, dtype)], [np.zeros(0, np.uint8)], []  # of each item, in narrow types
+    channels: dict[str, list[np.ndarray]] = {name: [np.zeros(0, np.uint8)] for name in records.channels}
+    left_out: Counter[str] = Counter()
     same = True  # as the table says
-    for part in parts:
-        of_part, covered = encode_part(tokenizer, part)
-        size = len(part.text.encode())
+    for item in items:
+        made = records.encode(item, text)
         if tally is not None:
-            tally.add(size)
-        begin, end = (before if part.begins else ()), ([tokenizer.eos_id] if part.ends else [])
-        # of a text that is nothing to the tokenizer, the end of text covers all
-        rest = [size - int(covered.sum())] * len(end)
-        covered = np.concatenate([np.zeros(len(begin)), covered, rest]).astype(np.int32)
-        ids.append(np.concatenate([begin, of_part, end]).astype(dtype))
-        same &= np.array_equal(table[ids[-1]], covered)
-        sizes.append(covered.astype(np.min_scalar_type(int(covered.max(initial=0)))))
-    tokens = np.concatenate(ids)
-    lengths = np.cumsum([0] + [len(x) for x in ids])
-    starts = np.array([first for first, part in zip(lengths, parts, strict=False) if part.begins], np.int64)
+            tally.add(item.size)
+        if made.left_out:
+            left_out[made.left_out] += 1
+            continue
+        same &= np.array_equal(table[made.ids], made.covered)
+        ids.append(made.ids.astype(dtype))
+        sizes.append(made.covered.astype(np.min_scalar_type(int(made.covered.max(initial=0)))))
+        begins.append(item.begins)
+        for name, values in channels.items():
+            values.append(narrowed(made.channels[name]))
+    tokens, covered = np.concatenate(ids), np.concatenate(sizes)
+    firsts = np.cumsum([len(x) for x in ids])[:-1]
+    starts = firsts[np.array(begins, bool)].astype(np.int64)
     data, at, record = _paths(folder, i)
     tokens.tofile(data)
-    kept = None if same else write_covered(data.with_suffix(".bytes"), np.concatenate(sizes))
+    joined = {name: narrowed(np.concatenate(values)) for name, values in channels.items()}
+    kept = None if same else write_covered(data.with_suffix(".bytes"), covered)
     np.save(at, starts)
     entry = {
         "name": data.name,
         "documents": len(starts),
         "tokens": len(tokens),
-        "bytes": sum(int(x.sum(dtype=np.int64)) for x in sizes),
+        "bytes": int(covered.sum(dtype=np.int64)),
         "covered": kept,
         "dtype": dtype.str,
-        "digest": shard_digest(tokens, starts),
+        "channels": {name: write_channel(data.with_suffix(f".{name}"), values) for name, values in joined.items()},
+        "left_out": left_out,
+        "digest": shard_digest(tokens, starts, joined),
     }
     unfinished = record.with_suffix(".new")
     unfinished.write_text(json.dumps(entry))

@@ -2,19 +2,19 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lm.core.errors import UserError
 from lm.data.learn import train_sentencepiece
-from lm.data.sources import Documents
+from lm.data.records.records import Readable
 from lm.text.hf_tokenizer import HFTokenizer
 from lm.text.tokenizers import SPACE, ByteTokenizer, SentencePieceTokenizer, Tokenizer
 
 
 def open_tokenizer(
     name: str | os.PathLike,
-    documents: Documents | None = None,
+    documents: Iterable[Readable] | None = None,
     path: str | os.PathLike | None = None,
     reserved: Sequence[str] = (),
 ) -> Tokenizer:
@@ -29,7 +29,7 @@ def open_tokenizer(
 
 def _open(
     name: str,
-    documents: Documents | None,
+    documents: Iterable[Readable] | None,
     path: str | os.PathLike | None,
     reserved: Sequence[str],
 ) -> Tokenizer:

@@ -13,7 +13,7 @@ Ids = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Pairs:
+class ScoredPairs:
     """The encoder reads before + source + after, the decoder lead + target. Each token of the target is scored, and so
     is the end-of-text after it. `bytes`: size of each target's text."""
 
@@ -26,7 +26,9 @@ class Pairs:
     after: Ids = ()
 
     @classmethod
-    def of(cls, texts: Iterable[tuple[str, str]], tokenizer: Tokenizer, lead: Ids, before: Ids, after: Ids) -> "Pairs":
+    def of(
+        cls, texts: Iterable[tuple[str, str]], tokenizer: Tokenizer, lead: Ids, before: Ids, after: Ids
+    ) -> "ScoredPairs":
         sources, targets, sizes = [], [], []
         for source, target in texts:
             sources.append(tokenizer.encode(source))

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from ml_collections.config_dict import ConfigDict
 
-from lm.core.component import components
+from lm.core.component import components, from_dict
 from lm.core.ctx import Ctx
 from lm.core.errors import UserError
 from lm.core.param import Tree, abstract, with_aliases
@@ -18,11 +18,13 @@ from lm.data.batches import EvalBatches
 from lm.data.cache import TokenCache
 from lm.data.open import CorpusPart, Data, Weighted, sources_of
 from lm.data.progress import tell
+from lm.data.records.documents import Documents
+from lm.data.records.records import Records
 from lm.data.sources import STDLIB, Source, open_source
 from lm.data.tokenize import build_cache
 from lm.evaluate.documents import DocumentWindows
 from lm.evaluate.masked import Masked
-from lm.evaluate.pairs import Pairs
+from lm.evaluate.pairs import ScoredPairs
 from lm.evaluate.rows import ScoredRows, batches, groups, rows_together
 from lm.inspect.cost import largest
 from lm.model.heads import AHEAD, TOKENS, Heads
@@ -90,6 +92,8 @@ def plan(opened: Setting, asked: Asked) -> Plan:
     if isinstance(opened.model, EncoderDecoder) and "," in (asked.field or ""):
         return _pairs(opened, asked)
     objective = opened.objective
+    if asked.data is None and not isinstance(_records_of(opened.data), Documents):
+        return _as_trained(opened, asked)
     scoring = objective.scoring(opened.text.tokenizer)
     if not scoring.documents:
         return _as_trained(opened, asked)
@@ -151,7 +155,11 @@ def _as_trained(opened: Setting, asked: Asked) -> Plan:
         raise UserError(f"{flag} is for documents, but these rows are as in training: give --data, or leave it out")
     c = opened.data
     split, chosen = _chosen(opened, asked)
-    caches = [(name, _cache(opened, source, opened.text.before)) for name, source in chosen]
+    records = [s.records for s in _sources(opened, asked)]
+    caches = [
+        (name, _cache(opened, source, opened.text.before, own))
+        for (name, source), own in zip(chosen, records, strict=True)
+    ]
     data = Data(opened.text.tokenizer, tuple(CorpusPart(name, 1.0, cache, cache) for name, cache in caches))
     held_out = opened.held_out(data)
     pieces = tuple(
@@ -173,19 +181,34 @@ def _batches(held_out: EvalBatches, which: range) -> Iterable[dict[str, np.ndarr
 
 def _chosen(opened: Setting, asked: Asked) -> tuple[str, list[tuple[str, Source]]]:
     """The split, and each source of it by name."""
-    c = opened.data
     split = asked.split or ("validation" if asked.data in (None, STDLIB) else "all")
-    given = [Weighted(asked.data, 1.0, c.field)] if asked.data is not None else []
-    chosen = given or sources_of(c.source, c.mixture, c.field)
-    sources = [(str(s.where), _source(opened, asked, s, split, asked.field or s.field)) for s in chosen]
+    sources = [(str(s.where), _source(opened, asked, s, split)) for s in _sources(opened, asked)]
     for note in dict.fromkeys(note for _, source in sources for note in source.notes):
         tell(note)
     return split, sources
 
 
-def _source(opened: Setting, asked: Asked, chosen: Weighted, split: str, field: str) -> Source:
+def _sources(opened: Setting, asked: Asked) -> list[Weighted]:
+    """Those of the run, or the one that is asked for, which is plain text."""
+    c = opened.data
+    if asked.data is not None:
+        return [Weighted(asked.data, 1.0, asked.field or c.field)]
+    sources = sources_of(c.source, c.mixture, c.field, _records_of(c))
+    return [s._replace(field=asked.field or s.field) for s in sources]
+
+
+def _records_of(data: ConfigDict) -> Records:
+    return from_dict(data.records.to_dict(), "config.data.records")
+
+
+def _source(opened: Setting, asked: Asked, chosen: Weighted, split: str) -> Source:
     c, where = opened.data, chosen.where
-    options = {"pattern": asked.pattern or c.pattern, "field": field, "holdout": c.holdout}
+    options = {
+        "pattern": asked.pattern or c.pattern,
+        "field": chosen.field,
+        "holdout": c.holdout,
+        "fields": chosen.fields,
+    }
     if split != "all":
         own = c.validation if asked.data is None and not c.mixture else ""
         return open_source(where, split, validation=own or None, **options)
@@ -194,9 +217,9 @@ def _source(opened: Setting, asked: Asked, chosen: Weighted, split: str, field: 
     return open_source(where, "validation", validation=where, **options)  # files that are the validation split
 
 
-def _cache(opened: Setting, source: Source, before: tuple[int, ...] = ()) -> TokenCache:
+def _cache(opened: Setting, source: Source, before: tuple[int, ...] = (), records: Records = Documents()) -> TokenCache:
     root = Path(opened.data.cache).expanduser() / "tokens"
-    return build_cache(source, opened.text.tokenizer, root, before=before)
+    return build_cache(source, opened.text.tokenizer, root, before=before, records=records, text=opened.text)
 
 
 def _documents(opened: Setting, asked: Asked, cache: TokenCache) -> DocumentWindows:
@@ -223,11 +246,11 @@ def _pairs(opened: Setting, asked: Asked) -> Plan:
     split, [(name, sources)] = _chosen(opened, asked._replace(field=fields[0]))
     _, [(_, targets)] = _chosen(opened, asked._replace(field=fields[1]))
     text = opened.text
-    start = text.start if text.start is not None else text.tokenizer.pad_id
-    texts = ((source.text, target.text) for source, target in zip(sources, targets, strict=True))
-    forced = (text.generation or {}).get("forced_bos_token_id")  # such as the language of a translation
-    lead = (start, *(text.before if forced is None else (forced,)))
-    rows = Pairs.of(texts, text.tokenizer, lead, text.before, text.after)
+    texts = (
+        ("".join(source.pieces()), "".join(target.pieces())) for source, target in zip(sources, targets, strict=True)
+    )
+    lead = text.lead
+    rows = ScoredPairs.of(texts, text.tokenizer, lead, text.before, text.after)
     rows.check(opened.data.length)
     piece = _piece(opened, asked, NextToken(), name, len(rows), rows)
     around = f"{_pieces(text, text.before)}{fields[0]}{_pieces(text, text.after, True)}"

@@ -17,6 +17,8 @@ from lm.core.errors import UserError
 from lm.core.metrics import Metrics
 from lm.core.param import Tree
 from lm.core.rows import Batch, reads
+from lm.data.cache import TokenCache
+from lm.data.channels import CHANNELS, MADE_BY
 from lm.model.heads import TOKENS
 from lm.model.transformer import Model
 from lm.objectives.examples.builder import ExampleBuilder
@@ -28,12 +30,13 @@ Array = jax.Array
 
 
 class Needs(NamedTuple):
-    """What an objective needs of a model."""
+    """What an objective needs of a model and of the data."""
 
     head: str = TOKENS  # what the head must predict (`Head.predicts`)
     rows: tuple[str, ...] = ()  # batch keys that some part of the model must read (`lm.core.rows.reads`)
     carries: bool = False  # it passes a `cache` on: rows may continue those of the previous batch
     both_sides: bool = False  # tokens must see those that follow them
+    channels: tuple[str, ...] = ()  # what its examples read of rows besides tokens (`lm.data.channels`)
 
 
 class Scoring(NamedTuple):
@@ -100,6 +103,16 @@ def check_needs(objective: Objective, model: Model) -> None:
             f"objective {name} predicts tokens from both sides, but no token of this model sees those that follow it: "
             "take a model with bidirectional attention, such as a masked language model, or another objective"
         )
+
+
+def check_channels(objective: Objective, name: str, cache: TokenCache) -> None:
+    """Raise `UserError` unless the source of that name has the channels that the objective asks for."""
+    for channel in objective.needs().channels:
+        if channel not in cache.channels:
+            raise UserError(
+                f"objective {type(objective).__name__} reads the channel {channel!r} ({CHANNELS[channel]}), which "
+                f"{name or 'the data'} does not have: set {MADE_BY[channel]}, or take another objective"
+            )
 
 
 def _classes(attribute: str, wanted: object) -> str:

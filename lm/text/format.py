@@ -28,6 +28,13 @@ class TextFormat(NamedTuple):
     generation: dict[str, Any] | None = None
     templates: dict[str, str] | None = None
 
+    @property
+    def lead(self) -> Ids:
+        """The ids with which a decoder beside an encoder begins: its first one, and what stands before a text."""
+        start = self.start if self.start is not None else self.tokenizer.pad_id
+        forced = (self.generation or {}).get("forced_bos_token_id")  # such as the language of a translation
+        return (start, *(self.before if forced is None else (forced,)))
+
     def saved(self) -> dict[str, Any]:
         """All but the tokenizer, ready for JSON."""
         return {k: v for k, v in self._asdict().items() if k != "tokenizer"}

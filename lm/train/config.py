@@ -17,10 +17,13 @@ from typing import Annotated, Any, Literal
 
 from ml_collections.config_dict import ConfigDict
 
+import lm.data.records
 import lm.train.optim
 from lm.core.component import checked, names_of, registered, stored_names, to_dict, upgraded
 from lm.core.errors import UserError, nearest
 from lm.core.ranges import Count, CountOrNone, Range
+from lm.data.records.documents import Documents
+from lm.data.records.records import Records
 from lm.kernels.attention.select import KERNELS
 from lm.objectives.causal import NextToken
 from lm.runs.upgrade import MOVED
@@ -29,8 +32,11 @@ from lm.train.optim.adamw import AdamW
 from lm.train.optim.optimizer import Optimizer
 from lm.train.optim.schedule import Cosine, Schedule
 
-for _module in pkgutil.iter_modules(lm.train.optim.__path__, f"{lm.train.optim.__name__}."):
-    importlib.import_module(_module.name)  # each optimizer is known by its file being there
+for _package in (lm.train.optim, lm.data.records):
+    for _module in pkgutil.iter_modules(_package.__path__, f"{_package.__name__}."):
+        importlib.import_module(
+            _module.name
+        )  # each optimizer, and each kind of record, is known by its file being there
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,13 +48,15 @@ class DataConfig:
     holdout: Annotated[float, Range(0, 1, above=True, below=True)] = 0.02  # that part's size
     pattern: str = "*.txt"  # files of a folder
     field: str = "text"  # of JSON ("meta.text": in another), column of a table: its name, else its number
+    records: Records = Documents()  # what a record is, and how it is written
     # byte, bpe-2048, unigram-2048 (trained on `source`), a SentencePiece .model file, a tokenizer.json; "" is that of
     # train.init_from, or byte
     tokenizer: str = ""
     reserved: tuple[str, ...] = ()  # special tokens besides, which are added to a tokenizer that lacks them
     # begin-of-text before each document; auto: as the model of train.init_from reads
     bos: Literal["auto", "on", "off"] = "auto"
-    mixture: tuple = ()  # ((source, weight), (source, weight, field), ...) in place of `source`
+    # ((source, weight), (source, weight, field), (source, weight, {"type": "Pairs", ...}), ...) in place of `source`
+    mixture: tuple = ()
     # or best-fit: whole documents, padded rows; stream: rows go on in the next batch
     packing: Literal["concat", "best-fit", "stream"] = "concat"
     length: Count = 256  # tokens per row
@@ -113,6 +121,7 @@ class LogConfig:
 SEED = Annotated[int, Range(0, 2**32 - 1)]
 SECTIONS: dict[str, type] = {"data": DataConfig, "train": TrainConfig, "parallel": ParallelConfig, "log": LogConfig}
 CHOSEN: dict[str, type] = {"optimizer": Optimizer, "schedule": Schedule}  # components of these kinds, by their `type`
+WITHIN: dict[str, type] = {"data.records": Records}  # such components within a section
 
 
 def default() -> ConfigDict:
@@ -180,9 +189,9 @@ def section(config: ConfigDict, name: str) -> Any:
 
 
 def chosen(name: str, knobs: Any) -> Any:
-    """The component that these knobs of config.optimizer or config.schedule describe; what they leave out has its
-    default. Raises `UserError`."""
-    kind, where = CHOSEN[name], f"config.{name}"
+    """The component that these knobs of config.optimizer, config.schedule or config.data.records describe; what they
+    leave out has its default. Raises `UserError`."""
+    kind, where = {**CHOSEN, **WITHIN}[name], f"config.{name}"
     given = upgraded(_knobs(knobs, where, ("type",)))
     cls: Any = registered(given.get("type"))
     if cls is None or not issubclass(cls, kind):
@@ -193,8 +202,8 @@ def chosen(name: str, knobs: Any) -> Any:
 
 def wrong_type(name: str, given: Any) -> str:
     """What to say of a `type` which is that of no component that may stand in this section."""
-    hint = nearest(str(given), names_of(CHOSEN[name]))
-    return f"type={given!r} is no {name}{hint} (one of your own: name its file with --import)"
+    hint = nearest(str(given), names_of({**CHOSEN, **WITHIN}[name]))
+    return f"type={given!r} is no {name.rpartition('.')[2]}{hint} (one of your own: name its file with --import)"
 
 
 def _knobs(value: Any, where: str, names: Any) -> dict[str, Any]:
@@ -208,6 +217,8 @@ def _knobs(value: Any, where: str, names: Any) -> dict[str, Any]:
 def _check_names(given: Any, names: Any, where: str, kind: type | None = None) -> None:
     for name in given:
         if name not in names:
+            if where.removeprefix("config.") in WITHIN and kind is not None:
+                raise UserError(f"{where}.{name} is no knob of {kind.__name__}{nearest(name, names)}")
             like = default()
             if where.removeprefix("config.") in CHOSEN and kind is not None:
                 with like.unlocked():
@@ -228,13 +239,15 @@ def _read(kind: type, knobs: Any, where: str) -> Any:
     names = [f.name for f in dataclasses.fields(kind)]
     knobs = _knobs(knobs, where, names)
     _check_names(knobs, names, where, kind)
-    read = {
-        name: _read(hints[name], knobs[name], f"{where}.{name}")
-        if dataclasses.is_dataclass(hints[name])
-        else checked(tuples(knobs[name]), hints[name], f"{where}.{name}")
-        for name in names
-    }
-    return kind(**read)
+    return kind(**{name: _read_knob(hints[name], knobs[name], f"{where}.{name}") for name in names})
+
+
+def _read_knob(hint: Any, value: Any, where: str) -> Any:
+    if (path := where.removeprefix("config.")) in WITHIN:
+        return chosen(path, value)
+    if dataclasses.is_dataclass(hint):
+        return _read(typing.cast(type, hint), value, where)
+    return checked(tuples(value), hint, where)
 
 
 def tuples(value: Any) -> Any:

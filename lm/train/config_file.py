@@ -20,7 +20,7 @@ from lm.core.formats import CHECKPOINT, KEY, RUN, SWEEP, format_of
 from lm.runs import components
 from lm.runs.upgrade import upgraded_config
 from lm.train import config
-from lm.train.config import CHOSEN, as_config, chosen, nearest_knob, tuples
+from lm.train.config import CHOSEN, WITHIN, as_config, chosen, nearest_knob, tuples
 from lm.zoo.registry import knobs
 
 SAVED = "config.json"  # in the folder of a run
@@ -140,7 +140,7 @@ def _lay_over(onto: ConfigDict, given: Mapping[str, Any], where: str) -> None:
             raise UserError(f"{path} is no knob{nearest_knob(path)}")
         if where == "config" and name in CHOSEN:
             onto[name] = _chosen_over(onto[name], value, name)
-        elif where == "config" and name in COMPONENTS:
+        elif (where == "config" and name in COMPONENTS) or path.removeprefix("config.") in WITHIN:
             onto[name] = part(value, path)
         elif path.removeprefix("config.") in LISTS:
             onto[name] = listed(value, path)
@@ -171,7 +171,7 @@ def _chosen_over(onto: ConfigDict, given: Any, name: str) -> ConfigDict:
 def part(value: Any, where: str) -> ConfigDict:
     """A section that is a component, from JSON: a component, or for `config.model` a family with its knobs. Raises
     `UserError`."""
-    if (name := where.removeprefix("config.")) in CHOSEN:
+    if (name := where.removeprefix("config.")) in {**CHOSEN, **WITHIN}:
         return as_config(chosen(name, value))
     if isinstance(value, Mapping) and "family" in value:
         return knobs(**{name: v for name, v in value.items() if v is not None})

@@ -10,18 +10,20 @@ from lm.core.errors import UserError
 from lm.core.mesh import Sharding
 from lm.data.batches import Batches, EvalBatches
 from lm.data.open import Data, open_data
+from lm.data.packing import padding
 from lm.hub.text import read_tokenizer
 from lm.objectives.examples.builder import Covered
-from lm.objectives.objective import Objective
+from lm.objectives.objective import Objective, check_channels
 from lm.text.format import TextFormat
+from lm.train.config import chosen
 from lm.train.prefetch import by_rows
 
 LOOK_STEPS, LOOK_ROWS, LOOK_MOST = 8, 256, 10_000  # how far it is looked for a row that predicts something
 
 
-def open_data_of(config: ConfigDict, text: TextFormat | None = None) -> Data:
+def open_data_of(config: ConfigDict, text: TextFormat | None = None, encoder: bool = False) -> Data:
     """The data of a config. `text`: the format of the model that the run goes on from, which decides what the config
-    leaves open, its tokenizer and the begin-of-text."""
+    leaves open, its tokenizer and the begin-of-text; `encoder`: the model has one beside its decoder."""
     c = config.data
     tokenizer = c.tokenizer or (text.tokenizer if text is not None else "byte")
     if isinstance(tokenizer, str) and (folder := Path(tokenizer).expanduser()).is_dir():
@@ -37,12 +39,17 @@ def open_data_of(config: ConfigDict, text: TextFormat | None = None) -> Data:
         cache=c.cache,
         reserved=c.reserved,
         bos=c.bos == "on" or (c.bos == "auto" and text is not None and bool(text.before)),
+        records=chosen("data.records", c.records),
+        text=text,
+        encoder=encoder,
     )
 
 
 def batches_of(config: ConfigDict, data: Data, objective: Objective) -> Batches:
     """Training batches by address."""
     c = config.data
+    for part in data.parts:
+        check_channels(objective, part.name, part.train)
     return Batches(
         data.training,
         c.length,
@@ -58,6 +65,8 @@ def batches_of(config: ConfigDict, data: Data, objective: Objective) -> Batches:
 def held_out_of(config: ConfigDict, data: Data, objective: Objective) -> EvalBatches:
     """Validation batches, in order."""
     c = config.data
+    for part in data.parts:
+        check_channels(objective, part.name, part.validation)
     return EvalBatches(data.validation, c.length, c.batch_size, example_of(data, objective), packing=c.packing)
 
 
@@ -100,8 +109,8 @@ def abstract_batch(
     config: ConfigDict, objective: Objective, sharding: Sharding | None
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes, types and layout of a training batch, without data."""
-    n = config.data.length + 1
-    row = {"tokens": np.zeros(n, np.int32), "segments": np.ones(n, np.int32), "bytes": np.zeros(n, np.int32)}
+    row = padding(config.data.length, dict.fromkeys(objective.needs().channels, np.int32))
+    row["segments"] += 1
     example = objective.examples(None)(row, np.random.default_rng(0)) | {"bytes": np.int32(0)}
     example |= {"reset": np.int32(0)} if config.data.packing == "stream" else {}
     shapes = {k: ((config.data.batch_size, *np.shape(v)), np.asarray(v).dtype) for k, v in example.items()}

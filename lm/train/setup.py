@@ -19,7 +19,7 @@ from lm.data.open import Data
 from lm.evaluate.evaluator import Evaluator
 from lm.model.kv_sources import CrossKV, SegmentMemory, SelfKV
 from lm.model.program import Program
-from lm.model.transformer import Model
+from lm.model.transformer import EncoderDecoder, Model
 from lm.objectives.objective import Objective
 from lm.text.format import TextFormat
 from lm.text.tokenizers import Tokenizer
@@ -158,7 +158,7 @@ class Parts:
 
     @cached_property
     def data(self) -> Data:
-        return open_data_of(self.config, self.text)
+        return open_data_of(self.config, self.text, isinstance(self.model, EncoderDecoder))
 
     @cached_property
     def batches(self) -> Batches:

@@ -35,6 +35,8 @@ def shown(config: ConfigDict, default: Callable[[], ConfigDict] = train_config.d
     comments = comments_of(train_config.default) | comments_of(default)
     for name in (n for n in config if n in train_config.SECTIONS or n in train_config.CHOSEN):
         comments |= _of_section(name, config[name])
+    for path in train_config.WITHIN:
+        comments |= _of_section(path, _at(config, path))
     plain = _of_same_types(default(), config)
     lines = [f"# {MARK} differs from the default, which stands behind. --config.a.b=value changes a knob."]
     lines += [f"# {line}" for line in size_notes(config)]
@@ -67,7 +69,7 @@ def _of_section(name: str, knobs: ConfigDict) -> dict[str, str]:
     """The comments of the class that a section is read as, by knob."""
     if name in train_config.SECTIONS:
         return dict(_of_dataclass(name, train_config.SECTIONS[name]))
-    kinds = ", ".join(names_of(train_config.CHOSEN[name]))
+    kinds = ", ".join(names_of({**train_config.CHOSEN, **train_config.WITHIN}[name]))
     cls = registered(knobs.get("type"))
     return {f"{name}.type": f"of {kinds}"} | (dict(_of_dataclass(name, cls)) if cls else {})
 
