@@ -10,7 +10,7 @@ from lm.core.component import component, to_dict
 from lm.core.errors import UserError
 from lm.data.channels import token_ranges
 from lm.data.cuts import TextPart, encode_part, parts_of
-from lm.data.records.records import Encoded, SourceRecord, Records, joined, special
+from lm.data.records.records import Encoded, Records, SourceRecord, joined, special
 from lm.text.format import TextFormat
 
 # A sentence begins at the first character that is no white space, in a line, or behind what ends another.
