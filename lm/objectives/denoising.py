@@ -6,13 +6,13 @@ from lm.core.component import component
 from lm.core.errors import UserError, nearest
 from lm.objectives.examples.denoising import (
     MODES,
-    SEVEN,
-    Choice,
     PairedDenoising,
     PrefixDenoising,
     SpecialIds,
+    filling,
     largest,
 )
+from lm.objectives.examples.published import SEVEN, SPANS_AS_RUN, Choice
 from lm.objectives.objective import Needs
 from lm.objectives.token_loss import TokenLoss, TokenObjective
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 class MixtureOfDenoisers(TokenObjective):
     """Each row under a denoiser of its own, for an encoder-decoder.
 
-    denoisers: (rate, mode, denoiser); rates are relative; inputs begin with a token for their mode "R", "S" or "X", or
-        without one for ""
-    inputs, targets: lengths of the arrays, enough for whatever is drawn: `of` computes them
+    denoisers: (rate, mode, denoiser); rates are relative; inputs begin with a token for their mode ("R", "S", "X",
+        "CLM" or "CDec"), or without one for "". Published mixtures: `lm.objectives.examples.published`
+    inputs, targets: lengths of the arrays, enough for whatever is drawn: `of` and `filling` compute them
     ids: special tokens; None: the tokenizer's"""
 
     denoisers: tuple[Choice, ...]
@@ -48,6 +48,16 @@ class MixtureOfDenoisers(TokenObjective):
         most = largest(denoisers, length)
         return cls(denoisers, most.inputs, most.targets, **knobs)
 
+    @classmethod
+    def filling(cls, inputs: int, denoisers: tuple[Choice, ...] = SPANS_AS_RUN, **knobs: Any) -> tuple[Self, int]:
+        """The mixture whose inputs are `inputs` tokens, and the length of the rows that fill them:
+
+        objective, config.data.length = MixtureOfDenoisers.filling(512)  # of 568 tokens, with 114 targets
+
+        Rows of span corruption leave no padding in either array; of several denoisers, the longest one's."""
+        filled = filling(denoisers, inputs)
+        return cls(denoisers, inputs, filled.targets, **knobs), filled.length
+
     def needs(self) -> Needs:
         return Needs(rows=("encoder/tokens",))
 
@@ -58,8 +68,9 @@ class MixtureOfDenoisers(TokenObjective):
         if self.ids is not None:
             return self.ids
         if tokenizer is None:  # shapes alone are asked for
-            return SpecialIds(0, self.inputs, modes=(0,) * len(MODES))
-        return SpecialIds.of(tokenizer, modes=any(mode for _, mode, _ in self.denoisers))
+            return SpecialIds(0, self.inputs, modes=(0,) * len(MODES), stops=(0,), vocab=1)
+        modes = {mode for _, mode, _ in self.denoisers if mode}
+        return SpecialIds.of(tokenizer, modes)
 
 
 @component

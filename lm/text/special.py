@@ -8,6 +8,25 @@ from lm.text.tokenizers import Tokenizer
 MASKS = ("[MASK]", "<mask>", "<special1>")
 LONG_MASKS, SENTENCE_MASKS = ("[gMASK]",), ("[sMASK]",)
 SPAN_STARTS, SPAN_ENDS = ("[sop]", "<sop>", "<|startofpiece|>"), ("[eop]", "<eop>", "<|endofpiece|>")
+# What a denoiser's inputs begin with: regular, sequential and extreme denoising, a text to continue, one to write
+# without any inputs.
+MODE_NAMES = {
+    "R": ("[R]", "[NLU]"),
+    "S": ("[S]", "[S2S]"),
+    "X": ("[X]", "[NLG]"),
+    "CLM": ("[CLM]",),
+    "CDec": ("[CDec]",),
+}
+# Of what comes before, after and in the middle, where a middle is filled in.
+MIDDLES = (
+    ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"),
+    ("<fim_prefix>", "<fim_suffix>", "<fim_middle>"),
+    ("<fim-prefix>", "<fim-suffix>", "<fim-middle>"),
+    ("<PRE>", "<SUF>", "<MID>"),
+    ("\u2581<PRE>", "\u2581<SUF>", "\u2581<MID>"),
+    ("[PREFIX]", "[SUFFIX]", "[MIDDLE]"),
+    ("<\uff5cfim\u2581begin\uff5c>", "<\uff5cfim\u2581hole\uff5c>", "<\uff5cfim\u2581end\uff5c>"),
+)
 
 
 def mask_of(tokenizer: Tokenizer) -> int | None:
@@ -19,3 +38,12 @@ def first_of(tokenizer: Tokenizer, names: Iterable[str | None]) -> int | None:
     """The special token of the first of these names that a vocabulary has."""
     markers = set(tokenizer.markers)
     return next((tokenizer.piece_id(name) for name in names if name is not None and name in markers), None)
+
+
+def middle_of(tokenizer: Tokenizer) -> tuple[int, int, int] | None:
+    """The tokens before a prefix, a suffix and a middle, if a vocabulary has them."""
+    for names in MIDDLES:
+        if all(name in tokenizer.markers for name in names):
+            prefix, suffix, middle = map(tokenizer.piece_id, names)
+            return prefix, suffix, middle
+    return None

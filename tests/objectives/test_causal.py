@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from lm.core.ctx import Ctx
 from lm.core.metrics import added
 from lm.core.param import initialize
-from lm.objectives.causal import NextToken
+from lm.objectives.causal import NextToken, PrefixNextToken
 from lm.objectives.examples.next_token import positions_in
 from lm.objectives.token_loss import TokenLoss
 from lm.zoo.gpt2 import gpt2
@@ -42,6 +42,29 @@ def test_example_predicts_the_next_token_of_the_same_document(row):
         assert example["segments"][i] == here
         assert example["positions"][i] == position
     assert example["weights"].dtype == np.float32 and example["positions"].dtype == np.int32
+
+
+@given(packed_rows(), st.integers(0, 2**32 - 1))
+def test_a_prefix_is_seen_and_what_follows_it_is_predicted(row, seed):
+    plain = NextToken().examples()(row, RNG)
+    made = PrefixNextToken().examples()(row, np.random.default_rng(seed))
+    assert all((made[k] == plain[k]).all() for k in plain.keys() - {"weights"})
+    for s in range(1, row["segments"].max() + 1):
+        at = np.flatnonzero(plain["segments"] == s)
+        prefix = made["prefix"][at].tolist()
+        assert prefix == sorted(prefix, reverse=True)
+        assert prefix == [True] * len(at) if len(at) < 2 else (prefix[0] and not prefix[-1])
+        # no token of the prefix is a target, and of the others every one
+        last = sum(prefix) - 1
+        assert made["weights"][at].tolist() == [w * (i >= last) for i, w in enumerate(plain["weights"][at].tolist())]
+    assert not made["prefix"][plain["segments"] == 0].any() and made["prefix"].dtype == bool
+
+
+def test_prefixes_are_cut_anywhere():
+    row = {"tokens": np.arange(12, dtype=np.int32), "segments": np.ones(12, np.int32)}
+    rng = np.random.default_rng(0)
+    cuts = np.bincount([PrefixNextToken().examples()(row, rng)["prefix"].sum() for _ in range(2000)])
+    assert cuts[0] == 0 and len(cuts) == 11 and (abs(cuts[1:] - 200) < 5 * 200**0.5).all()
 
 
 def test_positions_restart_whenever_the_segment_changes():

@@ -27,7 +27,21 @@ from lm.model.residual import PreNorm
 from lm.model.stack import Stack
 from lm.model.transformer import EncoderDecoder, LanguageModel, Transformer, tied
 from lm.objectives.denoising import MixtureOfDenoisers, PrefixMixtureOfDenoisers
-from lm.objectives.examples.denoising import MODES, SEVEN, SPANS, PrefixLM, SpanCorruption, SpecialIds, largest
+from lm.objectives.examples.continuation import Continuation, PrefixLM
+from lm.objectives.examples.denoiser import Original
+from lm.objectives.examples.denoising import MODES, SpecialIds, largest
+from lm.objectives.examples.noise import (
+    DocumentRotation,
+    Reconstruction,
+    SentencePermutation,
+    Shuffling,
+    SpanDeletion,
+    TextInfilling,
+    TokenDeletion,
+    TokenMasking,
+)
+from lm.objectives.examples.published import SEVEN, SPANS
+from lm.objectives.examples.spans import DroppedTokens, IIDCorruption, SpanCorruption
 from lm.objectives.objective import check_needs
 from lm.text.tokenizers import ByteTokenizer
 
@@ -37,9 +51,26 @@ FIRST = SENTINELS[0]
 
 lengths = st.integers(2, 300)
 seeds = st.integers(0, 2**32 - 1)
-corruptions = st.builds(SpanCorruption, mean=st.floats(1, 70), density=st.floats(0.01, 0.99))
-denoisers = corruptions | st.builds(PrefixLM, density=st.floats(0.01, 0.5))
-choices = st.tuples(st.floats(0.1, 5), st.sampled_from(("", *MODES)), denoisers)
+densities = st.floats(0.01, 0.99)
+corruptions = st.builds(SpanCorruption, mean=st.floats(1, 70), density=densities)
+shares = st.tuples(st.floats(0, 0.99), st.floats(0, 0.99)).map(sorted)
+cuts = st.builds(PrefixLM, density=st.floats(0.01, 0.5)) | shares.map(lambda both: Continuation(*both))
+denoisers = corruptions | st.builds(IIDCorruption, density=densities) | cuts
+noises = st.sampled_from(
+    (
+        TokenMasking(0.3, 0.5),
+        TokenDeletion(0.3),
+        TextInfilling(),
+        TextInfilling(0.9, 1.0, 0.5),
+        SpanDeletion(),
+        SentencePermutation(0.5),
+        DocumentRotation(),
+        Shuffling(),
+    )
+)
+whole = st.lists(noises, min_size=1, max_size=3).map(lambda some: Reconstruction(tuple(some)))
+dropped = st.builds(DroppedTokens, density=densities)
+choices = st.tuples(st.floats(0.1, 5), st.sampled_from(("", *MODES)), denoisers | whole | dropped)
 mixtures = st.lists(choices, min_size=1, max_size=4).map(tuple)
 
 
@@ -72,7 +103,7 @@ def restored(inputs, targets):
 @given(denoisers, lengths, seeds)
 def test_inputs_and_targets_hold_the_text_exactly(denoiser, length, seed):
     tokens = text(length, seed)
-    inputs, targets = denoiser(tokens, SENTINELS, np.random.default_rng(seed))
+    inputs, targets = denoiser(Original(tokens, SENTINELS), np.random.default_rng(seed))
     assert restored(inputs, targets).tolist() == tokens.tolist()
 
 
@@ -90,7 +121,7 @@ def test_numbers_of_noise_tokens_and_spans(corruption, length, seed):
 @given(corruptions, lengths, seeds)
 def test_sentinels_stand_in_order(corruption, length, seed):
     spans = corruption.counts(length)[1]
-    inputs, targets = corruption(text(length), SENTINELS, np.random.default_rng(seed))
+    inputs, targets = corruption(Original(text(length), SENTINELS), np.random.default_rng(seed))
     assert inputs[inputs >= FIRST].tolist() == SENTINELS[:spans].tolist()
     assert targets[targets >= FIRST].tolist() == SENTINELS[: spans + 1].tolist()
     assert targets[0] == SENTINELS[0] and targets[-1] == SENTINELS[spans]
@@ -112,7 +143,7 @@ def test_the_example_of_the_paper():
         def noise_mask(self, length, rng):
             return np.array([w in ("for", "inviting", "last") for w in words])
 
-    inputs, targets = Fixed()(tokens, np.array([100, 99, 98]), np.random.default_rng(0))  # as T5, ids descend
+    inputs, targets = Fixed()(Original(tokens, np.array([100, 99, 98])), np.random.default_rng(0))  # as T5, ids descend
     names = dict(zip(tokens.tolist(), words, strict=True)) | {100: "<X>", 99: "<Y>", 98: "<Z>"}
     assert " ".join(names[t] for t in inputs.tolist()) == "Thank you <X> me to your party <Y> week"
     assert " ".join(names[t] for t in targets.tolist()) == "<X> for inviting <Y> last <Z>"
@@ -121,7 +152,7 @@ def test_the_example_of_the_paper():
 @pytest.mark.parametrize("density", [0.25, 0.5])
 def test_prefix_lm_cuts_uniformly(density):
     rng = np.random.default_rng(0)
-    sizes = Counter(len(PrefixLM(density)(text(41), SENTINELS, rng)[1]) for _ in range(4000))
+    sizes = Counter(len(PrefixLM(density)(Original(text(41), SENTINELS), rng)[1]) for _ in range(4000))
     most = round(2 * density * 40)
     assert sorted(sizes) == list(range(1, most + 1))
     assert all(abs(n - 4000 / most) < 5 * (4000 / most) ** 0.5 for n in sizes.values())
@@ -230,7 +261,7 @@ def test_shapes_need_no_tokenizer(kind):
 
 @pytest.mark.parametrize("kind", [MixtureOfDenoisers, PrefixMixtureOfDenoisers])
 def test_json_round_trip(kind):
-    for objective in (kind.of(64), kind.of(64, ids=SpecialIds.of(BYTES, modes=True))):
+    for objective in (kind.of(64), kind.of(64, ids=SpecialIds.of(BYTES, MODES))):
         assert from_dict(json.loads(json.dumps(to_dict(objective)))) == objective
 
 

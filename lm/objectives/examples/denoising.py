@@ -1,15 +1,14 @@
-"""Denoising examples: part of a text is taken out, for the model to write. Span corruption (T5, Raffel et al. 2020,
-arXiv 1910.10683), prefix language modelling, and UL2's mixture of them (Tay et al. 2022, arXiv 2205.05131).
-
-A denoiser splits a run of tokens into inputs and targets. `PairedDenoising` draws one for each row and lays the pair
-out for an encoder-decoder, `PrefixDenoising` for a decoder with the `Prefix` mask.
+"""Denoising examples: part of a text is taken out, for the model to write. A denoiser splits a run of tokens into
+inputs and targets (`lm.objectives.examples.denoiser`). `PairedDenoising` draws one for each row and lays the pair out
+for an encoder-decoder, `PrefixDenoising` for a decoder with the `Prefix` mask.
 
 As in T5, a row is corrupted as a whole: the documents packed into it are told apart by the end-of-text tokens
 between them only, a span may run across such a boundary, and attention sees the whole row.
 """
 
+import bisect
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
@@ -17,112 +16,24 @@ import numpy as np
 from lm.core.component import component
 from lm.core.errors import UserError
 from lm.objectives.examples.builder import Example
+from lm.objectives.examples.denoiser import MaxSizes, Original, Pair
+from lm.objectives.examples.published import Choice
+from lm.text.special import MODE_NAMES, first_of, mask_of
 
 if TYPE_CHECKING:
     from lm.text.tokenizers import Tokenizer
 
-Pair = tuple[np.ndarray, np.ndarray]  # inputs and targets, int32
-
-
-class MaxSizes(NamedTuple):
-    """The most that rows of some length can take up: input tokens, target tokens, different sentinels."""
-
-    inputs: int
-    targets: int
-    sentinels: int
-
-
-@component
-class SpanCorruption:
-    """Replace spans of `mean` tokens on average, `density` of all tokens, by sentinels: "Thank you for
-    inviting me to your party" becomes "Thank you <0> me to your <1>", with the targets "<0> for inviting <1>
-    party <2>".
-
-    The numbers of noise tokens and of spans follow from the length alone; among the masks that have these,
-    begin with text and end in noise, each is equally likely. (The final sentinel is the paper's; T5's
-    published data code leaves it out, since nothing follows the last span.)"""
-
-    mean: float = 3.0
-    density: float = 0.15
-
-    def __post_init__(self) -> None:
-        if self.mean < 1:
-            raise UserError(f"mean span length {self.mean} is less than a token: give 1 or more")
-        if not 0 < self.density < 1:
-            raise UserError(f"noise density is {self.density}: give a fraction between 0 and 1, such as 0.15")
-
-    def counts(self, length: int) -> tuple[int, int]:
-        """(noise tokens, spans) of `length` >= 2 tokens: at least one of each, and some text before every
-        span."""
-        noise = min(max(round(length * self.density), 1), length - 1)
-        return noise, min(max(round(noise / self.mean), 1), length - noise)
-
-    def sizes(self, length: int) -> MaxSizes:
-        noise, spans = self.counts(length)
-        return MaxSizes(length - noise + spans, noise + spans + 1, spans + 1)
-
-    def noise_mask(self, length: int, rng: np.random.Generator) -> np.ndarray:
-        """bool [length]: which tokens are taken out."""
-        noise, spans = self.counts(length)
-        kept, hidden = _partition(length - noise, spans, rng), _partition(noise, spans, rng)
-        return np.repeat(np.tile([False, True], spans), np.stack([kept, hidden], axis=1).ravel())
-
-    def __call__(self, tokens: np.ndarray, sentinels: np.ndarray, rng: np.random.Generator) -> Pair:
-        """tokens [n >= 2], ids of at least `sizes(n).sentinels` sentinels in order -> inputs, targets."""
-        noise = self.noise_mask(len(tokens), rng)
-        starts = np.flatnonzero(noise & ~np.concatenate([[False], noise[:-1]]))
-        own, last = sentinels[: len(starts)], sentinels[len(starts)]
-        # With each sentinel before its span: inputs are sentinels and text, targets are sentinels and noise.
-        marked, is_noise = np.insert(tokens, starts, own), np.insert(noise, starts, False)
-        is_sentinel = np.insert(np.zeros(len(tokens), bool), starts, True)
-        return marked[~is_noise], np.append(marked[is_noise | is_sentinel], last)
-
-
-@component
-class PrefixLM:
-    """Continue a text: the inputs are its start and the targets its end, without sentinels.
-
-    The share of the targets is uniform with mean `density`: at 0.5 the cut lies anywhere (T5's prefix LM), at
-    0.25 in the second half (UL2's S-denoiser)."""
-
-    density: float = 0.25
-
-    def __post_init__(self) -> None:
-        if not 0 < self.density <= 0.5:
-            raise UserError(f"mean share of the targets is {self.density}: give a fraction of at most 0.5")
-
-    def sizes(self, length: int) -> MaxSizes:
-        return MaxSizes(length - 1, max(round(2 * self.density * (length - 1)), 1), 0)
-
-    def __call__(self, tokens: np.ndarray, sentinels: np.ndarray, rng: np.random.Generator) -> Pair:
-        """tokens [n >= 2] -> inputs, targets."""
-        cut = len(tokens) - int(rng.integers(1, self.sizes(len(tokens)).targets + 1))
-        return tokens[:cut], tokens[cut:]
-
-
-Denoiser = SpanCorruption | PrefixLM
-MODES = ("R", "S", "X")  # regular, sequential, extreme: UL2's [NLU], [S2S] and [NLG]
-Choice = tuple[float, str, Denoiser]  # rate, mode or "", denoiser
-
-# Table 1 of the UL2 paper, all seven equally often.
-SEVEN: tuple[Choice, ...] = (
-    (1.0, "R", SpanCorruption(3.0, 0.15)),
-    (1.0, "R", SpanCorruption(8.0, 0.15)),
-    (1.0, "S", PrefixLM(0.25)),
-    (1.0, "X", SpanCorruption(3.0, 0.5)),
-    (1.0, "X", SpanCorruption(8.0, 0.5)),
-    (1.0, "X", SpanCorruption(64.0, 0.15)),
-    (1.0, "X", SpanCorruption(64.0, 0.5)),
-)
-SPANS: tuple[Choice, ...] = ((1.0, "", SpanCorruption()),)  # T5: one denoiser, no mode
+MODES = tuple(MODE_NAMES)  # what a model is told of its task, by a token before the inputs
+FIRST_MODES = 3  # which took sentinels when there were no others
 
 
 @component
 class SpecialIds:
     """What a mixture must know of a vocabulary.
 
-    The i-th of `sentinels` sentinels has id first + i * step; `modes` are the ids of "R", "S" and "X" (or
-    none); `eos` ends inputs and targets; `start` is the decoder's first input (T5: padding)."""
+    The i-th of `sentinels` sentinels has id first + i * step; `modes` are the ids of `MODES`, of the first of them or
+    none (-1: not in the vocabulary); `eos` ends inputs and targets; `start` is the decoder's first input (T5: padding);
+    `mask` hides tokens, None: the first sentinel does; `stops` end a sentence; random tokens are below `vocab`."""
 
     first: int
     sentinels: int
@@ -130,21 +41,44 @@ class SpecialIds:
     modes: tuple[int, ...] = ()
     eos: int = 1
     start: int = 0
+    mask: int | None = None
+    stops: tuple[int, ...] = ()
+    vocab: int = 0
 
     @classmethod
-    def of(cls, tokenizer: "Tokenizer", modes: bool) -> Self:
-        """Those of a tokenizer, whose last three sentinels are the modes' if there are any.
+    def of(cls, tokenizer: "Tokenizer", modes: Collection[str] = ()) -> Self:
+        """Those of a tokenizer, whose tokens for `modes` are used if it has them all, or else its last sentinels.
 
         Raises `UserError` where it has too few, or some with gaps between them."""
         ids = [tokenizer.sentinel(i) for i in range(tokenizer.sentinels)]
-        taken = len(MODES) if modes else 0
+        own = {mode: first_of(tokenizer, names) for mode, names in MODE_NAMES.items()} if modes else {}
+        named, taken = tuple(-1 if i is None else i for i in own.values()), 0
+        if any(own[mode] is None for mode in modes):
+            taken = FIRST_MODES if set(modes) <= set(MODES[:FIRST_MODES]) else len(MODES)
         if len(ids) < taken:
-            raise UserError(f"modes take {taken} sentinels, the tokenizer has {len(ids)}: use one with more")
+            raise UserError(
+                f"modes take {taken} sentinels, the tokenizer has {len(ids)}: use one with more, or add tokens for the "
+                f"modes, config.data.reserved={_listed(modes)}"
+            )
         free = len(ids) - taken
         first, step = (ids[0], ids[1] - ids[0]) if len(ids) > 1 else (0, 1)
         if ids != [first + step * i for i in range(len(ids))]:
             raise UserError("the tokenizer's sentinels have gaps between their ids: use one that has them in a row")
-        return cls(first, free, step, tuple(ids[free:]), tokenizer.eos_id, tokenizer.pad_id)
+        if taken:  # the first modes' last
+            named = (*ids[-FIRST_MODES:], *ids[free:-FIRST_MODES])
+        ends = [(stop, int(tokenizer.encode(f"a{stop}")[-1])) for stop in ".!?"]
+        stops = tuple(i for stop, i in ends if tokenizer.decode([i]).strip() == stop)
+        return cls(
+            first,
+            free,
+            step,
+            named,
+            tokenizer.eos_id,
+            tokenizer.pad_id,
+            mask_of(tokenizer),
+            stops,
+            tokenizer.vocab_size,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,12 +97,21 @@ class PairedDenoising:
             raise UserError(
                 f"rows of {length} tokens can become {most.inputs} inputs and {most.targets} targets: "
                 f"objective.inputs={self.inputs} and objective.targets={self.targets} must be at least that"
+                + self._instead(length)
             )
         if most.sentinels > self.ids.sentinels:
             raise UserError(
                 f"rows of {length} tokens can need {most.sentinels} sentinels and the tokenizer has "
                 f"{self.ids.sentinels}, modes aside: use shorter rows, longer spans or another tokenizer"
             )
+
+    def _instead(self, length: int) -> str:
+        def fits(n: int) -> bool:
+            most = largest(self.denoisers, n)
+            return most.inputs <= self.inputs and most.targets <= self.targets
+
+        shorter = bisect.bisect(range(2, length), 0, key=lambda n: int(not fits(n))) + 1
+        return f", or data.length={shorter}, the longest rows that they hold" if shorter > 1 else ""
 
     def pair(self, row: Example, rng: np.random.Generator) -> Pair:
         """A packed row {tokens, segments [length + 1]} -> inputs, targets of varying length, both ending in
@@ -186,13 +129,28 @@ class PairedDenoising:
             return (_int32(),) * 3
         rates = np.array([rate for rate, _, _ in self.denoisers])
         _, mode, denoiser = self.denoisers[rng.choice(len(rates), p=rates / rates.sum())]
-        # Indices instead of ids, with sentinels after the text: they select ids and bytes alike.
-        indices = np.arange(len(tokens) + ids.sentinels)
-        inputs, targets = denoiser(indices[: len(tokens)], indices[len(tokens) :], rng)
-        known = _int32(tokens, ids.first + ids.step * np.arange(ids.sentinels))
+        text = self._text(tokens, row["sentence"][1:][real] > 0 if "sentence" in row else None)
+        inputs, targets = denoiser(text, rng)
         lead = [ids.modes[MODES.index(mode)]] if mode else []
-        sizes = np.pad(covered, (0, len(known) - len(covered)))[targets]
-        return _int32(lead, known[inputs], [ids.eos]), _int32(known[targets], [ids.eos]), _int32(sizes, [0])
+        return (
+            _int32(lead, _ids(inputs, tokens), [ids.eos]),
+            _int32(_ids(targets, tokens), [ids.eos]),
+            _int32(np.where(targets < 0, 0, covered[np.maximum(targets, 0)]) if len(covered) else (), [0]),
+        )
+
+    def _text(self, tokens: np.ndarray, starts: np.ndarray | None) -> Original:
+        """A row's tokens as their indices: `Original`."""
+        ids = self.ids
+        if starts is None and ids.stops:
+            starts = np.concatenate([[True], np.isin(tokens[:-1], (*ids.stops, ids.eos))])
+        mask = ids.first if ids.mask is None and ids.sentinels else ids.mask
+        return Original(
+            np.arange(len(tokens)),
+            ~(ids.first + ids.step * np.arange(ids.sentinels)),
+            None if mask is None else ~mask,
+            starts,
+            ids.vocab,
+        )
 
     def __call__(self, row: Example, rng: np.random.Generator) -> Example:
         """A packed row -> encoder/tokens, encoder/segments, encoder/positions [inputs] and tokens (the
@@ -228,6 +186,27 @@ class PrefixDenoising(PairedDenoising):
         }
 
 
+class Filled(NamedTuple):
+    """Rows that fill their arrays, and how long these are, mode tokens and eos included."""
+
+    length: int  # data.length
+    inputs: int
+    targets: int
+
+
+def filling(denoisers: Sequence[Choice], inputs: int) -> Filled:
+    """The longest rows of which no denoiser makes more than `inputs` tokens. Those of span corruption fill the arrays
+    exactly: without the final sentinel, 512 inputs come of rows of 568 tokens, with 114 targets (T5's
+    `random_spans_helper`; at a density of 0.5 that takes a token less where the targets were longer than the inputs).
+
+    Raises `UserError` if not even two tokens fit."""
+    most = bisect.bisect(range(2, 64 * inputs), inputs, key=lambda n: largest(denoisers, n).inputs) + 1
+    if most < 2:
+        least = largest(denoisers, 2).inputs
+        raise UserError(f"objective.inputs={inputs} are too few for any row: give {least} or more")
+    return Filled(most, *largest(denoisers, most)[:2])
+
+
 def largest(denoisers: Iterable[Choice], length: int) -> MaxSizes:
     """The most that rows of up to `length` tokens can take up under any of these, mode tokens and eos
     included.
@@ -243,6 +222,15 @@ def largest(denoisers: Iterable[Choice], length: int) -> MaxSizes:
     )
 
 
+def _ids(chosen: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """The ids that a denoiser means: by their index in the text, or ~id."""
+    return np.where(chosen < 0, ~chosen, tokens[np.maximum(chosen, 0)])
+
+
+def _listed(modes: Collection[str]) -> str:
+    return f"[{','.join(MODE_NAMES[mode][0] for mode in sorted(modes))}]"
+
+
 def _int32(*parts: Sequence[int] | np.ndarray) -> np.ndarray:
     return np.concatenate([np.asarray(part, np.int32) for part in parts] or [np.zeros(0, np.int32)])
 
@@ -255,9 +243,3 @@ def _rows(tokens: np.ndarray, length: int) -> Example:
     index = np.arange(length, dtype=np.int32)
     segments = (index < len(tokens)).astype(np.int32)
     return {"tokens": _padded(tokens, length), "segments": segments, "positions": index}
-
-
-def _partition(total: int, parts: int, rng: np.random.Generator) -> np.ndarray:
-    """`parts` positive integers that add up to `total`, each such list as likely as any other."""
-    cuts = np.sort(rng.choice(total - 1, parts - 1, replace=False, shuffle=False)) + 1
-    return np.diff(cuts, prepend=0, append=total)

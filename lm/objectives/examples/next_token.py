@@ -31,3 +31,17 @@ def positions_in(segments: np.ndarray) -> np.ndarray:
     index = np.arange(len(segments), dtype=np.int32)
     starts = np.concatenate([[True], segments[1:] != segments[:-1]])
     return index - np.maximum.accumulate(np.where(starts, index, 0)).astype(np.int32)
+
+
+@dataclasses.dataclass(frozen=True)
+class TokensAfterPrefix:
+    """Next tokens behind a prefix of each document, cut anywhere within it: see `PrefixNextToken`."""
+
+    def __call__(self, row: Row, rng: np.random.Generator) -> Example:
+        """As `NextTokens`, and prefix, bool [S]."""
+        made = NextTokens()(row, rng)
+        segments, place = made["segments"], positions_in(made["segments"])
+        lengths = np.bincount(segments, minlength=1)
+        cut = rng.integers(1, np.maximum(lengths, 2))[segments]  # tokens of the prefix: one at least, and not all
+        behind = (place >= cut - 1).astype(np.float32)  # the last token of the prefix predicts the first one behind
+        return made | {"prefix": (segments > 0) & (place < cut), "weights": made["weights"] * behind}
