@@ -3,7 +3,7 @@
     python -m lm.generate --checkpoint=runs/quickstart --prompt="def "
     python -m lm.generate --checkpoint=runs/quickstart --prompt="import " --temperature=0        # greedy
     python -m lm.generate --checkpoint=runs/quickstart --prompt="class " --num=3 --top_k=40 --seed=1
-    python -m lm.generate --checkpoint=t5-small --special --prompt="the <extra_id_0> river"      # fill in the middle
+    python -m lm.generate --checkpoint=t5-small --fill --prompt="the <extra_id_0> river"         # blanks in the text
     python -m lm.generate --checkpoint=SmolLM2-135M-Instruct --chat --prompt="Why is the sky blue?"
     python -m lm.generate --checkpoint=model.gguf --chat --system="Answer in French."   # asks for each message
     python -m lm.generate --checkpoint=nllb --language=fra_Latn --temperature=0 --prompt="The river is old."
@@ -43,8 +43,14 @@ SPECIAL = flags.DEFINE_boolean(
     "Take special tokens that are spelled in --prompt (<extra_id_0>, <|fim_prefix|>) for these, and show those that "
     "the model writes; otherwise they are text like any other.",
 )
+FILL = flags.DEFINE_boolean(
+    "fill",
+    False,
+    "Fill in the blanks of --prompt and show the whole text: [MASK] and [gMASK] of a model that was trained to write "
+    "spans behind the text, <extra_id_0> and so on of an encoder-decoder that was trained on sentinels.",
+)
 MAX_NEW = flags.DEFINE_integer(
-    "max_new", None, "Most tokens to add; if not given 200, or what is left of the context trained on."
+    "max_new", None, "Most tokens to add, in each blank; if not given 200, or what is left of the context trained on."
 )
 TEMPERATURE = flags.DEFINE_float("temperature", 0.8, "0: always the likeliest token; 1: the model's own odds.")
 TOP_K = flags.DEFINE_integer("top_k", 0, "Draw from this many likeliest tokens only; 0: from all.")
@@ -67,6 +73,8 @@ def main(argv: list[str]) -> None:
         raise UserError("--system needs --chat")
     if SPECIAL.value and CHAT.value:
         raise UserError("--special is for texts: with --chat the model's template writes the special tokens")
+    if FILL.value and CHAT.value:
+        raise UserError("--fill is for texts: leave it out, or --chat")
     more = _template_args(TEMPLATE_ARGS.value)
     given = "" if CHAT.value and PROMPT.value is None else _check("--prompt", PROMPT.value)
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -80,6 +88,9 @@ def main(argv: list[str]) -> None:
         opened = open_any(CHECKPOINT.value, STEP.value)
         check_writes(opened.model)
         opened = opened._replace(text=in_languages(opened.text, SOURCE_LANGUAGE.value, LANGUAGE.value))
+    if FILL.value:
+        _fill(opened, text_ids(opened.text, given, special=True))
+        return
     writer = Writer(opened)
     if not CHAT.value:
         ids = text_ids(opened.text, given, SPECIAL.value)
@@ -169,6 +180,38 @@ class Writer:
         new = program not in self.made
         self.made.add(program)
         return new
+
+
+def _fill(opened: Any, ids: Any) -> None:
+    """Print the text of these tokens with its blanks filled in."""
+    import jax.numpy as jnp
+
+    from lm.infer.blanks import fill
+    from lm.infer.decoding import decoding_of
+    from lm.infer.sampling import Sampler
+
+    decoding = decoding_of(opened.text)
+    sampler = Sampler(TEMPERATURE.value, TOP_K.value, TOP_P.value, decoding.banned, decoding.banned_first)
+    begun = time.perf_counter()
+    with cli.doing("compiling for texts of this length, filling it in"):
+        texts = fill(
+            opened.model,
+            opened.params,
+            opened.text,
+            ids,
+            num=NUM.value,
+            max_new=MAX_NEW.value,
+            trained=opened.text.context or opened.config.data.length,
+            sampler=sampler,
+            seed=SEED.value,
+            dtype=jnp.dtype(opened.config.train.dtype),
+        )
+    for i, text in enumerate(texts):
+        _show(f"\n--- {i + 1} of {NUM.value}\n" if i else "")
+        _show(opened.text.tokenizer.decode(text, special=SPECIAL.value))
+    _show("\n")
+    at = "" if opened.step is None else f"step {opened.step}: "
+    print(f"{at}{time.perf_counter() - begun:.1f} s to compile and fill in", file=sys.stderr)
 
 
 def _template_args(given: str | None) -> dict[str, Any]:

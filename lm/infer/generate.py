@@ -117,7 +117,7 @@ class Generator:
             raise UserError(f"max_new={max_new} must be at least 1")
         if not len(prompts):
             return
-        batch = _batch("prompt", prompts, self.model.vocab, self.model.max_length, max_new, self.least)
+        batch = padded_left("prompt", prompts, self.model.vocab, self.model.max_length, max_new, self.least)
         lengths = np.array([len(p) for p in prompts], np.int32)
         memory = self._memory(encoder, len(prompts))
         width = batch["tokens"].shape[1] + max_new
@@ -156,7 +156,7 @@ class Generator:
             given = "none" if encoder is None else len(encoder)
             raise UserError(f"`encoder` holds {given}: give an encoder input for each of the {rows} prompts")
         embed = self.model.encoder.embed
-        batch = _batch("encoder input", encoder, embed.vocab, embed.max_length, 0)
+        batch = padded_left("encoder input", encoder, embed.vocab, embed.max_length, 0)
         return {f"encoder/{name}": value for name, value in batch.items()}
 
 
@@ -198,7 +198,7 @@ def _layers(p: Tree, n: int) -> list[Tree]:
     return [jax.tree.unflatten(treedef, layer) for layer in zip(*split, strict=True)]
 
 
-def _batch(
+def padded_left(
     what: str, rows: Prompts, vocab: int, longest: int | None, max_new: int, least: int = 16
 ) -> dict[str, np.ndarray]:
     """Tokens, positions and segments [B, S], where S + max_new is the bucket of the longest row. Every row ends at

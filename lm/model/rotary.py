@@ -221,6 +221,7 @@ class Rotary2D:
     the token's position in the text, the other by its position within a span that is filled in."""
 
     values: ClassVar[bool] = False
+    reads: ClassVar[tuple[str, ...]] = ("span",)
 
     rotary: Rotary = Rotary()
 

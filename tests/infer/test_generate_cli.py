@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from ml_collections.config_dict import ConfigDict
 
+from lm.core.component import to_dict
+from lm.objectives.blanks import BlankInfilling
 from lm.train.config import default
 from lm.train.loop import train
 from lm.zoo.registry import knobs
@@ -42,6 +45,29 @@ def test_generate_prints_prompt_and_continuations(run):
     assert one.startswith("? 2") and two.startswith("? 2")  # what ASCII makes of it
     opening, compiling, speed = done.stderr.splitlines()[-3:]  # what takes a while is done before it begins
     assert opening == f"opening {run}" and compiling.startswith("compiling") and "tokens/s" in speed
+
+
+@pytest.mark.slow
+def test_generate_fills_in_blanks(tmp_path):
+    """A model that was trained to write a word where it is missing does so at both places."""
+    text = tmp_path / "text.txt"
+    text.write_text("red green blue\n" * 400)
+    names = ("[MASK]", "[gMASK]", "[sop]", "[eop]")
+    config = default()
+    with config.unlocked():
+        config.model = knobs("glm", layers=2, d_model=32, heads=2, vocab=376, context=64)
+        config.objective = ConfigDict(to_dict(BlankInfilling()))
+        config.optimizer.learning_rate = 1e-2
+    config.data.update(source=str(text), length=24, batch_size=16, cache=str(tmp_path / "cache"), holdout=0.1)
+    config.data.update(tokenizer="bpe-376", reserved=names)
+    config.train.steps = 400
+    train(config, tmp_path / "run")
+    flags = [f"--checkpoint={tmp_path / 'run'}", "--fill", "--temperature=0", "--max_new=8"]
+    done = call("lm.generate", *flags, "--prompt=red [MASK] blue\nred green[MASK]\nred green blue\n")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["red", "green", "blue"] * 3
+    wrong = call("lm.generate", *flags, "--prompt=red green")
+    assert wrong.returncode == 2 and "has no blank: write [MASK] or [gMASK]" in wrong.stderr
 
 
 def test_evaluate_tells_bits_per_byte(run, tmp_path):
