@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from lm.core.component import component
 from lm.core.errors import UserError
 from lm.core.ranges import Count
-from lm.objectives.examples.blanks import SHORT, BlankChoice, BlankedRows, BlankIds
+from lm.objectives.examples.blanks import SHORT, BlankChoice, BlankedRows, BlankIds, Sentences
 from lm.objectives.objective import Needs
 from lm.objectives.token_loss import TokenLoss, TokenObjective
 
@@ -37,7 +37,8 @@ class BlankInfilling(TokenObjective):
             raise UserError("blanks need at least one choice of spans, each with a rate above 0")
 
     def needs(self) -> Needs:
-        return Needs(rows=("prefix",))
+        sentences = any(isinstance(choose, Sentences) for _, choose in self.blanks)
+        return Needs(rows=("prefix",), channels=("sentence",) * sentences)
 
     def examples(self, tokenizer: "Tokenizer | None" = None) -> BlankedRows:
         marks = tuple(dict.fromkeys(choose.mark for _, choose in self.blanks))

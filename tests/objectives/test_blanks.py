@@ -192,6 +192,7 @@ def test_errors_name_the_knob_and_the_remedy():
             bad()
     with pytest.raises(UserError, match="rate above 0"):
         BlankInfilling(())
+    assert BlankInfilling(WITH_SENTENCES).needs().channels == ("sentence",) and not BlankInfilling().needs().channels
     shape = {"layers": 1, "d_model": 8, "heads": 2, "vocab": 97}
     check_needs(BlankInfilling(), build({"family": "glm", **shape}))
     with pytest.raises(UserError, match=r"reads the rows 'prefix'.*take a model with .*Prefix"):
