@@ -49,17 +49,17 @@ class MixtureOfDenoisers(TokenObjective):
         return cls(denoisers, most.inputs, most.targets, **knobs)
 
     @classmethod
-    def filling(cls, inputs: int, denoisers: tuple[Choice, ...] = SPANS_AS_RUN, **knobs: Any) -> tuple[Self, int]:
-        """The mixture whose inputs are `inputs` tokens, and the length of the rows that fill them:
+    def filling(cls, tokens: int, denoisers: tuple[Choice, ...] = SPANS_AS_RUN, **knobs: Any) -> tuple[Self, int]:
+        """The mixture whose encoder reads so many tokens, and the length of the rows that fill them:
 
-        objective, config.data.length = MixtureOfDenoisers.filling(512)  # of 568 tokens, with 114 targets
+            objective, config.data.length = MixtureOfDenoisers.filling(512)  # of 568 tokens, with 114 targets
 
-        Rows of span corruption leave no padding in either array; of several denoisers, the longest one's."""
-        filled = filling(denoisers, inputs)
-        return cls(denoisers, inputs, filled.targets, **knobs), filled.length
+        Rows of span corruption leave no padding on either side; of several denoisers, those of the longest inputs."""
+        length = filling(denoisers, tokens)
+        return cls.of(length, denoisers, **knobs), length
 
     def needs(self) -> Needs:
-        return Needs(rows=("encoder/tokens",))
+        return Needs(rows=("encoder/tokens",), positions=max(self.inputs, self.targets))
 
     def examples(self, tokenizer: "Tokenizer | None" = None) -> PairedDenoising:
         return PairedDenoising(self.denoisers, self.inputs, self.targets, self._special(tokenizer))
@@ -76,10 +76,25 @@ class MixtureOfDenoisers(TokenObjective):
 @component
 class PrefixMixtureOfDenoisers(MixtureOfDenoisers):
     """The mixture for a decoder-only model whose attention has the `Prefix` mask: inputs and targets in one
-    stream, the inputs seen by all, the loss on the targets alone."""
+    stream, the inputs seen by all, the loss on the targets alone.
+
+    stream: tokens of the stream; 0: `inputs` and `targets` together, which is more than any row needs. `filling`
+        computes the rest for it"""
+
+    stream: int = 0
+
+    @classmethod
+    def filling(cls, tokens: int, denoisers: tuple[Choice, ...] = SPANS_AS_RUN, **knobs: Any) -> tuple[Self, int]:
+        """The mixture whose model reads so many tokens, its context, and the length of the rows that fill them:
+
+            objective, config.data.length = PrefixMixtureOfDenoisers.filling(512, SEVEN)  # of 381 tokens
+
+        Of several denoisers, those fill it whose inputs and targets are the longest together."""
+        length = filling(denoisers, tokens + 1, "both")  # the last token is predicted and not read
+        return cls.of(length, denoisers, stream=tokens, **knobs), length
 
     def needs(self) -> Needs:
-        return Needs(rows=("prefix",))
+        return Needs(rows=("prefix",), positions=self.stream)
 
     def examples(self, tokenizer: "Tokenizer | None" = None) -> PrefixDenoising:
-        return PrefixDenoising(self.denoisers, self.inputs, self.targets, self._special(tokenizer))
+        return PrefixDenoising(self.denoisers, self.inputs, self.targets, self._special(tokenizer), self.stream)

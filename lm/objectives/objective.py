@@ -36,6 +36,7 @@ class Needs(NamedTuple):
     rows: tuple[str, ...] = ()  # batch keys that some part of the model must read (`lm.core.rows.reads`)
     carries: bool = False  # it passes a `cache` on: rows may continue those of the previous batch
     both_sides: bool = False  # tokens must see those that follow them
+    positions: int = 0  # how many tokens its examples have, where these are longer than rows of text
     channels: tuple[str, ...] = ()  # what its examples read of rows besides tokens (`lm.data.channels`)
 
 
@@ -97,7 +98,11 @@ def check_needs(objective: Objective, model: Model) -> None:
                 f"no part of this model reads the rows {key!r} of objective {name}: take a model with "
                 f"{_classes('reads', (key,))}, or another objective"
             )
-
+    if model.max_length is not None and asked.positions > model.max_length:
+        raise UserError(
+            f"objective {name} makes examples of {asked.positions} tokens, but the model has {model.max_length} "
+            "positions: make them shorter, and with them config.data.length, or raise config.model.context"
+        )
     if asked.both_sides and model.causal:
         raise UserError(
             f"objective {name} predicts tokens from both sides, but no token of this model sees those that follow it: "

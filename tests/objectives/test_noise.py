@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lm.adapt.surgery.non_causal import NonCausal
 from lm.core.component import from_dict, to_dict
 from lm.core.errors import UserError
-from lm.objectives.denoising import MixtureOfDenoisers
+from lm.objectives.denoising import MixtureOfDenoisers, PrefixMixtureOfDenoisers
 from lm.objectives.examples.continuation import Continuation
 from lm.objectives.examples.denoiser import Original
 from lm.objectives.examples.denoising import MODES, SpecialIds, filling
@@ -24,9 +25,11 @@ from lm.objectives.examples.noise import (
     TokenDeletion,
     TokenMasking,
 )
-from lm.objectives.examples.published import CAUSAL_TOO, CONTINUED, INFILLED, RESTORED, SPANS, SPANS_AS_RUN
+from lm.objectives.examples.published import CAUSAL_TOO, CONTINUED, INFILLED, RESTORED, SEVEN, SPANS, SPANS_AS_RUN
 from lm.objectives.examples.spans import DroppedTokens, IIDCorruption, SpanCorruption
+from lm.objectives.objective import check_needs
 from lm.text.tokenizers import ByteTokenizer
+from lm.zoo.gpt2 import gpt2
 
 BYTES = ByteTokenizer()
 MASK = -1
@@ -230,12 +233,10 @@ def lengths_as_published(inputs, density, mean):
 )
 def test_rows_fill_inputs_and_targets_exactly(inputs, density, mean, length, targets):
     mixture = ((1.0, "", SpanCorruption(mean, density, final=False)),)
-    filled = filling(mixture, inputs)
-    assert (filled.length, filled.targets) == lengths_as_published(inputs, density, mean)
-    assert (filled.length, filled.targets) == (length or filled.length, targets or filled.targets)
-    tokenizer = ByteTokenizer(extra_ids=256)
     objective, rows = MixtureOfDenoisers.filling(inputs, mixture)
-    assert rows == filled.length
+    assert (rows, objective.targets) == lengths_as_published(inputs, density, mean)
+    assert (rows, objective.targets) == (length or rows, targets or objective.targets)
+    tokenizer = ByteTokenizer(extra_ids=256)
     row = {"tokens": np.full(rows + 1, 70, np.int32), "segments": np.ones(rows + 1, np.int32)}
     example = objective.examples(tokenizer)(row, np.random.default_rng(0))
     assert len(example["encoder/tokens"]) == inputs and (example["encoder/segments"] == 1).all()
@@ -245,14 +246,38 @@ def test_rows_fill_inputs_and_targets_exactly(inputs, density, mean, length, tar
 
 @settings(max_examples=20)
 @given(st.integers(20, 400), st.floats(0.02, 0.49), st.floats(1.5, 20))
-def test_filling_is_the_longest_row(inputs, density, mean):
+def test_filling_is_the_longest_row(size, density, mean):
     mixture = ((1.0, "R", SpanCorruption(mean, density)), (1.0, "", IIDCorruption(density)))
-    filled = filling(mixture, inputs)
-    assert filled.inputs <= inputs < filling(mixture, inputs + 3).inputs + 3
-    builder = MixtureOfDenoisers(mixture, inputs, filled.targets, SpecialIds(300, 500)).examples()
-    builder.check(filled.length)
-    with pytest.raises(UserError, match=rf"or data\.length={filled.length}, the longest rows"):
-        builder.check(filled.length + 3)
+    for kind in (MixtureOfDenoisers, PrefixMixtureOfDenoisers):
+        objective, length = kind.filling(size, mixture, ids=SpecialIds(300, 500, modes=(1, 2, 3)))
+        builder = objective.examples()
+        row = {"tokens": np.full(length + 1, 70, np.int32), "segments": np.ones(length + 1, np.int32)}
+        made = builder(row, np.random.default_rng(0))
+        assert len(made["encoder/tokens" if kind is MixtureOfDenoisers else "tokens"]) in (size, size - 1)
+        with pytest.raises(UserError, match=rf"or data\.length={length}, the longest rows that fit"):
+            builder.check(length + 3)
+
+
+def test_a_stream_has_room_for_whatever_is_drawn():
+    objective, length = PrefixMixtureOfDenoisers.filling(120, SEVEN)
+    assert objective.stream == 120 < objective.inputs + objective.targets
+    row = row_of("abcdefghij" * 20)
+    build, longest = objective.examples(BYTES), 0
+    for seed in range(100):
+        made = build({name: x[: length + 1] for name, x in row.items()}, np.random.default_rng(seed))
+        assert {x.shape for x in made.values()} == {(120,)}
+        inputs, targets = build.pair({n: x[: length + 1] for n, x in row.items()}, np.random.default_rng(seed))
+        assert made["targets"][made["weights"] > 0].tolist() == targets.tolist()
+        longest = max(longest, int(made["segments"].sum()))
+    assert longest in (119, 120)
+
+
+def test_models_with_too_few_positions_are_refused():
+    model = gpt2(layers=1, d_model=8, heads=2, vocab=384, context=64)
+    model = NonCausal().model(model)
+    check_needs(PrefixMixtureOfDenoisers.filling(64, SEVEN)[0], model)
+    with pytest.raises(UserError, match="makes examples of 65 tokens, but the model has 64 positions"):
+        check_needs(PrefixMixtureOfDenoisers.filling(65, SEVEN)[0], model)
 
 
 @pytest.mark.parametrize("mixture", [SPANS, SPANS_AS_RUN, INFILLED, RESTORED, CAUSAL_TOO, CONTINUED])
@@ -282,5 +307,5 @@ def test_errors_name_the_remedy():
         DroppedTokens(1.0)
     with pytest.raises(UserError, match=r"denoisers\[0\]\[2\]=.* must be Denoiser"):
         from_dict(to_dict(MixtureOfDenoisers.of(8, SPANS)) | {"denoisers": [[1.0, "", {"type": "TokenLoss"}]]}, "o")
-    with pytest.raises(UserError, match="too few for any row: give"):
+    with pytest.raises(UserError, match="too few for the inputs of any row: give 3"):
         filling(SPANS, 2)

@@ -22,7 +22,7 @@ class PrefixLM:
             raise UserError(f"mean share of the targets is {self.density}: give a fraction of at most 0.5")
 
     def sizes(self, length: int) -> MaxSizes:
-        return MaxSizes(length - 1, max(round(2 * self.density * (length - 1)), 1), 0)
+        return MaxSizes(length - 1, max(round(2 * self.density * (length - 1)), 1), 0, length)
 
     def __call__(self, text: Original, rng: np.random.Generator) -> Pair:
         cut = len(text.tokens) - int(rng.integers(1, self.sizes(len(text.tokens)).targets + 1))
@@ -49,7 +49,7 @@ class Continuation:
 
     def sizes(self, length: int) -> MaxSizes:
         first, last = self._cuts(length)
-        return MaxSizes(last, length - first, 0)
+        return MaxSizes(last, length - first, 0, length)
 
     def __call__(self, text: Original, rng: np.random.Generator) -> Pair:
         first, last = self._cuts(len(text.tokens))

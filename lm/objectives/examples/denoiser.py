@@ -9,11 +9,12 @@ Pair = tuple[np.ndarray, np.ndarray]  # inputs and targets, int32
 
 
 class MaxSizes(NamedTuple):
-    """The most that rows of some length can take up: input tokens, target tokens, different sentinels."""
+    """The most that rows of some length can take up."""
 
-    inputs: int
+    inputs: int  # tokens
     targets: int
-    sentinels: int
+    sentinels: int  # different ones
+    both: int  # inputs and targets of one row
 
 
 class Original(NamedTuple):
@@ -39,7 +40,7 @@ class Denoiser(Protocol):
     end-of-text tokens."""
 
     def sizes(self, length: int) -> MaxSizes:
-        """What texts of `length` >= 2 tokens need at most. Of a shorter text none of the three is larger."""
+        """What texts of `length` >= 2 tokens need at most. Of a shorter text none of these is larger."""
 
     def __call__(self, text: Original, rng: np.random.Generator) -> Pair:
         """The inputs and the targets, without end-of-text; together they hold all that is needed to restore the

@@ -9,7 +9,7 @@ between them only, a span may run across such a boundary, and attention sees the
 import bisect
 import dataclasses
 from collections.abc import Collection, Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -93,7 +93,7 @@ class PairedDenoising:
     def check(self, length: int) -> None:
         """Raise `UserError` unless whatever is drawn for rows of `length` tokens fits whole."""
         most = largest(self.denoisers, length)
-        if most.inputs > self.inputs or most.targets > self.targets:
+        if not self._holds(most):
             raise UserError(
                 f"rows of {length} tokens can become {most.inputs} inputs and {most.targets} targets: "
                 f"objective.inputs={self.inputs} and objective.targets={self.targets} must be at least that"
@@ -106,12 +106,11 @@ class PairedDenoising:
             )
 
     def _instead(self, length: int) -> str:
-        def fits(n: int) -> bool:
-            most = largest(self.denoisers, n)
-            return most.inputs <= self.inputs and most.targets <= self.targets
+        shorter = bisect.bisect(range(2, length), 0, key=lambda n: int(not self._holds(largest(self.denoisers, n)))) + 1
+        return f", or data.length={shorter}, the longest rows that fit" if shorter > 1 else ""
 
-        shorter = bisect.bisect(range(2, length), 0, key=lambda n: int(not fits(n))) + 1
-        return f", or data.length={shorter}, the longest rows that they hold" if shorter > 1 else ""
+    def _holds(self, most: MaxSizes) -> bool:
+        return most.inputs <= self.inputs and most.targets <= self.targets
 
     def pair(self, row: Example, rng: np.random.Generator) -> Pair:
         """A packed row {tokens, segments [length + 1]} -> inputs, targets of varying length, both ending in
@@ -171,11 +170,16 @@ class PairedDenoising:
 class PrefixDenoising(PairedDenoising):
     """Inputs and targets in one stream: the inputs are a prefix that all of it sees, the loss is on the targets."""
 
+    stream: int = 0  # its length; 0: inputs + targets, which is more than any row needs
+
+    def _holds(self, most: MaxSizes) -> bool:
+        return super()._holds(most) and most.both - 1 <= (self.stream or self.inputs + self.targets)
+
     def __call__(self, row: Example, rng: np.random.Generator) -> Example:
-        """A packed row -> tokens, targets, weights, segments, positions, prefix, each [inputs + targets]; bytes too,
-        if the row tells them."""
+        """A packed row -> tokens, targets, weights, segments, positions, prefix, each [stream]; bytes too, if the row
+        tells them."""
         inputs, targets, sizes = self._drawn(row, rng)
-        stream, length = _int32(inputs, targets), self.inputs + self.targets
+        stream, length = _int32(inputs, targets), self.stream or self.inputs + self.targets
         index = np.arange(length)
         weights = (index >= len(inputs) - 1) & (index < len(stream) - 1)  # the last input predicts the first target
         return _rows(stream[:-1], length) | {
@@ -186,25 +190,20 @@ class PrefixDenoising(PairedDenoising):
         }
 
 
-class Filled(NamedTuple):
-    """Rows that fill their arrays, and how long these are, mode tokens and eos included."""
+def filling(denoisers: Sequence[Choice], size: int, what: str = "inputs") -> int:
+    """The length of the longest rows of which no denoiser makes more than `size` tokens: `what`, a field of `MaxSizes`,
+    mode tokens and eos included.
 
-    length: int  # data.length
-    inputs: int
-    targets: int
-
-
-def filling(denoisers: Sequence[Choice], inputs: int) -> Filled:
-    """The longest rows of which no denoiser makes more than `inputs` tokens. Those of span corruption fill the arrays
-    exactly: without the final sentinel, 512 inputs come of rows of 568 tokens, with 114 targets (T5's
-    `random_spans_helper`; at a density of 0.5 that takes a token less where the targets were longer than the inputs).
+    Rows of span corruption fill inputs and targets exactly: without the final sentinel, 512 inputs come of 568 tokens,
+    with 114 targets. (T5's `random_spans_helper`; at a density of 0.5 that takes a token less where the targets would
+    be longer than the inputs.)
 
     Raises `UserError` if not even two tokens fit."""
-    most = bisect.bisect(range(2, 64 * inputs), inputs, key=lambda n: largest(denoisers, n).inputs) + 1
-    if most < 2:
-        least = largest(denoisers, 2).inputs
-        raise UserError(f"objective.inputs={inputs} are too few for any row: give {least} or more")
-    return Filled(most, *largest(denoisers, most)[:2])
+    longest = bisect.bisect(range(2, 64 * size), size, key=lambda n: getattr(largest(denoisers, n), what)) + 1
+    if longest < 2:
+        least = getattr(largest(denoisers, 2), what)
+        raise UserError(f"{size} tokens are too few for the {what} of any row: give {least} or more")
+    return longest
 
 
 def largest(denoisers: Iterable[Choice], length: int) -> MaxSizes:
@@ -219,6 +218,7 @@ def largest(denoisers: Iterable[Choice], length: int) -> MaxSizes:
         inputs=max(mode + most.inputs + 1 for mode, most in all_sizes),
         targets=max(most.targets + 1 for _, most in all_sizes),
         sentinels=max(most.sentinels for _, most in all_sizes),
+        both=max(mode + most.both + 2 for mode, most in all_sizes),
     )
 
 

@@ -33,7 +33,7 @@ class Reconstruction:
             raise UserError("a reconstruction needs at least one noise, such as TextInfilling")
 
     def sizes(self, length: int) -> MaxSizes:
-        return MaxSizes(length, length, 0)
+        return MaxSizes(length, length, 0, 2 * length)
 
     def __call__(self, text: Original, rng: np.random.Generator) -> Pair:
         noised = text

@@ -38,7 +38,7 @@ class SpanCorruption:
 
     def sizes(self, length: int) -> MaxSizes:
         noise, spans = self.counts(length)
-        return MaxSizes(length - noise + spans, noise + spans + self.final, spans + self.final)
+        return sizes_of(length, noise, spans, self.final)
 
     def noise_mask(self, length: int, rng: np.random.Generator) -> np.ndarray:
         """bool [length]: which tokens are taken out."""
@@ -63,8 +63,7 @@ class IIDCorruption:
 
     def sizes(self, length: int) -> MaxSizes:
         noise = noise_tokens(length, self.density)
-        spans = min(noise, length - noise + 1)
-        return MaxSizes(length - noise + spans, noise + spans + self.final, spans + self.final)
+        return sizes_of(length, noise, min(noise, length - noise + 1), self.final)
 
     def __call__(self, text: Original, rng: np.random.Generator) -> Pair:
         return split_at(text, _anywhere(len(text.tokens), self.density, rng), self.final)
@@ -81,11 +80,16 @@ class DroppedTokens:
 
     def sizes(self, length: int) -> MaxSizes:
         noise = noise_tokens(length, self.density)
-        return MaxSizes(length - noise, noise, 0)
+        return MaxSizes(length - noise, noise, 0, length)
 
     def __call__(self, text: Original, rng: np.random.Generator) -> Pair:
         noise = _anywhere(len(text.tokens), self.density, rng)
         return text.tokens[~noise], text.tokens[noise]
+
+
+def sizes_of(length: int, noise: int, spans: int, final: bool) -> MaxSizes:
+    """Where every span has a sentinel on both sides."""
+    return MaxSizes(length - noise + spans, noise + spans + final, spans + final, length + 2 * spans + final)
 
 
 def check_density(density: float) -> None:
