@@ -21,7 +21,9 @@ from lm.core.errors import UserError, nearest
 from lm.data.cache import TokenCache
 from lm.data.mixture import Mixture
 from lm.data.packing import NO_CHANNELS, PACKINGS, PackedRows, Row, evaluation_rows, padding
+from lm.data.record_rows import Long, RecordRows, Sides, packed
 
+PACKED = (*PACKINGS, "one")
 Builder = Callable[[Row, np.random.Generator], Row]
 Batch = dict[str, np.ndarray]  # an example's arrays with a leading batch axis
 
@@ -88,13 +90,14 @@ class Batches:
     """Endless training batches from `sources` = ((cache, weight), ...).
 
     example: (row, rng) -> the arrays of one row; it draws only from rng, which is seeded by the row's address
-    packing: how rows are packed, a key of `lm.data.packing.PACKINGS`
+    packing: how rows are packed, one of `PACKED`
     skips: ((step, count), ...): from `step` on, batches come from `count` addresses later, which skips the batches
         around a loss spike
     batch_warmup: ((address, rows), ...): from each address on, batches have that many rows; without any, `batch_size`.
         Batches keep their full shape: the remaining rows are empty (segment 0, weight 0)
     accumulate: microbatches per step. Row r belongs to microbatch r % accumulate; during warmup the first microbatches
         are full and the others empty, so that a step can skip those
+    long, sides: of rows of whole records: see `lm.data.record_rows.packed`
     """
 
     sources: tuple[tuple[TokenCache, float], ...]
@@ -106,14 +109,16 @@ class Batches:
     skips: tuple[tuple[int, int], ...] = ()
     batch_warmup: tuple[tuple[int, int], ...] = ()
     accumulate: int = 1  # microbatches
+    long: Long = "error"
+    sides: Sides | None = None
 
     def __post_init__(self):
         if self.batch_size < 1:
             raise UserError(f"batch size is {self.batch_size}; give 1 or more")
         if self.seed < 0:
             raise UserError(f"data seed is {self.seed}; give 0 or more")
-        if self.packing not in PACKINGS:
-            raise UserError(f"unknown packing {self.packing!r}{nearest(self.packing, PACKINGS)}")
+        if self.packing not in PACKED:
+            raise UserError(f"unknown packing {self.packing!r}{nearest(self.packing, PACKED)}")
         self._check_warmup()
         self._check_stream()
         for stream in self._streams:
@@ -150,13 +155,28 @@ class Batches:
     def fingerprint(self) -> str:
         """Identifies the stream of rows."""
         sources = [(cache.digest, weight) for cache, weight in self.sources]
-        made_by = (self.length, self.batch_size, self.seed, self.packing, self.skips, self.batch_warmup, VERSIONS)
+        made_by: tuple = (
+            self.length,
+            self.batch_size,
+            self.seed,
+            self.packing,
+            self.skips,
+            self.batch_warmup,
+            VERSIONS,
+        )
+        if (self.long, self.sides) != ("error", None):  # knobs that are younger than fingerprints
+            made_by += (self.long, self.sides)
         return hashlib.blake2b(repr((sources, made_by)).encode(), digest_size=16).hexdigest()
 
     @property
     def rows_per_epoch(self) -> tuple[int, ...]:
         """Rows per epoch of each source."""
         return tuple(len(stream.rows) for stream in self._streams)
+
+    @property
+    def left_out(self) -> tuple[Mapping[str, int], ...]:
+        """Of each source, how many records are not in its rows, or not whole, by the reason."""
+        return tuple(_left_out(stream.rows) for stream in self._streams)
 
     def address(self, k: int) -> int:
         """The index of step k's batch in the stream without skips."""
@@ -207,8 +227,8 @@ class Batches:
 
     @cached_property
     def _streams(self) -> list[Stream] | list[ContiguousStreams]:
-        pack = PACKINGS[self.packing]
-        known = [(pack(cache, self.length), self.seed, i, self.example) for i, (cache, _) in enumerate(self.sources)]
+        rows = [packed(cache, self.length, self.packing, self.long, self.sides) for cache, _ in self.sources]
+        known = [(of_source, self.seed, i, self.example) for i, of_source in enumerate(rows)]
         if self.packing == "stream":
             return [ContiguousStreams(*parts, count=self.batch_size) for parts in known]
         return [Stream(*parts) for parts in known]
@@ -235,8 +255,8 @@ def empty_row(length: int, example: Builder, channels: Mapping[str, DTypeLike] =
 
 @dataclass(frozen=True)
 class EvalBatches:
-    """All tokens of some caches in order, each a target exactly once. With `packing` "stream" the text is cut into
-    lanes, and each batch has the next piece of every lane, as in training.
+    """All tokens of some caches in order, each a target exactly once; of whole records, all that there is to predict.
+    With `packing` "stream" the text is cut into lanes, and each batch has the next piece of every lane, as in training.
 
     Every cache starts a new batch. The last batch of a cache is filled with rows of padding (segment 0, weight 0).
     Random parts of examples, such as masks, are the same at every evaluation.
@@ -248,6 +268,8 @@ class EvalBatches:
     example: Builder = packed_row
     seed: int = 0
     packing: str = "concat"
+    long: Long = "error"
+    sides: Sides | None = None
 
     def __len__(self) -> int:
         return self.ranges[-1].stop
@@ -274,13 +296,27 @@ class EvalBatches:
 
     @cached_property
     def _rows(self) -> list[PackedRows]:
-        return [evaluation_rows(cache, self.length, self.packing) for cache in self.caches]
+        return [
+            packed(cache, self.length, self.packing, self.long, self.sides)
+            if cache.whole or self.packing == "one"
+            else evaluation_rows(cache, self.length, self.packing)
+            for cache in self.caches
+        ]
+
+    @property
+    def left_out(self) -> tuple[Mapping[str, int], ...]:
+        """As of `Batches`."""
+        return tuple(map(_left_out, self._rows))
 
     def _example(self, source: int, n: int) -> Row:
         if n >= len(self._rows[source]):
             return empty_row(self.length, self.example, channels_of(self.caches))
         rng = np.random.default_rng(_seed_sequence(self.seed, source, EXAMPLE, n))
         return self.example(self._rows[source][n], rng)
+
+
+def _left_out(rows: PackedRows) -> Mapping[str, int]:
+    return rows.left_out if isinstance(rows, RecordRows) else {}
 
 
 def _shift(seed: int, source: int, epoch: int) -> int:

@@ -105,8 +105,11 @@ def open_data(
     before = begin_of(tokens) if bos else ()
     caches = root / "tokens"
     held_out = [open_source(s.where, "validation", field=s.field, fields=s.fields, **options) for s in sources]
-    if text is None or text.tokenizer.fingerprint != tokens.fingerprint:
-        text = TextFormat.of(tokens, None, reads=encoder)
+    own = TextFormat.of(tokens, None, reads=encoder)
+    if text is None or text.tokenizer.with_special(reserved).fingerprint != tokens.fingerprint:
+        text = own
+    start = (own.start if text.start is None else text.start) if encoder else None
+    text = text._replace(tokenizer=tokens, before=before, start=start)
     parts = [
         CorpusPart(
             str(s.where),

@@ -11,7 +11,7 @@ import fcntl
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -69,12 +69,12 @@ class ConcatenatedRows:
         real = min(self.length, total - i * self.length) + 1  # the whole row, except in a padded last one
         turn, index = np.divmod(np.arange(first, first + real), total)
         document = np.searchsorted(self.cache.offsets, index, side="right") + turn * self.cache.documents
-        row = _blank(self.cache, self.length)
+        row = blank(self.cache, self.length)
         at = 0
         while at < real:  # a second turn only where the circle closes
             start = (first + at) % total
             stop = min(start + real - at, total)
-            _copy(self.cache, row, at, start, stop)
+            copy(self.cache, row, at, start, stop)
             at += stop - start
         row["segments"][:real] = document - self._before(document) + 1
         return row | self._more(index)
@@ -104,7 +104,7 @@ class RunningRows(ConcatenatedRows):
 
 
 def evaluation_rows(cache: TokenCache, length: int, packing: str = "concat") -> ConcatenatedRows:
-    """Rows in which every token is a target exactly once; the very first follows an end-of-text."""
+    """Rows of documents in which every token is a target exactly once; the very first follows an end-of-text."""
     rows = RunningRows if packing == "stream" else ConcatenatedRows
     return rows(cache, length, shift=-1, pad=True)
 
@@ -138,11 +138,8 @@ class BestFitRows:
     def _bins(self) -> _Bins:
         folder = self.cache.directory / f"best-fit-{self.length}"
         if not folder.exists():
-            _write_bins(folder, self.cache.offsets, self.length)
-        try:
-            return _Bins(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in _Bins._fields))
-        except (OSError, ValueError, EOFError) as e:
-            raise UserError(f"packing index {folder} is damaged ({e}); delete it to have it made anew") from e
+            write_index(folder, _bins(self.cache.offsets, self.length)._asdict())
+        return _Bins(*load_index(folder, _Bins._fields))
 
     def __getstate__(self) -> dict:  # data workers map the index themselves
         return {"cache": self.cache, "length": self.length}
@@ -154,11 +151,11 @@ class BestFitRows:
         if not 0 <= i < len(self):
             raise IndexError(i)
         starts, sizes, ends = self._bins
-        row = _blank(self.cache, self.length)
+        row = blank(self.cache, self.length)
         at = 0
         for segment, j in enumerate(range(ends[i - 1] if i else 0, ends[i]), 1):
             start, size = int(starts[j]), int(sizes[j])
-            _copy(self.cache, row, at, start, start + size)
+            copy(self.cache, row, at, start, start + size)
             row["segments"][at : at + size] = segment
             at += size
         return row
@@ -207,8 +204,8 @@ def best_fit(sizes: np.ndarray, capacity: int) -> np.ndarray:
     return bins
 
 
-def _write_bins(folder: Path, offsets: np.ndarray, length: int) -> None:
-    """Write the index of best-fit rows, atomically; of several processes one writes and the others wait."""
+def _bins(offsets: np.ndarray, length: int) -> _Bins:
+    """The index of best-fit rows."""
     lengths = np.diff(offsets)
     pieces = np.maximum(1, -(-(lengths - 1) // length))  # rows of length + 1 tokens that overlap by one
     which = np.repeat(np.arange(len(lengths)), pieces)
@@ -217,7 +214,19 @@ def _write_bins(folder: Path, offsets: np.ndarray, length: int) -> None:
     starts = offsets[:-1][which] + part * length
     bins = best_fit(sizes, length + 1)
     order = np.argsort(bins, kind="stable")
-    index = _Bins(starts[order], sizes[order], np.cumsum(np.bincount(bins)))
+    return _Bins(starts[order], sizes[order], np.cumsum(np.bincount(bins)))
+
+
+def load_index(folder: Path, names: Sequence[str]) -> list[np.ndarray]:
+    """The arrays of a packing index, memory-mapped."""
+    try:
+        return [np.load(folder / f"{name}.npy", mmap_mode="r") for name in names]
+    except (OSError, ValueError, EOFError) as e:
+        raise UserError(f"packing index {folder} is damaged ({e}); delete it to have it made anew") from e
+
+
+def write_index(folder: Path, index: Mapping[str, np.ndarray]) -> None:
+    """Write a packing index, atomically; of several processes one writes and the others wait."""
     unfinished = folder.with_name(f".{folder.name}")
     try:
         handle = os.open(folder.parent, os.O_RDONLY)
@@ -226,7 +235,7 @@ def _write_bins(folder: Path, offsets: np.ndarray, length: int) -> None:
             if not folder.exists():
                 shutil.rmtree(unfinished, ignore_errors=True)  # left by a process that was killed
                 unfinished.mkdir()
-                for name, values in index._asdict().items():
+                for name, values in index.items():
                     np.save(unfinished / f"{name}.npy", values)
                 unfinished.rename(folder)
         finally:
@@ -241,11 +250,11 @@ def padding(length: int, channels: Mapping[str, DTypeLike] = NO_CHANNELS) -> Row
     return row | {name: np.zeros(length + 1, dtype) for name, dtype in channels.items()}
 
 
-def _blank(cache: TokenCache, length: int) -> Row:
+def blank(cache: TokenCache, length: int) -> Row:
     return padding(length, {name: cache.channel_type(name) for name in cache.channels})
 
 
-def _copy(cache: TokenCache, row: Row, at: int, start: int, stop: int) -> None:
+def copy(cache: TokenCache, row: Row, at: int, start: int, stop: int) -> None:
     """Copy tokens start to stop of the corpus, and all that is known of them, to `at` in a row."""
     here = slice(at, at + stop - start)
     row["tokens"][here] = cache.read(start, stop)

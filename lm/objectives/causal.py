@@ -11,15 +11,18 @@ from lm.objectives.token_loss import TokenLoss, TokenObjective
 @component
 class NextToken(TokenObjective):
     """Predict each token from those before it (GPT). With packed documents, a document's first token is not
-    predicted."""
+    predicted.
+
+    targets_only: of pairs and chats, the loss is on targets and assistants' turns; what comes before is only read"""
 
     loss: TokenLoss = TokenLoss()
+    targets_only: bool = False
 
     def needs(self) -> Needs:
-        return Needs(carries=True)
+        return Needs(carries=True, channels=("target",) if self.targets_only else ())
 
     def examples(self, tokenizer: Any = None) -> NextTokens:
-        return NextTokens()
+        return NextTokens(self.targets_only)
 
     def scoring(self, tokenizer: Any) -> Scoring:
         return Scoring(documents=True)

@@ -37,6 +37,7 @@ class Needs(NamedTuple):
     carries: bool = False  # it passes a `cache` on: rows may continue those of the previous batch
     both_sides: bool = False  # tokens must see those that follow them
     positions: int = 0  # how many tokens its examples have, where these are longer than rows of text
+    sides: tuple[int, int] | None = None  # of an encoder-decoder: tokens of inputs and targets that a row has room for
     channels: tuple[str, ...] = ()  # what its examples read of rows besides tokens (`lm.data.channels`)
 
 

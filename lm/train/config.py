@@ -57,8 +57,9 @@ class DataConfig:
     bos: Literal["auto", "on", "off"] = "auto"
     # ((source, weight), (source, weight, field), (source, weight, {"type": "Pairs", ...}), ...) in place of `source`
     mixture: tuple = ()
-    # or best-fit: whole documents, padded rows; stream: rows go on in the next batch
-    packing: Literal["concat", "best-fit", "stream"] = "concat"
+    # or best-fit: whole documents, padded rows; one: a document to a row; stream: rows go on in the next batch
+    packing: Literal["concat", "best-fit", "stream", "one"] = "concat"
+    long: Literal["error", "drop", "cut"] = "error"  # what becomes of a pair or chat that is longer than a row
     length: Count = 256  # tokens per row
     batch_size: Count = 16  # rows per step, over all devices
     cache: str = "~/.cache/pure-lm"  # folder of token caches and trained tokenizers

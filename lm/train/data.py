@@ -1,5 +1,6 @@
 """From a config to its data: sources, training and validation batches, and what is known of these without any."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -11,6 +12,7 @@ from lm.core.mesh import Sharding
 from lm.data.batches import Batches, EvalBatches
 from lm.data.open import Data, open_data
 from lm.data.packing import padding
+from lm.data.progress import tell
 from lm.hub.text import read_tokenizer
 from lm.objectives.examples.builder import Covered
 from lm.objectives.objective import Objective, check_channels
@@ -50,7 +52,7 @@ def batches_of(config: ConfigDict, data: Data, objective: Objective) -> Batches:
     c = config.data
     for part in data.parts:
         check_channels(objective, part.name, part.train)
-    return Batches(
+    batches = Batches(
         data.training,
         c.length,
         c.batch_size,
@@ -59,7 +61,11 @@ def batches_of(config: ConfigDict, data: Data, objective: Objective) -> Batches:
         packing=c.packing,
         batch_warmup=tuple(map(tuple, config.train.batch_warmup)),
         accumulate=config.train.accumulate,
+        long=c.long,
+        sides=objective.needs().sides,
     )
+    _report(data, batches.left_out)
+    return batches
 
 
 def held_out_of(config: ConfigDict, data: Data, objective: Objective) -> EvalBatches:
@@ -67,7 +73,24 @@ def held_out_of(config: ConfigDict, data: Data, objective: Objective) -> EvalBat
     c = config.data
     for part in data.parts:
         check_channels(objective, part.name, part.validation)
-    return EvalBatches(data.validation, c.length, c.batch_size, example_of(data, objective), packing=c.packing)
+    held_out = EvalBatches(
+        data.validation,
+        c.length,
+        c.batch_size,
+        example_of(data, objective),
+        packing=c.packing,
+        long=c.long,
+        sides=objective.needs().sides,
+    )
+    _report(data, held_out.left_out)
+    return held_out
+
+
+def _report(data: Data, left_out: tuple[Mapping[str, int], ...]) -> None:
+    """Tell what is not in the rows of each source."""
+    for part, counts in zip(data.parts, left_out, strict=True):
+        for reason, count in counts.items():
+            tell(f"{part.name}: {count:,} {reason}")
 
 
 def example_of(data: Data, objective: Objective) -> Covered:

@@ -9,13 +9,18 @@ from lm.objectives.examples.builder import Example, Row
 
 @dataclasses.dataclass(frozen=True)
 class NextTokens:
-    """Each token is predicted from those before it. With packed documents, a document's first token is not."""
+    """Each token is predicted from those before it. With packed documents, a document's first token is not; with
+    `targets_only`, only those are of which the row's channel `target` says so."""
+
+    targets_only: bool = False
 
     def __call__(self, row: Row, rng: np.random.Generator) -> Example:
         """A packed row {tokens, segments [S + 1]}, with positions or without -> tokens, targets, weights, segments,
         positions [S]; of one with bytes also those of text that each target covers."""
         tokens, segments = row["tokens"], row["segments"]
         same = (segments[1:] == segments[:-1]) & (segments[1:] > 0)
+        if self.targets_only:
+            same &= row["target"][1:] > 0
         return {
             "tokens": tokens[:-1],
             "targets": tokens[1:],
