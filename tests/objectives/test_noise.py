@@ -295,10 +295,17 @@ def test_errors_name_the_remedy():
     rng = np.random.default_rng(0)
     with pytest.raises(UserError, match=r"neither a mask nor sentinels.*reserved=\[MASK\]"):
         TextInfilling().spoiled(indices(9)._replace(mask=None), rng)
-    with pytest.raises(UserError, match=r"where sentences begin.*mark sentences in data\.records"):
+    with pytest.raises(UserError, match=r"where sentences begin.*data\.records\.sentences=lines"):
         SentencePermutation().spoiled(indices(9), rng)
     with pytest.raises(UserError, match="give 1 or more"):
         TextInfilling(0.3, 0.5)
+    row = {name: x[:12] for name, x in row_of("abcdefghij" * 2).items()}
+    with pytest.raises(UserError, match=r"no token for the mode 'CLM': add it to `modes`"):
+        MixtureOfDenoisers.of(11, RESTORED, ids=SpecialIds(300, 50, modes=(1, 2, 3))).examples()(row, rng)
+    with pytest.raises(
+        UserError, match=r"of 11 tokens can become 15 in one stream: objective.stream=9 must .*length=5,"
+    ):
+        PrefixMixtureOfDenoisers.of(11, SPANS, stream=9).examples(BYTES)(row, rng)
     with pytest.raises(UserError, match="needs at least one noise"):
         Reconstruction(())
     with pytest.raises(UserError, match="least <= most"):

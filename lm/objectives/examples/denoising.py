@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lm.text.tokenizers import Tokenizer
 
 MODES = tuple(MODE_NAMES)  # what a model is told of its task, by a token before the inputs
-FIRST_MODES = 3  # which took sentinels when there were no others
+FIRST = 3  # of them, to which the last sentinels stand where a vocabulary has no tokens for modes
 
 
 @component
@@ -45,6 +45,11 @@ class SpecialIds:
     stops: tuple[int, ...] = ()
     vocab: int = 0
 
+    def of_mode(self, mode: str) -> int:
+        """The id of one of `MODES`; -1: there is none."""
+        at = MODES.index(mode)
+        return self.modes[at] if at < len(self.modes) else -1
+
     @classmethod
     def of(cls, tokenizer: "Tokenizer", modes: Collection[str] = ()) -> Self:
         """Those of a tokenizer, whose tokens for `modes` are used if it has them all, or else its last sentinels.
@@ -54,7 +59,7 @@ class SpecialIds:
         own = {mode: first_of(tokenizer, names) for mode, names in MODE_NAMES.items()} if modes else {}
         named, taken = tuple(-1 if i is None else i for i in own.values()), 0
         if any(own[mode] is None for mode in modes):
-            taken = FIRST_MODES if set(modes) <= set(MODES[:FIRST_MODES]) else len(MODES)
+            taken = FIRST if set(modes) <= set(MODES[:FIRST]) else len(MODES)
         if len(ids) < taken:
             raise UserError(
                 f"modes take {taken} sentinels, the tokenizer has {len(ids)}: use one with more, or add tokens for the "
@@ -64,8 +69,8 @@ class SpecialIds:
         first, step = (ids[0], ids[1] - ids[0]) if len(ids) > 1 else (0, 1)
         if ids != [first + step * i for i in range(len(ids))]:
             raise UserError("the tokenizer's sentinels have gaps between their ids: use one that has them in a row")
-        if taken:  # the first modes' last
-            named = (*ids[-FIRST_MODES:], *ids[free:-FIRST_MODES])
+        if taken:  # the sentinels of the other modes are before those of the first
+            named = (*ids[-FIRST:], *ids[free:-FIRST])
         ends = [(stop, int(tokenizer.encode(f"a{stop}")[-1])) for stop in ".!?"]
         stops = tuple(i for stop, i in ends if tokenizer.decode([i]).strip() == stop)
         return cls(
@@ -93,24 +98,26 @@ class PairedDenoising:
     def check(self, length: int) -> None:
         """Raise `UserError` unless whatever is drawn for rows of `length` tokens fits whole."""
         most = largest(self.denoisers, length)
-        if not self._holds(most):
-            raise UserError(
-                f"rows of {length} tokens can become {most.inputs} inputs and {most.targets} targets: "
-                f"objective.inputs={self.inputs} and objective.targets={self.targets} must be at least that"
-                + self._instead(length)
-            )
+        if short := self._short(most):
+            shorter = bisect.bisect(range(2, length), 0, key=lambda n: len(self._short(largest(self.denoisers, n)))) + 1
+            instead = f", or data.length={shorter}, the longest rows that fit" if shorter > 1 else ""
+            raise UserError(f"rows of {length} tokens can become {short}{instead}")
+        if missing := [mode for _, mode, _ in self.denoisers if mode and self.ids.of_mode(mode) < 0]:
+            raise UserError(f"objective.ids has no token for the mode {missing[0]!r}: add it to `modes`")
         if most.sentinels > self.ids.sentinels:
             raise UserError(
                 f"rows of {length} tokens can need {most.sentinels} sentinels and the tokenizer has "
                 f"{self.ids.sentinels}, modes aside: use shorter rows, longer spans or another tokenizer"
             )
 
-    def _instead(self, length: int) -> str:
-        shorter = bisect.bisect(range(2, length), 0, key=lambda n: int(not self._holds(largest(self.denoisers, n)))) + 1
-        return f", or data.length={shorter}, the longest rows that fit" if shorter > 1 else ""
-
-    def _holds(self, most: MaxSizes) -> bool:
-        return most.inputs <= self.inputs and most.targets <= self.targets
+    def _short(self, most: MaxSizes) -> str:
+        """Which of the arrays are too short for that, as an error says it."""
+        if most.inputs <= self.inputs and most.targets <= self.targets:
+            return ""
+        return (
+            f"{most.inputs} inputs and {most.targets} targets: objective.inputs={self.inputs} and "
+            f"objective.targets={self.targets} must be at least that"
+        )
 
     def pair(self, row: Example, rng: np.random.Generator) -> Pair:
         """A packed row {tokens, segments [length + 1]} -> inputs, targets of varying length, both ending in
@@ -130,7 +137,7 @@ class PairedDenoising:
         _, mode, denoiser = self.denoisers[rng.choice(len(rates), p=rates / rates.sum())]
         text = self._text(tokens, row["sentence"][1:][real] > 0 if "sentence" in row else None)
         inputs, targets = denoiser(text, rng)
-        lead = [ids.modes[MODES.index(mode)]] if mode else []
+        lead = [ids.of_mode(mode)] if mode else []
         return (
             _int32(lead, _ids(inputs, tokens), [ids.eos]),
             _int32(_ids(targets, tokens), [ids.eos]),
@@ -172,8 +179,10 @@ class PrefixDenoising(PairedDenoising):
 
     stream: int = 0  # its length; 0: inputs + targets, which is more than any row needs
 
-    def _holds(self, most: MaxSizes) -> bool:
-        return super()._holds(most) and most.both - 1 <= (self.stream or self.inputs + self.targets)
+    def _short(self, most: MaxSizes) -> str:
+        if not self.stream or most.both - 1 <= self.stream:
+            return super()._short(most)
+        return f"{most.both - 1} in one stream: objective.stream={self.stream} must be at least that"
 
     def __call__(self, row: Example, rng: np.random.Generator) -> Example:
         """A packed row -> tokens, targets, weights, segments, positions, prefix, each [stream]; bytes too, if the row

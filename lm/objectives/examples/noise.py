@@ -117,7 +117,7 @@ class SentencePermutation:
         if text.starts is None:
             raise UserError(
                 "SentencePermutation does not know where sentences begin: the rows have no channel `sentence` and the "
-                "tokenizer no token for a full stop; mark sentences in data.records, or leave this noise out"
+                "tokenizer no token for a full stop; set config.data.records.sentences=lines (or punctuation)"
             )
         sentences = np.split(np.arange(len(text.tokens)), np.flatnonzero(text.starts[1:]) + 1)
         moved = rng.permutation(len(sentences))[: math.ceil(self.share * len(sentences))]
