@@ -29,13 +29,18 @@ Batch = dict[str, np.ndarray]  # an example's arrays with a leading batch axis
 
 # What a random number is for. Seeds of different uses are derived by hashing, not by adding: grain shuffles epoch e
 # with seed + e, so with the run's own seed epoch 1 of run 0 would repeat epoch 0 of run 1.
-ORDER, SHIFT, EXAMPLE = range(3)
+ORDER, SHIFT, EXAMPLE, RESHUFFLE = range(4)
 VERSIONS = {"numpy": np.__version__, "grain": grain.__version__}  # their random streams may change between versions
 
 
 def packed_row(row: Row, rng: np.random.Generator) -> Row:
-    """The simplest example builder: returns the row itself."""
-    return row
+    """The simplest example builder: returns the row itself, without its address."""
+    return {key: value for key, value in row.items() if key not in ("source", "index")}
+
+
+def addressed(row: Row, source: int, index: int) -> Row:
+    """A row with its address: the number of its source, and its index in the stream of that."""
+    return row | {"source": np.array(source, np.int32), "index": np.array(index, np.int64)}
 
 
 @dataclass(frozen=True)
@@ -44,11 +49,22 @@ class Stream:
 
     rows: PackedRows
     seed: int
-    source: int  # its number in the mixture, so that no two sources share random bits
+    source: int  # its number in the run, so that no two sources share random bits
     example: Builder
+    reshuffles: tuple[int, ...] = ()  # from each of these n on, rows come in another order
 
     def __getitem__(self, n: int) -> Row:
-        return self._examples[n]
+        return self._examples[self._reshuffled(n)]
+
+    def _reshuffled(self, n: int) -> int:
+        """The n of which row n was before: what was left of its epoch is permuted, so that no row is lost."""
+        for number, first in reversed([*enumerate(self.reshuffles)]):
+            if n >= first:
+                epoch = n // len(self.rows)
+                start, end = max(first, epoch * len(self.rows)), (epoch + 1) * len(self.rows)
+                seed = _seed_sequence(self.seed, self.source, RESHUFFLE, number, epoch).generate_state(1)
+                n = int(grain.MapDataset.range(start, end).shuffle(seed=int(seed[0]))[n - start])
+        return n
 
     @cached_property
     def _examples(self) -> grain.MapDataset:
@@ -57,6 +73,7 @@ class Stream:
 
     def _example(self, n: int, i: int) -> Row:
         row = self.rows.shifted(_shift(self.seed, self.source, n // len(self.rows)))[i]
+        row = addressed(row, self.source, n)
         return self.example(row, np.random.default_rng(_seed_sequence(self.seed, self.source, EXAMPLE, n)))
 
 
@@ -81,6 +98,7 @@ class ContiguousStreams:
         turn, lane = divmod(n, self.count)
         epoch, i = divmod(turn, self.length)
         row = self.rows.shifted(_shift(self.seed, self.source, epoch))[lane * self.length + i]
+        row = addressed(row, self.source, n)
         rng = np.random.default_rng(_seed_sequence(self.seed, self.source, EXAMPLE, n))
         return self.example(row, rng) | {"reset": np.array(i == 0, np.int32)}
 
@@ -98,6 +116,10 @@ class Batches:
     accumulate: microbatches per step. Row r belongs to microbatch r % accumulate; during warmup the first microbatches
         are full and the others empty, so that a step can skip those
     long, sides: of rows of whole records: see `lm.data.record_rows.packed`
+    reshuffles: ((row, ..), ...): each draws the order of every source anew, from that row of it on; by the number of
+        the source
+    numbers: the number of each source in the run, where this is one of its stages (`lm.data.stages`); (): in order
+    offsets: rows of each source that earlier stages took; (): none
     """
 
     sources: tuple[tuple[TokenCache, float], ...]
@@ -111,6 +133,9 @@ class Batches:
     accumulate: int = 1  # microbatches
     long: Long = "error"
     sides: Sides | None = None
+    reshuffles: tuple[tuple[int, ...], ...] = ()
+    numbers: tuple[int, ...] = ()
+    offsets: tuple[int, ...] = ()
 
     def __post_init__(self):
         if self.batch_size < 1:
@@ -139,8 +164,13 @@ class Batches:
     def _check_stream(self) -> None:
         if self.packing != "stream":
             return
-        if len(self.sources) > 1 or self.batch_warmup:
-            what = "a mixture of sources" if len(self.sources) > 1 else "a batch warm-up"
+        broken = {
+            "a mixture of sources": len(self.sources) > 1,
+            "a batch warm-up": bool(self.batch_warmup),
+            "config.stages": bool(self.offsets),
+            "config.train.recovery.action=reshuffle": bool(self.reshuffles),
+        }
+        if what := next((name for name, there in broken.items() if there), None):
             raise UserError(
                 f"packing 'stream' goes on row by row, which {what} would break: leave it, or pack 'concat'"
             )
@@ -166,6 +196,7 @@ class Batches:
         )
         if (self.long, self.sides) != ("error", None):  # knobs that are younger than fingerprints
             made_by += (self.long, self.sides)
+        made_by += tuple(more for more in (self.reshuffles, self.numbers, self.offsets) if more)
         return hashlib.blake2b(repr((sources, made_by)).encode(), digest_size=16).hexdigest()
 
     @property
@@ -202,7 +233,13 @@ class Batches:
     def row(self, n: int) -> Row:
         """The example for row n of the run."""
         source, i = self._mixture.locate(n)
-        return self._streams[source][i]
+        return self._streams[source][self._offsets[source] + i]
+
+    def rows_by(self, k: int) -> tuple[int, ...]:
+        """How many rows of each source, by its number, the steps before step k take."""
+        taken = self._mixture.before(self._rows_before(self.address(k)))
+        rows = dict(zip(self._numbers, map(sum, zip(self._offsets, taken, strict=True)), strict=True))
+        return tuple(rows.get(number, 0) for number in range(max(rows) + 1))
 
     def iterate(
         self,
@@ -227,11 +264,24 @@ class Batches:
 
     @cached_property
     def _streams(self) -> list[Stream] | list[ContiguousStreams]:
-        rows = [packed(cache, self.length, self.packing, self.long, self.sides) for cache, _ in self.sources]
-        known = [(of_source, self.seed, i, self.example) for i, of_source in enumerate(rows)]
+        known = [
+            (packed(cache, self.length, self.packing, self.long, self.sides), self.seed, number, self.example)
+            for number, (cache, _) in zip(self._numbers, self.sources, strict=True)
+        ]
         if self.packing == "stream":
             return [ContiguousStreams(*parts, count=self.batch_size) for parts in known]
-        return [Stream(*parts) for parts in known]
+        return [Stream(*parts, reshuffles=self._reshuffles_of(parts[2])) for parts in known]
+
+    def _reshuffles_of(self, number: int) -> tuple[int, ...]:
+        return tuple(rows[number] if number < len(rows) else 0 for rows in self.reshuffles)
+
+    @property
+    def _numbers(self) -> tuple[int, ...]:
+        return self.numbers or tuple(range(len(self.sources)))
+
+    @property
+    def _offsets(self) -> tuple[int, ...]:
+        return self.offsets or (0,) * len(self.sources)
 
     @cached_property
     def _empty(self) -> Row:
@@ -250,7 +300,7 @@ def channels_of(caches: Iterable[TokenCache]) -> dict[str, DTypeLike]:
 
 def empty_row(length: int, example: Builder, channels: Mapping[str, DTypeLike] = NO_CHANNELS) -> Row:
     """The example for a row of padding only (segment 0), to which every example builder gives weight 0."""
-    return example(padding(length, channels), np.random.default_rng(0))
+    return example(addressed(padding(length, channels), 0, 0), np.random.default_rng(0))
 
 
 @dataclass(frozen=True)
@@ -312,7 +362,7 @@ class EvalBatches:
         if n >= len(self._rows[source]):
             return empty_row(self.length, self.example, channels_of(self.caches))
         rng = np.random.default_rng(_seed_sequence(self.seed, source, EXAMPLE, n))
-        return self.example(self._rows[source][n], rng)
+        return self.example(addressed(self._rows[source][n], source, n), rng)
 
 
 def _left_out(rows: PackedRows) -> Mapping[str, int]:

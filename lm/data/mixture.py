@@ -51,6 +51,19 @@ class Mixture:
             heapq.heappush(heap, (a + b, next(order), _Split(a / (a + b), left, right)))
         return heap[0][2]
 
+    def before(self, n: int) -> tuple[int, ...]:
+        """How many of the first n rows come from each source."""
+        found = [0] * len(self.weights)
+        nodes: list[tuple[int | _Split, int]] = [(self._root, n)]
+        while nodes:
+            node, rows = nodes.pop()
+            if isinstance(node, _Split):
+                left = node.on_left(rows)
+                nodes += [(node.left, left), (node.right, rows - left)]
+            else:
+                found[node] = rows
+        return tuple(found)
+
     def locate(self, n: int) -> tuple[int, int]:
         """Row n of the mixture as (source, index among that source's rows)."""
         node = self._root

@@ -22,6 +22,7 @@ import lm.train.optim
 from lm.core.component import checked, names_of, registered, stored_names, to_dict, upgraded
 from lm.core.errors import UserError, nearest
 from lm.core.ranges import Count, CountOrNone, Range
+from lm.data.rates import Rates
 from lm.data.records.documents import Documents
 from lm.data.records.records import Records
 from lm.kernels.attention.select import KERNELS
@@ -57,11 +58,14 @@ class DataConfig:
     bos: Literal["auto", "on", "off"] = "auto"
     # ((source, weight), (source, weight, field), (source, weight, {"type": "Pairs", ...}), ...) in place of `source`
     mixture: tuple = ()
+    rates: Rates = Rates()  # of the mixture's sources, by their weights or by their sizes
     # or best-fit: whole documents, padded rows; one: a document to a row; stream: rows go on in the next batch
     packing: Literal["concat", "best-fit", "stream", "one"] = "concat"
     long: Literal["error", "drop", "cut"] = "error"  # what becomes of a pair or chat that is longer than a row
     length: Count = 256  # tokens per row
     batch_size: Count = 16  # rows per step, over all devices
+    # processes that build examples, where those are slow to build: see `waiting` in metrics.jsonl; 0: a thread does
+    workers: CountOrNone = 0
     cache: str = "~/.cache/pure-lm"  # folder of token caches and trained tokenizers
 
 
@@ -175,6 +179,11 @@ def check(config: ConfigDict) -> None:
     for axis, size in _knobs(config.mesh, "config.mesh", like.mesh).items():
         checked(size, int, f"config.mesh.{axis}")  # axes and sizes are judged with the rules and the devices at hand
     _check_missing(config.mesh, like.mesh, "config.mesh")
+    if config.train.recovery.action == "reshuffle" and config.data.packing == "stream":
+        raise UserError(
+            "config.train.recovery.action='reshuffle' would break rows that go on in the next batch: take rewind or "
+            "lower, or config.data.packing='concat'"
+        )
     if config.data.batch_size % config.train.accumulate:
         raise UserError(
             f"config.data.batch_size={config.data.batch_size} is no multiple of "

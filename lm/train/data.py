@@ -17,7 +17,7 @@ from lm.hub.text import read_tokenizer
 from lm.objectives.examples.builder import Covered
 from lm.objectives.objective import Objective, check_channels
 from lm.text.format import TextFormat
-from lm.train.config import chosen
+from lm.train.config import chosen, section
 from lm.train.prefetch import by_rows
 
 LOOK_STEPS, LOOK_ROWS, LOOK_MOST = 8, 256, 10_000  # how far it is looked for a row that predicts something
@@ -30,7 +30,7 @@ def open_data_of(config: ConfigDict, text: TextFormat | None = None, encoder: bo
     tokenizer = c.tokenizer or (text.tokenizer if text is not None else "byte")
     if isinstance(tokenizer, str) and (folder := Path(tokenizer).expanduser()).is_dir():
         tokenizer = read_tokenizer(folder)
-    return open_data(
+    data = open_data(
         c.source,
         tokenizer,
         mixture=c.mixture,
@@ -45,6 +45,10 @@ def open_data_of(config: ConfigDict, text: TextFormat | None = None, encoder: bo
         text=text,
         encoder=encoder,
     )
+    rates = section(config, "data").rates
+    sizes = [part.train.size if rates.by == "tokens" else part.train.documents for part in data.parts]
+    sampled = rates.of(sizes, [part.weight for part in data.parts])
+    return data._replace(parts=tuple(p._replace(weight=w) for p, w in zip(data.parts, sampled, strict=True)))
 
 
 def batches_of(config: ConfigDict, data: Data, objective: Objective) -> Batches:

@@ -46,11 +46,12 @@ def put(batch: Batch, rows: np.ndarray, batch_size: int, sharding: Sharding | No
 class DevicePrefetcher:
     """Batches start, start + 1, ... on the devices, built by threads ahead of the step that uses them.
 
+    `workers`: processes that build them in place of a thread; the batches are the same.
     `waited`: seconds spent waiting for batches that were not ready."""
 
-    def __init__(self, batches: Batches, sharding: Sharding | None, start: int = 0) -> None:
+    def __init__(self, batches: Batches, sharding: Sharding | None, start: int = 0, workers: int = 0) -> None:
         rows = own_rows(batches.batch_size, sharding)
-        self._host: Any = batches.iterate(start, rows=rows.tolist())
+        self._host: Any = batches.iterate(start, rows=rows.tolist(), workers=workers)
         self._put: Callable[[Batch], DeviceBatch] = lambda batch: put(batch, rows, batches.batch_size, sharding)
         self.waited = 0.0
         self._ahead = self._put(next(self._host))
@@ -61,7 +62,7 @@ class DevicePrefetcher:
         return self._ahead
 
     def close(self) -> None:
-        """Stop the threads."""
+        """Stop the threads and processes."""
         self._host.close()
 
     def __iter__(self) -> "DevicePrefetcher":

@@ -4,14 +4,19 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from lm.adapt.surgery.surgery import Surgery
 from lm.core.component import canonical
 from lm.core.errors import UserError
 from lm.core.param import flatten
 from lm.runs.checkpoint import Checkpoints
 from lm.runs.config_json import difference
+from lm.train.config import tuples
+from lm.train.health.recovery import lowered
 from lm.train.initial import initial_params
 from lm.train.optim.bound import by_pattern, trained
+from lm.train.optim.release import Release
 from lm.train.record import completed
 from lm.train.state import State, saved_state
 from lm.train.step import Trainer
@@ -44,6 +49,8 @@ def resume_or_start(
                 "--workdir, or give the same config"
             )
     _check_frozen(trainer, completed(saved["config"]))
+    _check_released(trainer, completed(saved["config"]))
+    hyper = lowered(hyper, saved["events"])
     return saved_state(checkpoints, checkpoints.latest, trainer.abstract(hyper), hyper), saved
 
 
@@ -63,11 +70,28 @@ def _check_frozen(trainer: Trainer, saved: dict) -> None:
         )
 
 
+def _check_released(trainer: Trainer, saved: dict) -> None:
+    """Raise `UserError` if optimizer state is grouped otherwise than it was."""
+    before = Release.of(tuples(saved["optimizer"].get("frozen_until", ())), trainer.optimizer.spec)
+    theirs, ours = (
+        {} if r is None else {path: np.array(at).tolist() for path, at in flatten(r.at)}
+        for r in (before, trainer.optimizer.release)
+    )
+    if theirs != ours:
+        raise UserError(
+            "config.optimizer.frozen_until has changed, and with it which parameters share their optimizer state: "
+            "leave it as it was, or begin another run with config.train.init_from set to the folder of this one"
+        )
+
+
+FREE = ("cache", "workers")  # knobs of config.data that do not change the batches
+
+
 def _identity(meta: dict) -> dict[str, Any]:
     """What identifies a run: it cannot resume if any of this changes."""
     meta = json.loads(json.dumps(meta))
     config = meta["config"]
-    data = {k: v for k, v in config["data"].items() if k != "cache"}  # which may move
+    data = {k: v for k, v in config["data"].items() if k not in FREE}
     data["tokenizer"] = data["tokenizer"] or (not config["train"]["init_from"] and "byte")
     return {
         "model": meta["model"],

@@ -24,7 +24,16 @@ from lm.train.data import check_predicts, lengths_of, open_data_of, shapes_of
 from lm.train.figures import Clock, Record, summary
 from lm.train.footprint import allocating, check_exact, check_room, footprint, needed, readable
 from lm.train.hardware import memory_limit, peak_flops
-from lm.train.health.recovery import Event, check_limit, describe, find_bad_steps, rewind
+from lm.train.health.recovery import (
+    Event,
+    check_limit,
+    describe,
+    find_bad_steps,
+    goes_back,
+    gone_back,
+    lowered,
+    reshuffles_of,
+)
 from lm.train.origin import completed, operated, origin_of, surgery_of, text_for
 from lm.train.prefetch import DevicePrefetcher, evaluation_batches
 from lm.train.profile import Profiler
@@ -81,7 +90,8 @@ class Session:
         self.events: list[Event] = self.saved["events"]
         self.changes: list[record.Change] = self.saved["changes"]
         self.changed = record.changed(record.completed(self.saved["config"]), self.meta["config"])
-        self.batches = dataclasses.replace(parts.batches, skips=tuple(map(tuple, self.saved["skips"])))
+        skips = tuple(map(tuple, self.saved["skips"]))
+        self.batches = dataclasses.replace(parts.batches, skips=skips, reshuffles=reshuffles_of(self.events))
         self.metrics = MetricsLog(run.workdir, run.config.log.tensorboard, writes=run.chief)
         self.size = f"{count(program.spec()):,} parameters"
         self.pending: list[tuple[int, dict]] = []  # steps not read yet: reading waits for the device
@@ -120,10 +130,13 @@ class Session:
         if (versions := self.saved["versions"]) != VERSIONS:
             self.tell(f"{WARNING} saved with {versions}, now {VERSIONS}: batches may be drawn otherwise")
         check_predicts(self.batches, parts.objective, self.step)
-        self.feed = DevicePrefetcher(self.batches, parts.sharding, self.step)
+        self.feed = self._feed(self.step)
         self._compile()
         self.profiler = Profiler(workdir / "profile", config.log.profile_at, config.log.profile_steps, self.run.console)
         self.progress = RunProgress(self.last, self.step, self.run.console)
+
+    def _feed(self, step: int) -> DevicePrefetcher:
+        return DevicePrefetcher(self.batches, self.parts.sharding, step, self.config.data.workers)
 
     def _compile(self) -> None:
         """Compile the step ahead of its first call."""
@@ -187,9 +200,9 @@ class Session:
         rule = self.parts.trainer.recovery
         found = find_bad_steps(rule, self.pending)
         back_to = None
-        if found and rule.action == "rewind":
+        if found and goes_back(rule):
             back_to = self.checkpoints.newest(found[0]["step"] - 1 - rule.back) or 0
-            self.batches, found[0] = rewind(rule, self.batches, found[0], back_to)
+            self.batches, found[0] = gone_back(rule, self.batches, found[0], back_to)
         for event in found:
             self.events.append(event)
             self.metrics.write(event)
@@ -201,14 +214,14 @@ class Session:
 
     def rewind(self, step: int) -> None:
         """Return to the checkpoint of `step`, or to the beginning, and discard everything after it."""
-        trainer, hyper = self.parts.trainer, self.parts.hyper
+        trainer, hyper = self.parts.trainer, lowered(self.parts.hyper, self.events)
         self.checkpoints.forget(after=step)
         if step:
             self.state = saved_state(self.checkpoints, step, trainer.abstract(hyper), hyper)
         else:
             self.state = new_state(trainer, hyper, self.config.train.init_from, surgery_of(self.config))
         self.feed.close()
-        self.step, self.feed, self.pending = step, DevicePrefetcher(self.batches, self.parts.sharding, step), []
+        self.step, self.feed, self.pending = step, self._feed(step), []
         # Earlier skips also hold for the repeated steps.
         self.changes = [change | {"step": min(change["step"], step)} for change in self.changes]
         self.metrics.resume(step, [*self.events, *self.changes])

@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -255,3 +256,18 @@ def test_best_fit_batches_hold_whole_documents(tmp_path):
 
 def open_texts(cache):
     return [ByteTokenizer().decode(cache.read(a, b)) for a, b in zip(cache.offsets, cache.offsets[1:], strict=False)]
+
+
+def test_a_reshuffle_permutes_what_is_left_of_each_epoch():
+    batches = batches_of(cache_of(9, 8, 7, 40), length=5, batch_size=3, seed=2)
+    (n,) = batches.rows_per_epoch
+    first = batches.rows_by(2)
+    again = dataclasses.replace(batches, reshuffles=(first,))
+    twice = dataclasses.replace(again, reshuffles=(first, again.rows_by(1)))
+    rows = [[tuple(b.row(i)["tokens"]) for i in range(3 * n)] for b in (batches, again, twice)]
+    assert first == (6,) and n > 6
+    assert rows[0][:6] == rows[1][:6] and rows[1][:3] == rows[2][:3]
+    for epoch in range(0, 3 * n, n):
+        of = [r[epoch : epoch + n] for r in rows]
+        assert sorted(of[0]) == sorted(of[1]) == sorted(of[2]), "no row is lost, none comes twice"
+        assert of[0] != of[1] != of[2]

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from lm.core.errors import UserError
 from lm.data.mixture import Mixture
+from lm.data.rates import Rates
 
 WEIGHT = st.floats(1e-3, 1e3)
 
@@ -16,6 +17,7 @@ def counts(mixture, rows):
     for n in range(rows):
         source, i = mixture.locate(n)
         assert i == found[-1][source], "each source's rows come in order, without a gap"
+        assert mixture.before(n) == tuple(found[-1])
         found.append([c + (s == source) for s, c in enumerate(found[-1])])
     return found
 
@@ -51,3 +53,22 @@ def test_far_rows_are_found_at_once_and_do_not_drift():
 def test_wrong_weights(weights):
     with pytest.raises(UserError, match="mixture"):
         Mixture(weights)
+
+
+def test_rates_by_size():
+    """Temperature and cap by hand: T5 (section 3.5.2) has min(e, K), to the power of 1 / T."""
+    sizes, ones = (100, 10_000, 1_000_000), (1.0, 1.0, 1.0)
+    assert Rates().of(sizes, (3.0, 1.0, 0.5)) == (3.0, 1.0, 0.5)
+    assert Rates("documents").of(sizes, ones) == sizes
+    assert Rates("documents", cap=20_000).of(sizes, ones) == (100, 10_000, 20_000)
+    assert Rates("tokens", exponent=0.0).of(sizes, ones) == (1, 1, 1)
+    assert Rates("tokens", exponent=0.5).of(sizes, (1.0, 2.0, 1.0)) == pytest.approx((10, 200, 1000))
+
+
+def test_rates_of_languages():
+    """mT5's table 6 (arXiv 2010.11934): pages of five languages in millions, and their shares at alpha 0.3. The whole
+    table's sum cancels in ratios."""
+    pages = {"en": 3067, "ru": 756, "sw": 0.985, "ur": 1.95, "yo": 0.046}
+    shares = {"en": 5.67, "ru": 3.71, "sw": 0.5, "ur": 0.61, "yo": 0.2}
+    rates = Rates("documents", exponent=0.3).of([int(n * 1e6) for n in pages.values()], [1.0] * 5)
+    assert [rate / rates[0] for rate in rates] == pytest.approx([s / shares["en"] for s in shares.values()], rel=0.03)

@@ -56,7 +56,7 @@ def test_waiting_is_measured(batches):
     class Slow:
         batch_size = train.batch_size
 
-        def iterate(self, start, rows):
+        def iterate(self, start, rows, workers):
             for k in range(start, start + 4):
                 time.sleep(0.2 if k else 0)
                 yield train.batch(k, rows)

@@ -1,7 +1,9 @@
-"""Runs that meet a bad batch: they stop, leave its step out, or rewind and pass over a window of batches."""
+"""Runs that meet a bad batch: they stop, leave its step out, or go back: to pass over a window of batches, to draw the
+order of rows anew, or to go on at a lower rate."""
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from lm.data.batches import Batches
 from lm.runs.checkpoint import Checkpoints, open_model
 from lm.runs.metrics import read_metrics
 from lm.train import loop
+from lm.train.optim.schedule import Cosine
 from lm.train.step import Trainer
 from tests.train import tiny
 
@@ -103,6 +106,52 @@ def test_a_resumed_run_keeps_its_skips(tmp_path, spoiled):
                 file.rmdir() if file.is_dir() else file.unlink()
             folder.rmdir()
     assert "resumed at step 16" in run(tmp_path, "parts", steps=24, action="rewind")
+    assert len(events(tmp_path / "parts")) == 1
+    ends = [tiny.bits(open_model(tmp_path / w).params) for w in ("whole", "parts")]
+    assert ends[0] == ends[1]
+
+
+@pytest.fixture
+def spoiled_once(monkeypatch):
+    """Address BAD has such weights when it is built for the first time."""
+    spent = []
+    batch = Batches.batch
+
+    def spoil(self, k, rows=None):
+        made = batch(self, k, rows)
+        if self.address(k) == BAD and len(made["weights"]) > 1 and not spent:
+            spent.append(k)
+            made["weights"] = np.full_like(made["weights"], np.nan)
+        return made
+
+    monkeypatch.setattr(Batches, "batch", spoil)
+    tiny.use_one_device(monkeypatch)
+    return spent
+
+
+@pytest.mark.parametrize("action", ["reshuffle", "lower"])
+def test_a_run_that_went_back_is_resumed_to_the_bit(tmp_path, spoiled_once, action):
+    output = " ".join(run(tmp_path, "whole", action=action).split())
+    (event,) = events(tmp_path / "whole")
+    assert (event["event"], event["step"], event["to"]) == (action, 14, 8)
+    meta = Checkpoints(tmp_path / "whole", read_only=True).meta(24)
+    assert meta["events"] == [event] and meta["skips"] == []
+    figures = {r["step"]: r for r in read_metrics(tmp_path / "whole/metrics.jsonl") if "event" not in r}
+    if action == "lower":
+        assert "back to step 8, from there on the learning rate times 0.5" in output
+        schedule = [figures[step]["learning_rate"] for step in (8, 12, 16)]
+        wanted = [1e-3 * float(Cosine(warmup=4)(step - 1, 24)) for step in (8, 12, 16)]
+        assert schedule == pytest.approx([wanted[0], wanted[1] / 2, wanted[2] / 2], rel=1e-5)
+    else:
+        assert "back to step 8, then rows in another order from step 10 on" in output
+        assert event["rows"] == [10 * tiny.ROWS]
+
+    spoiled_once.clear()
+    run(tmp_path, "parts", action=action)
+    for folder in (tmp_path / "parts/checkpoints").iterdir():  # as a kill would have it
+        if int(folder.name) > 16:
+            shutil.rmtree(folder)
+    assert "resumed at step 16" in run(tmp_path, "parts", action=action)
     assert len(events(tmp_path / "parts")) == 1
     ends = [tiny.bits(open_model(tmp_path / w).params) for w in ("whole", "parts")]
     assert ends[0] == ends[1]

@@ -2,13 +2,13 @@
 and measures gradient noise. What the host does about bad steps is in `lm.train.health.recovery`."""
 
 import dataclasses
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from lm.core.errors import UserError
-from lm.core.ranges import Count, CountOrNone, NotNegative
+from lm.core.ranges import Count, CountOrNone, NotNegative, Range
 
 Array = jax.Array
 # The loss is a sum over tokens, so its gradients are already large.
@@ -21,16 +21,20 @@ class Recovery:
     """What to do about a bad step: one whose loss or gradient is not finite or, with `spike` > 0, whose loss is more
     than `spike` standard deviations above its running mean.
 
-    "stop" ends the run; "skip" drops that step's update; "rewind" returns to the newest checkpoint at least `back`
-    steps old, repeats the steps up to `back` before the bad one and skips `skip` batches there, as PaLM did (Chowdhery
-    et al. 2022, arXiv 2204.02311, section 5.1: about 100 steps back, 200 to 500 batches). After `limit` such events
-    the run ends."""
+    "stop" ends the run; "skip" drops that step's update. The others return to the newest checkpoint at least `back`
+    steps old. "rewind" repeats the steps up to `back` before the bad one and skips `skip` batches there, as PaLM did
+    (Chowdhery et al. 2022, arXiv 2204.02311, section 5.1: about 100 steps back, 200 to 500 batches). "reshuffle" draws
+    the order of all rows anew that come after that place, of which none is lost (after GLaM, Du et al. 2021, arXiv
+    2112.06905, which goes on from an earlier checkpoint past the batches that did it). "lower" multiplies the learning
+    rate by `factor` from that checkpoint on (OPT, Zhang et al. 2022, arXiv 2205.01068, section 2.5). After `limit` such
+    events the run ends."""
 
-    action: Literal["stop", "skip", "rewind"] = "stop"  # or skip that step's update, or rewind and skip batches
+    action: Literal["stop", "skip", "rewind", "reshuffle", "lower"] = "stop"  # what is done about one
     spike: NotNegative = 0.0  # standard deviations; 0: only what is not finite counts
     window: Count = 100  # steps that the running mean looks back; no spike is called before so many
-    back: CountOrNone = 100  # rewind: steps before the bad one from which on batches are passed over
+    back: CountOrNone = 100  # steps before the bad one from which on something is changed
     skip: Count = 300  # rewind: batches passed over
+    factor: Annotated[float, Range(0, 1, above=True, below=True)] = 0.5  # lower: of the learning rate
     limit: Count = 10  # such events in a run
 
     def __post_init__(self) -> None:

@@ -13,6 +13,7 @@ import optax
 from lm.core.errors import UserError
 from lm.core.param import Param, Tree, abstract, flatten, map_paths, partition
 from lm.train.optim.optimizer import Hyper, Optimizer
+from lm.train.optim.release import Release
 from lm.train.optim.schedule import Schedule
 
 Array = jax.Array
@@ -68,6 +69,7 @@ class BoundOptimizer:
     decay: Tree  # share of weight_decay, by parameter
     multipliers: Tree  # share of the learning rate, by parameter
     schedule: Callable[[Array], Array]  # step -> share of the peak learning rate
+    release: Release | None = None  # what is frozen until some step
 
     @classmethod
     def of(
@@ -95,6 +97,7 @@ class BoundOptimizer:
             by_pattern(optimizer.decay_rules, spec, "decay_rules", decays),
             by_pattern(optimizer.lr_multipliers, spec, "lr_multipliers"),
             lambda step: schedule(step, steps),
+            Release.of(optimizer.frozen_until, spec),
         )
 
     @property
@@ -108,7 +111,14 @@ class BoundOptimizer:
         return partition(params, trains)
 
     def init(self, params: Tree, hyper: Hyper) -> Tree:
-        return self.rule.traced(hyper).direction(self.spec).init(params)
+        return self._direction(self.spec, hyper).init(params)
+
+    def _direction(self, spec: Tree, hyper: Hyper, step: Array | int = 0) -> optax.GradientTransformation:
+        """Of parameters of `spec`, at `step`."""
+        rule = self.rule.traced(hyper)
+        if self.release is None:
+            return rule.direction(spec)
+        return dataclasses.replace(self.release, spec=spec).bind(rule.direction, step)
 
     def state_spec(self, hyper: Hyper) -> Tree:
         """A `Param` for each tensor of the state, with the logical axes of the parameter it belongs to, less those that
@@ -118,7 +128,7 @@ class BoundOptimizer:
         axes: by their sizes, in a state of parameters whose sizes all differ, as those of a square matrix do not."""
 
         def state(spec: Tree) -> Tree:
-            return jax.eval_shape(self.rule.traced(hyper).direction(spec).init, abstract(spec))
+            return jax.eval_shape(self._direction(spec, hyper).init, abstract(spec))
 
         uneven = jax.tree.map(_uneven, self.spec)
         owners = dict(flatten(uneven))
@@ -136,16 +146,21 @@ class BoundOptimizer:
 
     def update(self, grads: Tree, state: Tree, params: Tree, hyper: Hyper, step: Array) -> tuple[Tree, Tree, dict]:
         """New parameters and state, with the learning rate used and the gradient's norm before clipping."""
+        moves = None if self.release is None else self.release.moves(step)
+        if moves is not None:  # what is frozen is not part of the norm either
+            grads = jax.tree.map(lambda g, m: jnp.where(m, g, 0), grads, moves)
         norm, clip = optax.tree.norm(grads), self.rule.clip
         if clip:
             grads = jax.tree.map(lambda g: g * jnp.minimum(1.0, clip / (norm + 1e-6)), grads)
-        updates, state = self.rule.traced(hyper).direction(self.spec).update(grads, state, params)
+        updates, state = self._direction(self.spec, hyper, step).update(grads, state, params)
         rate = hyper["learning_rate"] * self.schedule(step)
 
         def move(param: Param, p: Array, u: Array, decay: float, share: float) -> Array:
             return p - share * rate * self.rule.scaled(param, p, u + decay * hyper["weight_decay"] * p)
 
         moved = jax.tree.map(move, self.spec, params, updates, self.decay, self.multipliers)
+        if moves is not None:
+            moved = jax.tree.map(lambda new, old, m: jnp.where(m, new, old), moved, params, moves)
         return moved, state, {"learning_rate": rate, "grad_norm": norm}
 
 

@@ -15,6 +15,7 @@ from lm.core.ranges import BelowOne, NotNegative, Share
 Array = jax.Array
 Hyper = dict[str, Array]  # the traced knobs of an optimizer, by name: float32 scalars
 Rules = tuple[tuple[str, NotNegative], ...]  # (pattern of a parameter's path, share); the first match counts
+Steps = int | tuple[int, ...]  # a step of the run, or one for each layer of a stack
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +49,9 @@ class Optimizer(abc.ABC):
     decay_rules: Rules = (("embed/position", 0.0),)
     # (pattern, share of the learning rate); 0 freezes: neither gradient nor optimizer state
     lr_multipliers: Rules = ((r".*", 1.0),)
+    # (pattern, steps): does not move, decay included, in the first `steps` steps, and begins then without a past:
+    # ("encoder", 100000). Of a stack of layers also one number for each: ("body/stack", (300, 200, 100, 0)).
+    frozen_until: tuple[tuple[str, Steps], ...] = ()
     embed_gradient: Share = 1.0  # share of the gradient that reaches the token table from the input (GLM-130B: 0.1)
     ema: BelowOne = 0.0  # average of the parameters: share kept at each step, as 0.999; 0: off
 
