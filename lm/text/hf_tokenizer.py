@@ -143,9 +143,16 @@ class HFTokenizer:
         return PretokenizedJoins(self._tokenizer, json.loads(self.content))
 
     def encode_marked(self, text: str) -> np.ndarray:
+        return self._known(self._encoded_marked(text).ids)
+
+    def encode_marked_sized(self, text: str) -> Sized:
+        encoded = self._encoded_marked(text)
+        return sized(text, self._known(encoded.ids), self.token_bytes(), lambda: [end for _, end in encoded.offsets])
+
+    def _encoded_marked(self, text: str) -> Any:
         self._tokenizer.encode_special_tokens = False
         try:
-            return self._known(self._tokenizer.encode(text, add_special_tokens=False).ids)
+            return self._tokenizer.encode(text, add_special_tokens=False)
         finally:
             self._tokenizer.encode_special_tokens = True
 

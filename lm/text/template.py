@@ -13,6 +13,7 @@ from lm.text.format import TextFormat
 Message = Mapping[str, Any]  # role (system, user, assistant, tool, ...) and content, and what else a template knows
 REASONING = ("reasoning_content", "thinking", "reasoning")  # names that a message's reasoning goes by
 HERE = "CONTINUE_FINAL_MESSAGE_HERE "
+BEGIN, END = "\ue0b0\ue0b1", "\ue0b1\ue0b0"  # of private use, so that no text holds them
 
 
 def render(
@@ -24,6 +25,7 @@ def render(
     add_generation_prompt: bool = True,
     continue_final_message: bool = False,
     template: str | None = None,
+    marks: bool = False,
     **more: Any,
 ) -> str:
     """A chat as the model's template writes it, with the special tokens of its tokenizer (`bos_token`, ...).
@@ -31,7 +33,8 @@ def render(
     tools: JSON schemas of functions, for which a model may have a template of its own (`tool_use`); documents: what to
     answer from, as {"title", "text"}; add_generation_prompt: up to where an answer begins; continue_final_message: up
     to the end of the last message's content, to go on with that; template: the name of another of the model's
-    templates; more: whatever else a template asks for, as enable_thinking.
+    templates; marks: what the template says the assistant wrote stands between BEGIN and END; more: whatever else a
+    template asks for, as enable_thinking.
 
     Raises `UserError` for a model without template, and where that fails or refuses the messages."""
     source = _chosen(text, template, tools)
@@ -42,7 +45,7 @@ def render(
         chat[-1]["content"] += HERE
     special = {f"{role}_token": piece for role, piece in text.tokenizer.special.items()}
     given = {"tools": tools, "documents": documents, "add_generation_prompt": add_generation_prompt}
-    written = _run(source, {**special, **more, **given, "messages": chat})
+    written = _run(source, {**special, **more, **given, "messages": chat}, marks)
     return _until_here(written) if continue_final_message else written
 
 
@@ -74,19 +77,19 @@ def _until_here(written: str) -> str:
     return kept if written.startswith(HERE, end) else kept.rstrip()  # it was trimmed, and so would be the message
 
 
-def _run(source: str, given: Mapping[str, Any]) -> str:
+def _run(source: str, given: Mapping[str, Any], marks: bool = False) -> str:
     try:
         import jinja2
     except ImportError as e:
         raise UserError("a chat needs the package jinja2: pip install -e '.[hf]'") from e
     try:
-        return _compiled(source).render(**given)
+        return _compiled(source, marks).render(**given)
     except (jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError) as e:
         raise UserError(f"the chat template fails ({' '.join(str(e).split())[:200]}): change the messages") from e
 
 
 @functools.lru_cache(maxsize=8)
-def _compiled(source: str) -> Any:
+def _compiled(source: str, marks: bool = False) -> Any:
     import jinja2
     import jinja2.ext
     import jinja2.sandbox
@@ -102,7 +105,7 @@ def _compiled(source: str) -> Any:
             return jinja2.nodes.CallBlock(self.call_method("_as_it_is"), [], [], body).set_lineno(line)
 
         def _as_it_is(self, caller: Any) -> str:
-            return caller()
+            return f"{BEGIN}{caller()}{END}" if marks else caller()
 
     def refuse(message: str) -> None:
         raise jinja2.TemplateError(message)

@@ -8,6 +8,7 @@ The first two share their special ids (pad 0, end of text 1, unknown 2), all of 
     encode_sized(text)                     these ids, and how many bytes of the text each covers (`lm.text.covered`)
     encode_marked(text)                    with the special tokens that are spelled in it (`markers`), as chat templates
                                            write them, those for a role (eos, bos, pad, unk) by `special`
+    encode_marked_sized(text)              both: these ids, of which special tokens cover the bytes that spell them
     joins(text, at) -> bool                whether a token could reach over this place, whatever the rest of the text is
     decode(ids)    -> str                  parts of a character become U+FFFD; special ids are silent, unless `special`
                                            is set, and always those beyond vocab_size, which a padded embedding makes
@@ -66,6 +67,7 @@ class Tokenizer(Protocol):
     def encode(self, text: str) -> np.ndarray: ...
     def encode_sized(self, text: str) -> Sized: ...
     def encode_marked(self, text: str) -> np.ndarray: ...
+    def encode_marked_sized(self, text: str) -> Sized: ...
     def joins(self, text: str, at: int) -> bool: ...
     def decode(self, ids: Iterable[int], special: bool = False) -> str: ...
     def token_bytes(self) -> np.ndarray: ...
@@ -109,7 +111,10 @@ class ByteTokenizer:
         return np.frombuffer(text.encode(), np.uint8).astype(np.int32) + self.first_byte
 
     def encode_marked(self, text: str) -> np.ndarray:
-        return marked(text, self.markers, self.encode, self.piece_id)
+        return self.encode_marked_sized(text).ids
+
+    def encode_marked_sized(self, text: str) -> Sized:
+        return marked(text, self.markers, self.encode_sized, self.piece_id)
 
     @property
     def markers(self) -> list[str]:
@@ -267,7 +272,10 @@ class SentencePieceTokenizer:
         return pieces, max(map(len, pieces), default=1)
 
     def encode_marked(self, text: str) -> np.ndarray:
-        return marked(text, self.markers, self.encode, self.piece_id)
+        return self.encode_marked_sized(text).ids
+
+    def encode_marked_sized(self, text: str) -> Sized:
+        return marked(text, self.markers, self.encode_sized, self.piece_id)
 
     @property
     def markers(self) -> list[str]:
@@ -331,14 +339,15 @@ def _varint(n: int) -> bytes:
     return bytes([n]) if n < 128 else bytes([n % 128 | 128]) + _varint(n // 128)
 
 
-def marked(
-    text: str, markers: Sequence[str], encode: Callable[[str], np.ndarray], piece_id: Callable[[str], int]
-) -> np.ndarray:
-    """The ids of a text in which special tokens are spelled, the longest first."""
+def marked(text: str, markers: Sequence[str], encode: Callable[[str], Sized], piece_id: Callable[[str], int]) -> Sized:
+    """The tokens of a text in which special tokens are spelled, the longest first."""
     either = "|".join(map(re.escape, sorted(markers, key=len, reverse=True)))
     parts = re.split(f"({either})", text) if markers else [text]
-    ids = ([piece_id(part)] if i % 2 else encode(part) for i, part in enumerate(parts) if part)
-    return np.concatenate([np.zeros(0, np.int32), *ids]).astype(np.int32)
+    found = [Sized(np.zeros(0, np.int32), np.zeros(0, np.int32))]
+    for i, part in enumerate(parts):
+        if part:
+            found.append(Sized(np.array([piece_id(part)]), np.array([len(part.encode())])) if i % 2 else encode(part))
+    return Sized(*(np.concatenate(arrays).astype(np.int32) for arrays in zip(*found, strict=True)))
 
 
 def spelled(ids: Iterable[int], names: Mapping[int, str], decode: Callable[[list[int]], str]) -> str:

@@ -51,6 +51,8 @@ def completed(saved: dict, known: dict | None = None) -> dict:
 def _over(known: Any, saved: Any) -> Any:
     if not (isinstance(known, dict) and isinstance(saved, dict)):
         return saved
+    if "type" in known:  # a component, whose knobs depend on which
+        return canonical(saved)
     return known | {k: _over(known.get(k), v) for k, v in saved.items()}
 
 

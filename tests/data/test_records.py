@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lm.core.component import to_dict
 from lm.core.errors import UserError
 from lm.data.cache import TokenCache, shard_digest
 from lm.data.channels import CHANNELS, MADE_BY, token_ranges
@@ -16,6 +17,7 @@ from lm.data.records.documents import Documents
 from lm.data.sources import open_source
 from lm.data.tokenize import build_cache
 from lm.text.tokenizers import ByteTokenizer
+from lm.train.record import completed
 
 BYTES = ByteTokenizer()
 
@@ -149,3 +151,9 @@ def test_wrong_spans(tmp_path):
     (tmp_path / "a.txt").write_text("plain\n" * 99)
     with pytest.raises(UserError, match=r"a\.txt is plain text, but .* are to be read of each record"):
         open_data(tmp_path / "a.txt", records=Documents(spans="spans"), cache=tmp_path / "cache")
+
+
+def test_a_saved_config_keeps_its_own_kind_of_records():
+    saved = {"data": {"length": 7, "records": {"type": "Pairs", "inputs": "{1}"}}}
+    assert completed(saved)["data"]["records"] == {"type": "Pairs", "inputs": "{1}", "targets": "{targets}"}
+    assert completed({"data": {"length": 7}})["data"]["records"] == to_dict(Documents())
