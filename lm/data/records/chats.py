@@ -11,7 +11,15 @@ from lm.data.records.records import Encoded, Records, SourceRecord, joined, spec
 from lm.text.chat import trained_chat
 from lm.text.format import TextFormat
 
-ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant", "function": "tool"}
+# Who speaks in ShareGPT's conversations; whoever else does is the assistant, under the name of its model.
+SPEAKERS = {
+    "human": "user",
+    "user": "user",
+    "system": "system",
+    "tool": "tool",
+    "function": "tool",
+    "observation": "tool",
+}
 SHAPES = {  # the fields by which a shape is known, and all that it has
     "messages": (("messages",), ("messages?",)),
     "sharegpt": (("conversations",), ("conversations?", "system?")),
@@ -76,7 +84,8 @@ class Chats(Records):
         if shape == "messages":
             return list(_turns(values.get("messages"), record.where, "role", "content"))
         if shape == "sharegpt":
-            return [*system, *_turns(values.get("conversations"), record.where, "from", "value")]
+            turns = _turns(values.get("conversations"), record.where, "from", "value")
+            return [*system, *(turn | {"role": SPEAKERS.get(turn["role"], "assistant")} for turn in turns)]
         if shape == "alpaca":
             asked = "\n\n".join(
                 _text(values[name], record, name) for name in ("instruction", "input") if name in values
@@ -102,7 +111,7 @@ def _turns(turns: Any, where: str, role: str, content: str) -> Iterator[dict[str
         raise UserError(f"{where}: a chat must be a list of objects with {role!r} and {content!r}")
     for turn in turns:
         rest = {name: value for name, value in turn.items() if name not in (role, content)}
-        yield {"role": ROLES.get(turn[role], turn[role]), "content": turn.get(content), **rest}
+        yield {"role": turn[role], "content": turn.get(content), **rest}
 
 
 def _text(value: Any, record: SourceRecord, name: str) -> str:
