@@ -26,6 +26,7 @@ from lm.model.mlp import MLP
 from lm.model.residual import PreNorm
 from lm.model.stack import Stack
 from lm.model.transformer import EncoderDecoder, LanguageModel, Transformer, tied
+from lm.objectives.causal import PrefixNextToken
 from lm.objectives.denoising import MixtureOfDenoisers, PrefixMixtureOfDenoisers
 from lm.objectives.examples.continuation import Continuation, PrefixLM
 from lm.objectives.examples.denoiser import Original
@@ -40,8 +41,9 @@ from lm.objectives.examples.noise import (
     TokenDeletion,
     TokenMasking,
 )
-from lm.objectives.examples.published import SEVEN, SPANS
+from lm.objectives.examples.published import CAUSAL_TOO, CONTINUED, INFILLED, RESTORED, SEVEN, SPANS
 from lm.objectives.examples.spans import DroppedTokens, IIDCorruption, SpanCorruption
+from lm.objectives.middle import FillInTheMiddle
 from lm.objectives.objective import check_needs
 from lm.text.tokenizers import ByteTokenizer
 
@@ -381,13 +383,32 @@ def train(model, objective):
     return losses
 
 
+def slow(*case):
+    return pytest.param(*case, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     ("model", "objective"),
     [
         (toy_encoder_decoder(), MixtureOfDenoisers.of(LENGTH)),
         (toy_prefix_decoder(), PrefixMixtureOfDenoisers.of(LENGTH)),
+        slow(toy_encoder_decoder(), MixtureOfDenoisers.of(LENGTH, INFILLED)),
+        slow(toy_encoder_decoder(), MixtureOfDenoisers.of(LENGTH, RESTORED)),
+        slow(toy_encoder_decoder(), MixtureOfDenoisers.of(LENGTH, CAUSAL_TOO)),
+        slow(toy_prefix_decoder(), PrefixMixtureOfDenoisers.of(LENGTH, CONTINUED)),
+        slow(toy_prefix_decoder(), PrefixNextToken()),
+        slow(toy_prefix_decoder(), FillInTheMiddle()),
     ],
-    ids=["encoder-decoder", "prefix-decoder"],
+    ids=[
+        "encoder-decoder",
+        "prefix-decoder",
+        "infilled",
+        "restored",
+        "causal too",
+        "continued",
+        "prefix",
+        "fim",
+    ],
 )
 def test_training_beats_token_frequencies(model, objective):
     losses = train(model, objective)
