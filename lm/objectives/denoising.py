@@ -27,13 +27,16 @@ class MixtureOfDenoisers(TokenObjective):
     denoisers: (rate, mode, denoiser); rates are relative; inputs begin with a token for their mode ("R", "S", "X",
         "CLM" or "CDec"), or without one for "". Published mixtures: `lm.objectives.examples.published`
     inputs, targets: lengths of the arrays, enough for whatever is drawn: `of` and `filling` compute them
-    ids: special tokens; None: the tokenizer's"""
+    ids: special tokens; None: the tokenizer's
+    exact: whether the rows of a source take turns, so that each denoiser has its share of them at any time, within a
+        row or two; if off, each row draws its own"""
 
     denoisers: tuple[Choice, ...]
     inputs: int
     targets: int
     ids: SpecialIds | None = None
     loss: TokenLoss = TokenLoss()
+    exact: bool = False
 
     def __post_init__(self) -> None:
         if not self.denoisers or min(rate for rate, _, _ in self.denoisers) <= 0:
@@ -62,7 +65,7 @@ class MixtureOfDenoisers(TokenObjective):
         return Needs(rows=("encoder/tokens",), positions=max(self.inputs, self.targets))
 
     def examples(self, tokenizer: "Tokenizer | None" = None) -> PairedDenoising:
-        return PairedDenoising(self.denoisers, self.inputs, self.targets, self._special(tokenizer))
+        return PairedDenoising(self.denoisers, self.inputs, self.targets, self._special(tokenizer), self.exact)
 
     def _special(self, tokenizer: "Tokenizer | None") -> SpecialIds:
         if self.ids is not None:
@@ -97,4 +100,5 @@ class PrefixMixtureOfDenoisers(MixtureOfDenoisers):
         return Needs(rows=("prefix",), positions=self.stream)
 
     def examples(self, tokenizer: "Tokenizer | None" = None) -> PrefixDenoising:
-        return PrefixDenoising(self.denoisers, self.inputs, self.targets, self._special(tokenizer), self.stream)
+        ids = self._special(tokenizer)
+        return PrefixDenoising(self.denoisers, self.inputs, self.targets, ids, self.exact, self.stream)

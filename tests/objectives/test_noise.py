@@ -180,6 +180,18 @@ def test_a_text_to_continue_is_announced(mixture):
         assert abs(drawn[mode] / draws - rate / total) < 0.08
 
 
+def test_rows_of_a_source_may_take_turns():
+    """By their index in its stream, whoever builds them: each prefix of the stream has the right shares."""
+    objective, row = MixtureOfDenoisers.of(60, CONTINUED, exact=True), row_of("abcdefghij" * 6)
+    build, drawn = objective.examples(BYTES), Counter()
+    row = {name: x[:61] for name, x in row.items()}
+    for i in range(160):
+        example = build(row | {"index": np.array(i)}, np.random.default_rng(i))
+        drawn[MODES[int(example["encoder/tokens"][0]) - BYTES.sentinel(BYTES.sentinels - 3)]] += 1
+        if i % 40 == 39:
+            assert drawn == {"S": (i + 1) / 2, "R": (i + 1) / 4, "X": (i + 1) / 4}
+
+
 def test_tokens_for_modes_are_those_of_the_vocabulary():
     class Named(ByteTokenizer):
         @property

@@ -9,12 +9,14 @@ between them only, a span may run across such a boundary, and attention sees the
 import bisect
 import dataclasses
 from collections.abc import Collection, Iterable, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from lm.core.component import component
 from lm.core.errors import UserError
+from lm.data.mixture import Mixture
 from lm.objectives.examples.builder import Example
 from lm.objectives.examples.denoiser import MaxSizes, Original, Pair
 from lm.objectives.examples.published import Choice
@@ -94,6 +96,7 @@ class PairedDenoising:
     inputs: int
     targets: int
     ids: SpecialIds
+    exact: bool = False
 
     def check(self, length: int) -> None:
         """Raise `UserError` unless whatever is drawn for rows of `length` tokens fits whole."""
@@ -133,8 +136,7 @@ class PairedDenoising:
         tokens, covered = tokens[real], row["bytes"][1:][real] if "bytes" in row else _int32()
         if len(tokens) < 2:
             return (_int32(),) * 3
-        rates = np.array([rate for rate, _, _ in self.denoisers])
-        _, mode, denoiser = self.denoisers[rng.choice(len(rates), p=rates / rates.sum())]
+        _, mode, denoiser = self.denoisers[self._choice(row, rng)]
         text = self._text(tokens, row["sentence"][1:][real] > 0 if "sentence" in row else None)
         inputs, targets = denoiser(text, rng)
         lead = [ids.of_mode(mode)] if mode else []
@@ -143,6 +145,17 @@ class PairedDenoising:
             _int32(_ids(targets, tokens), [ids.eos]),
             _int32(np.where(targets < 0, 0, covered[np.maximum(targets, 0)]) if len(covered) else (), [0]),
         )
+
+    def _choice(self, row: Example, rng: np.random.Generator) -> int:
+        """Which denoiser a row is under."""
+        if self.exact:
+            return self._turns.locate(int(row.get("index", 0)))[0]  # 0: where shapes alone are asked for
+        rates = np.array([rate for rate, _, _ in self.denoisers])
+        return int(rng.choice(len(rates), p=rates / rates.sum()))
+
+    @cached_property
+    def _turns(self) -> Mixture:
+        return Mixture(tuple(rate for rate, _, _ in self.denoisers))
 
     def _text(self, tokens: np.ndarray, starts: np.ndarray | None) -> Original:
         """A row's tokens as their indices: `Original`."""
