@@ -12,7 +12,8 @@ from lm.commands import cli
 from lm.core.errors import UserError
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("lm.train", "lm.generate", "lm.evaluate", "lm.hub", "lm.zoo", "scaling.sweep", "scaling.fit", "tpu.compile")
+MORE = ("scaling.sweep", "scaling.fit", "tpu.compile")
+COMMANDS = ("lm.train", "lm.generate", "lm.evaluate", "lm.clean", "lm.hub", "lm.zoo", *MORE)
 
 
 def call(*words: str) -> subprocess.CompletedProcess[str]:

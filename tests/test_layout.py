@@ -44,7 +44,11 @@ KNOW_FAMILIES = (
     *(f"lm.hub.{x}" for x in ("gguf", "gguf_tables", "gguf_text")),
 )
 MAX_LINES = 450
-DOORS = ("lm.generate", "lm.__main__")  # as `lm.train.__main__` and its like, of `python -m`: see lm/commands
+DOORS = (
+    "lm.generate",
+    "lm.clean",
+    "lm.__main__",
+)  # as `lm.train.__main__` and its like, of `python -m`: see lm/commands
 
 
 def sources(top: str) -> list[Path]:

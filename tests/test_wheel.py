@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("lm", "scaling", "tpu", "experiments")
-OURS = ("lm", "lm.train", "lm.generate", "lm.evaluate", "lm.zoo", "lm.hub")
+OURS = ("lm", "lm.train", "lm.generate", "lm.evaluate", "lm.clean", "lm.zoo", "lm.hub")
 CLIS = (*OURS, "scaling.fit", "scaling.sweep", "tpu.compile")
 
 

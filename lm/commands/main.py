@@ -3,6 +3,7 @@
     lm train --config=FILE --workdir=DIR         # train a model, or go on; --print_config shows every knob
     lm generate --checkpoint=PATH --prompt=TEXT  # let a model write, or chat with it
     lm evaluate --checkpoint=PATH [--data=PATH]  # how well a model predicts text
+    lm clean SOURCE --out=FOLDER                 # drop what is no text, or there twice, and say why
     lm zoo [FAMILY [SIZE]]                       # the model families, their sizes and trees
     lm hub inspect|import|export PATH [OUT]      # Hugging Face folders and GGUF files
 
@@ -19,7 +20,7 @@ import sys
 from lm.commands import cli
 from lm.core.errors import UserError, main_errors, nearest
 
-COMMANDS = ("train", "generate", "evaluate", "zoo", "hub")
+COMMANDS = ("train", "generate", "evaluate", "clean", "zoo", "hub")
 
 
 def main() -> None:

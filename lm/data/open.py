@@ -22,6 +22,7 @@ from lm.data.records.records import Readable, Records
 from lm.data.sources import Source, open_source
 from lm.data.tokenize import build_cache
 from lm.data.tokenizer import open_tokenizer
+from lm.data.transforms.transform import DocumentTransform, TransformedSource, fields_of
 from lm.text.format import TextFormat
 from lm.text.hf_tokenizer import HFTokenizer
 from lm.text.tokenizers import Tokenizer
@@ -78,6 +79,7 @@ def open_data(
     records: Records = Documents(),
     text: TextFormat | None = None,
     encoder: bool = False,
+    transforms: Sequence[DocumentTransform] = (),
 ) -> Data:
     """Both splits of a source (see `open_source`) in tokens, which are kept below `cache` for the next time.
 
@@ -86,13 +88,16 @@ def open_data(
     which is an `encoder` with a decoder, or a decoder alone. A tokenizer given as "bpe-2048" or "unigram-2048" is
     trained on the training splits, with `reserved` special tokens, and kept too.
     Every document ends with the end-of-text, and with `bos` it begins with what the tokenizer puts before a text.
+    `transforms` are applied to the documents of both splits first, not to pairs and other records.
     """
     sources = sources_of(source, mixture, field, records)
     if mixture and validation is not None:
         raise UserError("data.validation does not go with data.mixture: each of its sources holds out its own part")
     options: dict[str, Any] = dict(validation=validation, pattern=pattern, holdout=holdout)
     root = Path(cache).expanduser()
-    train = [open_source(s.where, "train", field=s.field, fields=s.fields, **options) for s in sources]
+    if transforms and not any(transformable(s.records) for s in sources):
+        raise UserError("config.data.transforms are of documents: set config.data.records.type=Documents without spans")
+    train = [_opened(s, "train", tuple(transforms), **options) for s in sources]
     for note in dict.fromkeys(note for s in train for note in s.notes):
         tell(note)
     corpus = hashlib.blake2b(repr([s.fingerprint for s in train] + list(reserved)).encode(), digest_size=16).hexdigest()
@@ -104,7 +109,7 @@ def open_data(
         tokens = tokenizer.with_special(reserved)
     before = begin_of(tokens) if bos else ()
     caches = root / "tokens"
-    held_out = [open_source(s.where, "validation", field=s.field, fields=s.fields, **options) for s in sources]
+    held_out = [_opened(s, "validation", tuple(transforms), **options) for s in sources]
     own = TextFormat.of(tokens, None, reads=encoder)
     if text is None or text.tokenizer.with_special(reserved).fingerprint != tokens.fingerprint:
         text = own
@@ -124,12 +129,27 @@ def open_data(
     return Data(tokens, tuple(parts), before)
 
 
-def _documents(sources: Sequence[Source]) -> Iterator[Readable]:
+def _opened(
+    s: "Weighted", split: str, transforms: tuple[DocumentTransform, ...], **options: Any
+) -> Source | TransformedSource:
+    """A split of one of the sources."""
+    if not transforms or not transformable(s.records):
+        return open_source(s.where, split, field=s.field, fields=s.fields, **options)
+    source = open_source(s.where, split, field=s.field, fields=fields_of(transforms, s.field), **options)
+    return TransformedSource(source, transforms)
+
+
+def transformable(records: Records) -> bool:
+    """Whether these are plain documents, whose text may be changed; given spans would not be where they were."""
+    return isinstance(records, Documents) and not records.spans
+
+
+def _documents(sources: Sequence[Source | TransformedSource]) -> Iterator[Readable]:
     for source in sources:
         yield from source
 
 
-def _read(sources: Sequence[Source]) -> tuple[float, float]:
+def _read(sources: Sequence[Source | TransformedSource]) -> tuple[float, float]:
     """(share, bytes) of these files that have been read."""
     read = sum(source.meter.read for source in sources)
     return read / sum(source.size for source in sources), read

@@ -31,12 +31,14 @@ from lm.data.cache import TokenCache, narrowed, shard_digest, write_channel, wri
 from lm.data.progress import Progress
 from lm.data.records.documents import Documents
 from lm.data.records.records import Item, Readable, Records
+from lm.data.transforms.transform import TransformedSource
 from lm.text.format import TextFormat
 from lm.text.tokenizers import Tokenizer
 
 SHARD = (
     16 << 20
 )  # bytes of text, to the end of a document or of a part of a long one: seconds of work, and of what a kill can cost
+DROPPED = "dropped.json"  # beside the cache of transformed documents: the report of what was dropped
 SPAWN = multiprocessing.get_context("spawn")
 ShardRecord = dict[str, Any]
 Ids = tuple[int, ...]
@@ -88,7 +90,7 @@ def build_cache(
                     _write(source, records, text, unfinished, workers or os.cpu_count() or 1, shard)
                     unfinished.rename(final)
                     for leftover in chain(final.glob("*.json"), final.glob("*.starts.npy")):
-                        if leftover.name != "meta.json":
+                        if leftover.name not in ("meta.json", DROPPED):
                             leftover.unlink()
         except OSError as e:
             raise UserError(
@@ -117,6 +119,9 @@ def _write(source: Corpus, records: Records, text: TextFormat, folder: Path, wor
     left_out = Counter[str]()
     for record in written:
         left_out.update(record["left_out"])
+    if isinstance(source, TransformedSource):
+        left_out.update(source.report.counts)
+        (folder / DROPPED).write_text(json.dumps(source.report.as_dict(), indent=1, ensure_ascii=False) + "\n")
     if not sum(record["tokens"] for record in written):
         why = ", ".join(f"{count:,} {reason}" for reason, count in left_out.items()) or "every document is empty"
         raise UserError(f"the corpus has no text: {why}; check the source and its field")

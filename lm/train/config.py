@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 from ml_collections.config_dict import ConfigDict
 
 import lm.data.records
+import lm.data.transforms
 import lm.train.optim
 from lm.core.component import checked, names_of, registered, stored_names, to_dict, upgraded
 from lm.core.errors import UserError, nearest
@@ -33,7 +34,7 @@ from lm.train.optim.adamw import AdamW
 from lm.train.optim.optimizer import Optimizer
 from lm.train.optim.schedule import Cosine, Schedule
 
-for _package in (lm.train.optim, lm.data.records):
+for _package in (lm.train.optim, lm.data.records, lm.data.transforms):
     for _module in pkgutil.iter_modules(_package.__path__, f"{_package.__name__}."):
         importlib.import_module(
             _module.name
@@ -50,6 +51,8 @@ class DataConfig:
     pattern: str = "*.txt"  # files of a folder
     field: str = "text"  # of JSON ("meta.text": in another), column of a table: its name, else its number
     records: Records = Documents()  # what a record is, and how it is written
+    # of documents before they become tokens, in order, as JSON: [{"type": "QualityRules"}, {"type": "ExactDuplicates"}]
+    transforms: tuple = ()
     # byte, bpe-2048, unigram-2048 (trained on `source`), a SentencePiece .model file, a tokenizer.json; "" is that of
     # train.init_from, or byte
     tokenizer: str = ""

@@ -25,7 +25,7 @@ from lm.zoo.registry import knobs
 
 SAVED = "config.json"  # in the folder of a run
 COMPONENTS = ("model", "objective", *CHOSEN)  # sections that are components, whose knobs depend on which
-LISTS = ("transforms", "train.surgery")  # of such parts
+LISTS = ("transforms", "train.surgery", "data.transforms")  # of such parts
 
 
 def read_config(path: str | Path, default: Callable[[], ConfigDict] = config.default) -> ConfigDict:

@@ -7,12 +7,14 @@ import jax
 import numpy as np
 from ml_collections.config_dict import ConfigDict
 
+from lm.core.component import from_dict, names_of
 from lm.core.errors import UserError
 from lm.core.mesh import Sharding
 from lm.data.batches import Batches, EvalBatches
 from lm.data.open import Data, open_data
 from lm.data.packing import padding
 from lm.data.progress import tell
+from lm.data.transforms.transform import DocumentTransform
 from lm.hub.text import read_tokenizer
 from lm.objectives.examples.builder import Covered
 from lm.objectives.objective import Objective, check_channels
@@ -44,11 +46,23 @@ def open_data_of(config: ConfigDict, text: TextFormat | None = None, encoder: bo
         records=chosen("data.records", c.records),
         text=text,
         encoder=encoder,
+        transforms=transforms_of(config),
     )
     rates = section(config, "data").rates
     sizes = [part.train.size if rates.by == "tokens" else part.train.documents for part in data.parts]
     sampled = rates.of(sizes, [part.weight for part in data.parts])
     return data._replace(parts=tuple(p._replace(weight=w) for p, w in zip(data.parts, sampled, strict=True)))
+
+
+def transforms_of(config: ConfigDict) -> tuple[DocumentTransform, ...]:
+    """Those of `config.data.transforms`. Raises `UserError` for what is none."""
+    made = from_dict(config.data.transforms, "config.data.transforms")
+    for i, transform in enumerate(made):
+        if not isinstance(transform, DocumentTransform):
+            what = type(transform).__name__
+            known = ", ".join(names_of(DocumentTransform))
+            raise UserError(f"config.data.transforms[{i}] is a {what}, no transform of documents; there are {known}")
+    return made
 
 
 def batches_of(config: ConfigDict, data: Data, objective: Objective) -> Batches:

@@ -11,6 +11,7 @@ from lm.core.errors import UserError
 from lm.data.channels import token_ranges
 from lm.data.cuts import TextPart, encode_part, parts_of
 from lm.data.records.records import Encoded, Records, SourceRecord, joined, special
+from lm.text.covered import Sized
 from lm.text.format import TextFormat
 
 # A sentence begins at the first character that is no white space, in a line, or behind what ends another.
@@ -29,6 +30,8 @@ class Documents(Records):
 
     sentences: Literal["", "lines", "punctuation"] = ""  # how sentences are told apart, to mark where each begins
     spans: str = ""  # field that lists phrases of the text: [[start, end], ...], offsets of characters
+
+    markers: tuple[str, ...] = ()  # special tokens: what is spelled so in the text, as by a transform, is that token
 
     whole = False
 
@@ -73,13 +76,23 @@ class Documents(Records):
         return written or ""
 
     def _part(self, part: TextPart, text: TextFormat) -> Encoded:
-        ids, covered = encode_part(text.tokenizer, part)
+        ids, covered = self._marked(part, text) if self.markers else encode_part(text.tokenizer, part)
         channels = {"sentence": self._starts(part, covered)} if self.sentences else {}
         begin = text.before if part.begins else ()
         end = (text.tokenizer.eos_id,) if part.ends else ()
         # of a text that is nothing to the tokenizer, the end of text covers all
         behind = Encoded(np.array(end, np.int32), np.array([part.size - int(covered.sum())] * len(end), np.int32))
         return joined(special(*begin), Encoded(ids, covered, channels), behind)
+
+    def _marked(self, part: TextPart, text: TextFormat) -> Sized:
+        """As `encode_part`, with its markers as special tokens, which cover what spells them."""
+        split = re.split(f"({'|'.join(map(re.escape, sorted(self.markers, key=len, reverse=True)))})", part.text)
+        sized = [encode_part(text.tokenizer, part._replace(text=split[0]))]
+        for marker, after in zip(split[1::2], split[2::2], strict=True):
+            sized.append(Sized(np.array([text.tokenizer.piece_id(marker)]), np.array([len(marker.encode())])))
+            sized.append(text.tokenizer.encode_sized(after))
+        ids, covered = (np.concatenate(column).astype(np.int32) for column in zip(*sized, strict=True))
+        return Sized(ids, covered)
 
     def _starts(self, part: TextPart, covered: np.ndarray) -> np.ndarray:
         """1 for each token of a part in which a sentence begins."""
