@@ -1,8 +1,10 @@
 """Denoising: part of a text is taken out, and the model writes it (`lm.objectives.examples.denoising`)."""
 
+import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Self
 
-from lm.core.component import component
+from lm.core.component import component, components
 from lm.core.errors import UserError, nearest
 from lm.objectives.examples.denoising import (
     MODES,
@@ -13,7 +15,8 @@ from lm.objectives.examples.denoising import (
     largest,
 )
 from lm.objectives.examples.published import SEVEN, SPANS_AS_RUN, Choice
-from lm.objectives.objective import Needs
+from lm.objectives.examples.spans import SpanCorruption
+from lm.objectives.objective import Needs, Objective
 from lm.objectives.token_loss import TokenLoss, TokenObjective
 
 if TYPE_CHECKING:
@@ -102,3 +105,15 @@ class PrefixMixtureOfDenoisers(MixtureOfDenoisers):
     def examples(self, tokenizer: "Tokenizer | None" = None) -> PrefixDenoising:
         ids = self._special(tokenizer)
         return PrefixDenoising(self.denoisers, self.inputs, self.targets, ids, self.exact, self.stream)
+
+
+def short_spans(objective: Objective, length: int) -> Iterator[str]:
+    """Notes on span corruption, anywhere in an objective, that in rows of `length` tokens has shorter spans than its
+    mean: there is less noise than one of them would take."""
+    for part in components(objective):
+        if isinstance(part, SpanCorruption) and (noise := part.counts(length)[0]) < part.mean:
+            least = math.ceil((part.mean - 0.5) / part.density)
+            yield (
+                f"spans of {part.mean:g} tokens on average are too long for rows of {length}, of which "
+                f"{part.density:.0%} ({noise}) make one span: rows of config.data.length={least} have room for such a one"
+            )

@@ -17,6 +17,7 @@ from lm.core.param import count
 from lm.data.batches import VERSIONS
 from lm.data.open import Data
 from lm.inspect.cost import training_flops
+from lm.objectives.denoising import short_spans
 from lm.runs.checkpoint import Checkpoints, meta_of
 from lm.runs.metrics import PLOT_ERRORS, MetricsLog, plot_losses
 from lm.train import record
@@ -60,7 +61,7 @@ class Prepared:
         _ = parts.model, parts.objective, parts.sharding, parts.memory  # their errors come before those of the data
         parts.check_fit()
         self.text, notes = text_for(config, origin, parts.model, parts.data)
-        for note in notes:
+        for note in (*notes, *short_spans(parts.objective, config.data.length)):
             self.tell(f"[yellow]note:[/] {note}")
         self.limit = memory_limit()
         batch = shapes_of(parts.batches)

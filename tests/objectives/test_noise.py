@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from lm.adapt.surgery.non_causal import NonCausal
 from lm.core.component import from_dict, to_dict
 from lm.core.errors import UserError
-from lm.objectives.denoising import MixtureOfDenoisers, PrefixMixtureOfDenoisers
+from lm.objectives.causal import NextToken
+from lm.objectives.denoising import MixtureOfDenoisers, PrefixMixtureOfDenoisers, short_spans
 from lm.objectives.examples.continuation import Continuation
 from lm.objectives.examples.denoiser import Original
 from lm.objectives.examples.denoising import MODES, SpecialIds, filling
@@ -235,19 +236,18 @@ def lengths_as_published(inputs, density, mean):
     [
         (512, 0.15, 3.0, 568, 114),  # as T5's code says of itself
         (1024, 0.15, 3.0, 1137, 229),
-        (512, 0.15, 8.0, None, None),
-        (512, 0.3, 3.0, None, None),
-        (512, 0.1, 2.0, None, None),
-        (256, 0.15, 3.0, None, None),
-        (128, 0.25, 5.0, None, None),
-        (2048, 0.15, 64.0, None, None),
+        (512, 0.15, 8.0, 588, 100),
+        (512, 0.3, 3.0, 639, 257),
+        (512, 0.1, 2.0, 538, 82),
+        (256, 0.15, 3.0, 284, 58),
+        (128, 0.25, 5.0, 159, 49),
+        (2048, 0.15, 64.0, 2401, 367),
     ],
 )
 def test_rows_fill_inputs_and_targets_exactly(inputs, density, mean, length, targets):
     mixture = ((1.0, "", SpanCorruption(mean, density, final=False)),)
     objective, rows = MixtureOfDenoisers.filling(inputs, mixture)
-    assert (rows, objective.targets) == lengths_as_published(inputs, density, mean)
-    assert (rows, objective.targets) == (length or rows, targets or objective.targets)
+    assert (rows, objective.targets) == (length, targets) == lengths_as_published(inputs, density, mean)
     tokenizer = ByteTokenizer(extra_ids=256)
     row = {"tokens": np.full(rows + 1, 70, np.int32), "segments": np.ones(rows + 1, np.int32)}
     example = objective.examples(tokenizer)(row, np.random.default_rng(0))
@@ -268,6 +268,14 @@ def test_filling_is_the_longest_row(size, density, mean):
         assert len(made["encoder/tokens" if kind is MixtureOfDenoisers else "tokens"]) in (size, size - 1)
         with pytest.raises(UserError, match=rf"or data\.length={length}, the longest rows that fit"):
             builder.check(length + 3)
+
+
+def test_spans_that_rows_are_too_short_for_are_told():
+    objective = MixtureOfDenoisers.of(100, SEVEN)
+    assert list(short_spans(objective, 424)) == []
+    (note,) = short_spans(objective, 423)
+    assert "spans of 64 tokens" in note and "15% (63) make one span: rows of config.data.length=424" in note
+    assert len(list(short_spans(objective, 100))) == 2 and list(short_spans(NextToken(), 2)) == []
 
 
 def test_a_stream_has_room_for_whatever_is_drawn():
