@@ -115,5 +115,5 @@ def short_spans(objective: Objective, length: int) -> Iterator[str]:
             least = math.ceil((part.mean - 0.5) / part.density)
             yield (
                 f"spans of {part.mean:g} tokens on average are too long for rows of {length}, of which "
-                f"{part.density:.0%} ({noise}) make one span: rows of config.data.length={least} have room for such a one"
+                f"{part.density:.0%} ({noise}) make one span: rows of config.data.length={least} have room for one"
             )
