@@ -151,7 +151,7 @@ def abstract_batch(
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes, types and layout of a training batch, without data."""
     row = padding(config.data.length, dict.fromkeys(objective.needs().channels, np.int32))
-    row["segments"] += 1
+    row["segments"] += objective.needs().sides is None  # where both sides have bounds, no text is within them
     example = objective.examples(None)(row, np.random.default_rng(0)) | {"bytes": np.int32(0)}
     example |= {"reset": np.int32(0)} if config.data.packing == "stream" else {}
     shapes = {k: ((config.data.batch_size, *np.shape(v)), np.asarray(v).dtype) for k, v in example.items()}

@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ml_collections.config_dict import ConfigDict
 
+from lm.core.component import to_dict
 from lm.core.errors import UserError
 from lm.data.batches import Batches, EvalBatches
 from lm.data.record_rows import RecordRows, packed
+from lm.data.records.documents import Documents
 from lm.data.records.pairs import Pairs
 from lm.data.sources import open_source
 from lm.data.tokenize import build_cache
@@ -18,6 +21,10 @@ from lm.objectives.causal import NextToken
 from lm.objectives.seq2seq import Seq2Seq
 from lm.text.format import TextFormat
 from lm.text.tokenizers import ByteTokenizer
+from lm.train.config import as_config, check
+from lm.train.setup import assemble
+from lm.zoo.registry import knobs
+from tests.train import tiny
 
 BYTES = ByteTokenizer()
 ENCODER = TextFormat.of(BYTES, None, reads=True)
@@ -186,3 +193,25 @@ def test_wrong_pairs(tmp_path):
     documents = build_cache(open_source("python-stdlib", "validation"), BYTES, tmp_path / "cache")
     with pytest.raises(UserError, match=r"single texts: set config\.data\.records\.type=Pairs"):
         packed(documents, 8, "best-fit", sides=(4, 4))
+
+
+@pytest.mark.parametrize("encoder", [True, False])
+def test_a_run_knows_the_shapes_of_its_batches_without_data(tmp_path, encoder):
+    config = tiny.config(tmp_path)
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("".join(json.dumps({"inputs": f"a{i}", "targets": f"b{i}"}) + "\n" for i in range(60)))
+    objective = Seq2Seq(20, 12) if encoder else NextToken(targets_only=True)
+    with config.unlocked():
+        if encoder:
+            config.model = knobs("t5", layers=1, d_model=8, heads=2, head_dim=4, d_ff=8, vocab=384)
+        config.objective, config.data.records = ConfigDict(to_dict(objective)), as_config(Pairs())
+    config.data.update(source=str(file), length=32 if encoder else 16, packing="best-fit", holdout=0.1)
+    check(config)
+    parts = assemble(config)
+    abstract = {name: (x.shape, x.dtype) for name, x in parts.abstract_batch.items()}
+    assert {name: (x.shape, x.dtype) for name, x in parts.batches.batch(0).items()} == abstract
+    assert {name: (x.shape, x.dtype) for name, x in parts.held_out.batch(0).items()} == abstract
+    config.data.records = as_config(Documents())
+    config.data.field = "inputs"
+    with pytest.raises(UserError, match=r"reads the channel '\w+' .* set config\.data\.records\.type=Pairs"):
+        assemble(config).batches  # noqa: B018
