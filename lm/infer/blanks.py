@@ -2,6 +2,7 @@
 each blank behind the text (`lm.objectives.examples.blanks`), an encoder-decoder a list of spans, each behind its
 sentinel."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -196,7 +197,7 @@ def sentinel_spans(written: np.ndarray, sentinels: Sequence[int]) -> dict[int, n
     is written under a sentinel for a second time is left out."""
     at = np.flatnonzero(np.isin(written, sentinels))
     found: dict[int, np.ndarray] = {}
-    for start, stop in zip(at, [*at[1:], len(written)], strict=True):
+    for start, stop in itertools.pairwise([*at, len(written)]):
         found.setdefault(int(written[start]), written[start + 1 : stop])
     return found
 

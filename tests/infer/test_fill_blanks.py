@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from lm.core.errors import UserError
-from lm.infer.blanks import BlankFiller, filled, sentinel_spans
+from lm.infer.blanks import BlankFiller, fill, filled, sentinel_spans
 from lm.infer.generate import ENDED
 from lm.infer.sampling import Sampler
 from lm.objectives.examples.blanks import BlankedRows, BlankIds, LongSpan, ShortSpans
+from lm.text.format import TextFormat
 from lm.zoo.registry import build
-from tests import toys
+from tests import toy_towers, toys
 
 MASK, LONG, START, END = 9, 10, 11, 12
 IDS = BlankIds(MASK, LONG, -1, START, END)
@@ -54,15 +55,15 @@ def laid_out(text: np.ndarray, spans: list[np.ndarray], runs_on: bool) -> dict[s
 
 @pytest.mark.parametrize("family", ["glm", "glm-130b", "chatglm"])
 def test_filling_step_by_step_equals_one_pass_over_text_and_spans(family):
-    model, params, fill = filler(family)
-    assert fill.runs_on == (family == "glm-130b")
+    model, params, filling = filler(family)
+    assert filling.runs_on == (family == "glm-130b")
     most = 3
-    written = fill(TEXTS, max_new=most, sampler=GREEDY)
+    written = filling(TEXTS, max_new=most, sampler=GREEDY)
     assert [len(spans) for spans in written] == [2, 1]
     for text, spans in zip(TEXTS, written, strict=True):
         # A span that ended by itself is followed by [eop]; one that was cut is of `most` tokens.
         assert all(len(span) <= most and END not in span for span in spans)
-        row = laid_out(text, spans, fill.runs_on)
+        row = laid_out(text, spans, filling.runs_on)
         targets = row.pop("targets")
         row = {k: jnp.asarray(v.astype(bool if k == "prefix" else np.int32)) for k, v in row.items()}
         best = np.asarray(model(params, row)[0].argmax(-1))
@@ -74,8 +75,8 @@ def test_filling_step_by_step_equals_one_pass_over_text_and_spans(family):
 
 
 def test_a_span_ends_where_the_model_says_so_and_the_next_one_follows():
-    model, params, fill = filler("glm")
-    before = fill(TEXTS, max_new=3, sampler=GREEDY)
+    model, params, filling = filler("glm")
+    before = filling(TEXTS, max_new=3, sampler=GREEDY)
     end = int(before[0][0][-1])
     stop = before[0][0].tolist().index(end)
     ids = dataclasses.replace(IDS, end=end)
@@ -90,17 +91,17 @@ def test_a_span_ends_where_the_model_says_so_and_the_next_one_follows():
 
 
 def test_a_text_is_filled_alike_whatever_shares_the_batch():
-    _, _, fill = filler("glm")
+    _, _, filling = filler("glm")
     hot = Sampler(temperature=1.0)
-    together = fill(TEXTS[:1] * 2, max_new=3, sampler=hot, seed=3)
-    other = fill(TEXTS, max_new=3, sampler=hot, seed=3)
+    together = filling(TEXTS[:1] * 2, max_new=3, sampler=hot, seed=3)
+    other = filling(TEXTS, max_new=3, sampler=hot, seed=3)
     assert [s.tolist() for s in other[0]] == [s.tolist() for s in together[0]]
     assert [s.tolist() for s in together[0]] != [s.tolist() for s in together[1]]  # rows draw for themselves
 
 
 def test_steps_say_which_blank_they_fill():
-    _, _, fill = filler("glm")
-    steps = fill.stream(TEXTS, max_new=3, sampler=GREEDY)
+    _, _, filling = filler("glm")
+    steps = filling.stream(TEXTS, max_new=3, sampler=GREEDY)
     blanks = [int(step.blanks[0]) for step in steps if step.tokens[0] != ENDED]
     assert blanks == sorted(blanks) and set(blanks) <= {0, 1}
 
@@ -110,15 +111,43 @@ def test_what_was_written_takes_the_place_of_blanks():
     assert filled(text, spans).tolist() == [5, 1, 2, 7]
     found = sentinel_spans(np.array([90, 1, 2, 91, 92, 3, 90, 4]), [90, 91, 92, 93])
     assert {k: v.tolist() for k, v in found.items()} == {90: [1, 2], 91: [], 92: [3]}
+    assert sentinel_spans(np.array([1, 2]), [90]) == {}
 
 
 def test_errors_name_the_text_and_the_remedy():
-    model, params, fill = filler("glm")
+    model, params, filling = filler("glm")
     with pytest.raises(UserError, match="text 0 has no blank: write"):
-        fill([np.array([1, 2])], max_new=2)
+        filling([np.array([1, 2])], max_new=2)
     with pytest.raises(UserError, match="of 7 tokens and max_new=41 exceed the 33 positions of the model"):
-        fill(TEXTS[:1], max_new=20)
+        filling(TEXTS[:1], max_new=20)
     with pytest.raises(UserError, match="max_new=0 must be at least 1"):
-        fill(TEXTS[:1], max_new=0)
+        filling(TEXTS[:1], max_new=0)
     with pytest.raises(UserError, match="Prefix mask"):
         BlankFiller(build({"family": "gpt2", **SHAPE, "context": 16}), params, IDS)
+
+
+def test_an_encoder_decoder_fills_its_sentinels(monkeypatch):
+    """What it writes under a sentinel takes its place; one that it passes over stays."""
+    model, text = toy_towers.encoder_decoder(), TextFormat.of(Sentinels(), None)
+
+    class Wrote:
+        def __init__(self, *_, **__): ...
+
+        def __call__(self, prompts, encoder, max_new, **_):
+            assert [e.tolist() for e in encoder] == [[5, 11, 7, 12, 1]] * 2 and max_new == 4
+            return [np.array([11, 3, 4, 12, 6]), np.array([11])]
+
+    monkeypatch.setattr("lm.infer.blanks.Generator", Wrote)
+    both = fill(model, {}, text, np.array([5, 11, 7, 12]), num=2, max_new=4)
+    assert [whole.tolist() for whole in both] == [[5, 3, 4, 7, 6], [5, 7, 12]]
+    with pytest.raises(UserError, match="no blank: write <extra_id_0>"):
+        fill(model, {}, text, np.array([5]))
+
+
+class Sentinels:
+    """Of a toy's vocabulary the last two ids."""
+
+    pad_id, eos_id, sentinels, fingerprint = 0, 1, 2, "toy"
+
+    def sentinel(self, i: int) -> int:
+        return 11 + i

@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 
 from lm.core.component import from_dict, to_dict
 from lm.core.errors import UserError
+from lm.data.open import open_data
+from lm.data.packing import BestFitRows
+from lm.data.records.pairs import Pairs
 from lm.objectives.blanks import BlankInfilling
 from lm.objectives.examples.blanks import (
     THIRTY_SEVENTY,
@@ -32,11 +35,11 @@ few = settings(max_examples=25, deadline=None)
 
 
 def row_of(*texts: list[int], length: int, **channels: list[int]) -> dict[str, np.ndarray]:
-    """Packed, each text with its end; the row's first token belongs to the row before."""
-    tokens = np.concatenate([[0], *([*text, EOS] for text in texts)])
-    segments = np.repeat(np.arange(len(texts) + 1), [1, *(len(text) + 1 for text in texts)])
+    """Packed, each text with its end."""
+    tokens = np.concatenate([[], *([*text, EOS] for text in texts)])
+    segments = np.repeat(np.arange(1, len(texts) + 1), [len(text) + 1 for text in texts])
     row = {"tokens": tokens, "segments": segments, "bytes": np.where(tokens < MASK, 1, 0)}
-    row |= {name: np.array([0, *values]) for name, values in channels.items()}
+    row |= {name: np.array(values) for name, values in channels.items()}
     return {k: np.pad(v, (0, length + 1 - len(v))).astype(np.int32) for k, v in row.items()}
 
 
@@ -70,15 +73,15 @@ def test_the_example_of_the_docstring():
     build_ = BlankedRows(((1.0, Fixed()),), IDS, most=2)
     row = row_of([the, quick, brown, fox, jumps], length=6)
     made = next(e for e in (build_(row, np.random.default_rng(i)) for i in range(9)) if e["tokens"][5] == jumps)
-    assert made["tokens"].tolist() == [the, MASK, fox, MASK, START, jumps, START, quick, brown, 0]
+    assert made["tokens"].tolist() == [the, MASK, fox, MASK, START, jumps, START, quick, brown, 0, 0]
     assert made["targets"].tolist()[4:9] == [jumps, END, quick, brown, END]
-    assert made["weights"].tolist() == [0.0] * 4 + [1.0] * 5 + [0.0]
-    assert made["text_position"].tolist() == [0, 1, 2, 3, 3, 3, 1, 1, 1, 0]
-    assert made["span"].tolist() == [0, 0, 0, 0, 1, 2, 1, 2, 3, 0]
-    assert made["prefix"].tolist() == [True] * 4 + [False] * 6
-    assert made["positions"].tolist() == [*range(9), 0]
-    assert made["segments"].tolist() == [1] * 9 + [0]
-    assert made["bytes"].tolist() == [0, 0, 0, 0, 1, 0, 1, 1, 0, 0]
+    assert made["weights"].tolist() == [0.0] * 4 + [1.0] * 5 + [0.0] * 2
+    assert made["text_position"].tolist() == [0, 1, 2, 3, 3, 3, 1, 1, 1, 0, 0]
+    assert made["span"].tolist() == [0, 0, 0, 0, 1, 2, 1, 2, 3, 0, 0]
+    assert made["prefix"].tolist() == [True] * 4 + [False] * 7
+    assert made["positions"].tolist() == [*range(9), 0, 0]
+    assert made["segments"].tolist() == [1] * 9 + [0, 0]
+    assert made["bytes"].tolist() == [0, 0, 0, 0, 1, 0, 1, 1, 0, 0, 0]
 
 
 CHOICES = [BlankInfilling().blanks, WITH_DOCUMENTS, WITH_SENTENCES, THIRTY_SEVENTY]
@@ -90,7 +93,7 @@ def test_every_document_can_be_restored(choices, sizes, bos, seed):
     rng = np.random.default_rng(seed)
     texts = [[*[BOS] * bos, *rng.integers(0, 50, n).tolist()] for n in sizes]
     length = sum(len(text) + 1 for text in texts) + 3
-    begins = rng.random(length) < 0.2
+    begins = rng.random(length + 1) < 0.2
     row = row_of(*texts, length=length, sentence=begins.tolist())
     made = BlankedRows(choices, IDS)(row, np.random.default_rng(seed))
     again = BlankedRows(choices, IDS)(row, np.random.default_rng(seed))
@@ -164,11 +167,41 @@ def test_what_a_record_marks_as_target_is_its_blank():
     assert made["targets"][made["weights"] > 0].tolist() == [4, 5, END]
 
 
+def test_instructions_are_mixed_in_as_pairs(tmp_path):
+    """GLM-130B's multi-task instruction pre-training: text and pairs, under one objective."""
+    (tmp_path / "pairs.jsonl").write_text('{"inputs": "2 + 3?", "targets": "five"}\n' * 30)
+    (tmp_path / "text.txt").write_text("a line of text that is no pair\n" * 30)
+    names = ("[MASK]", "[gMASK]", "[sop]", "[eop]")
+    mixture = ((str(tmp_path / "text.txt"), 0.95), (str(tmp_path / "pairs.jsonl"), 0.05, to_dict(Pairs())))
+    data = open_data("", mixture=mixture, cache=tmp_path / "cache", reserved=names, holdout=0.3)
+    build_, length = BlankInfilling(THIRTY_SEVENTY).examples(data.tokenizer), 24
+    long_mask = data.tokenizer.piece_id("[gMASK]")
+    text, pairs = (BestFitRows(part.train, length) for part in data.parts)
+    made = build_(pairs[0], np.random.default_rng(0))
+    asked = made["targets"][made["weights"] > 0]
+    assert data.tokenizer.decode(asked) == "five" * int((made["tokens"] == long_mask).sum()) != ""
+    assert data.tokenizer.decode(made["tokens"][made["prefix"]]).startswith("2 + 3?")
+    assert build_(text[0], np.random.default_rng(0))["weights"].sum() > 0
+    other = build_(text[0], np.random.default_rng(1))
+    assert {k: v.shape for k, v in made.items()} == {k: v.shape for k, v in other.items()}
+
+
 def test_texts_beyond_the_room_are_only_read():
     row = row_of(*([i, i + 1] for i in range(12)), length=40)
     made = BlankedRows(((1.0, LongSpan()),), IDS)(row, np.random.default_rng(0))
-    assert len(made["tokens"]) == 40 + 2 * 8 and (made["tokens"] == LONG).sum() == 8
+    assert len(made["tokens"]) == 41 + 2 * 8 and (made["tokens"] == LONG).sum() == 8
     assert [restored(made, i + 1) for i in range(12)] == [[i, i + 1] for i in range(12)]
+
+
+@few
+@given(st.integers(4, 30), seeds)
+def test_positions_are_those_of_a_model_for_so_many_tokens(length, seed):
+    """Also of a text that fills the row and is hidden as a whole: each table of GLM has context + 1 rows."""
+    row = row_of(list(range(length + 1)), length=length + 1)
+    row = {name: values[: length + 1] for name, values in row.items()}
+    made = BlankedRows(((1.0, LongSpan(1.0, 1.0)),), IDS)(row, np.random.default_rng(seed))
+    assert made["span"].max() == length and made["text_position"].max() <= length
+    assert restored(made, 1) == list(range(length + 1))
 
 
 def test_json_round_trip_and_shapes_without_a_tokenizer():

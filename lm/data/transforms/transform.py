@@ -72,6 +72,11 @@ class DroppedReport:
     bytes: Counter[str] = field(default_factory=Counter)  # and their bytes
     examples: dict[str, list[dict[str, str]]] = field(default_factory=dict)
 
+    def clear(self) -> None:
+        self.kept = self.changed = self.read_bytes = self.kept_bytes = 0
+        for counted in (self.counts, self.bytes, self.examples):
+            counted.clear()
+
     def add(self, document: TextDocument, made: str | Dropped) -> None:
         size = len(document.text.encode())
         self.read_bytes += size
@@ -145,7 +150,7 @@ class TransformedSource:
 
     def documents(self) -> Iterator[TextDocument]:
         """Those that are left, with the fields of their records; of a document without text that."""
-        self.report.__init__()  # type: ignore[misc]
+        self.report.clear()
         stages = [transform.begin() for transform in self.transforms]
         for document in self.source:
             given = self._read(document)

@@ -198,18 +198,19 @@ class BlankedRows:
 
     def __call__(self, row: Row, rng: np.random.Generator) -> Example:
         """A packed row {tokens, segments [S + 1]}, with `sentence` and `target` or without -> tokens, targets, weights,
-        segments, positions, prefix, text_position, span, each [S + two for each blank that there is room for]; of one
-        with bytes also those of each target."""
+        segments, positions, prefix, text_position, span, each [S + 1 + two for each blank that there is room for]; of
+        one with bytes also those of each target."""
         rates = np.array([rate for rate, _ in self.choices])
         _, choose = self.choices[rng.choice(len(rates), p=rates / rates.sum())]
-        # Rows overlap by a token, for next-token prediction; without its first, a token is in one row only.
-        row = {name: values[1:] for name, values in row.items()}
+        # All of the row: its first token may begin a text, though in running text the row before ends with it too.
         length = len(row["tokens"])
         room = self.room(length)
         made: dict[str, list[np.ndarray]] = {name: [] for name in _KEYS}
         for text, number in self._texts(row):
             spans, mark = self._spans(text, choose, rng)
             spans = spans[np.sort(rng.permutation(len(spans))[:room])]
+            # No longer than the positions within a span of a model for S tokens.
+            spans[:, 0] = np.maximum(spans[:, 0], spans[:, 1] - (length - 2))
             room -= len(spans)
             for name, values in self.laid_out(text["tokens"], text.get("bytes"), spans, mark, rng).items():
                 made[name].append(values)
