@@ -2,7 +2,8 @@
 
 A batch is a flat dict of arrays with a leading axis B, so that examples are stacked, microbatches cut and devices
 filled without knowing what it holds. Its keys are declared here; any other is an error. In an encoder-decoder the
-encoder reads the same keys under `encoder/`: `encoder/tokens`, `encoder/segments` and so on.
+encoder reads the same keys under `encoder/`: `encoder/tokens`, `encoder/segments` and so on. Where several heads learn
+at once, targets and weights stand under the name of their head: `nsp/targets`, `nsp/weights`.
 """
 
 import dataclasses
@@ -39,9 +40,12 @@ MODEL_KEYS = {
     "row": "[B] number of the row in the whole batch, which keys its dropout",
 }
 # What the loss reads and the model never sees.
-LOSS_KEYS = {
-    "targets": "ids to predict: [B, S], or fewer, which are those of the last positions",
+OF_A_HEAD = {
+    "targets": "ids to predict: [B, S], or fewer, which are those of the last positions; or a label of each row, [B]",
     "weights": "float32, shaped as targets; 0 where nothing is predicted",
+    "total": "[B] sum of the weights of the whole batch, of which these rows may be a part: `with_totals` adds it",
+}
+LOSS_KEYS = OF_A_HEAD | {
     "bytes": "[B] bytes of text that the row's targets cover",
     "reset": "[B] 1 where the row does not continue the previous batch, so that its memory is cleared",
 }
@@ -61,8 +65,20 @@ def check_keys(batch: Mapping[str, Any], own: Collection[str] = (), encoder: boo
     known = {*MODEL_KEYS, *own}
     known |= {ENCODER + name for name in known} if encoder else set()
     for name in batch:
-        if name not in known and name not in LOSS_KEYS:
+        if name not in known and name not in LOSS_KEYS and name.rpartition("/")[2] not in OF_A_HEAD:
             raise UserError(f"key {name!r} of a batch is unknown{nearest(name, known | LOSS_KEYS.keys())}")
+
+
+def weights_of(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """The weights of a batch by the name of their head, "" for that of a model with one."""
+    return {k.rpartition("/")[0]: v for k, v in batch.items() if k.rpartition("/")[2] == "weights"}
+
+
+def with_totals(batch: Batch) -> Batch:
+    """A whole batch, which may be cut into parts, with the `total` of each named head: losses of several heads are
+    divided each by its own."""
+    sums = {name: w.astype(jnp.float32).sum() for name, w in weights_of(batch).items() if name}
+    return batch | {f"{name}/total": jnp.full(batch["tokens"].shape[:1], total) for name, total in sums.items()}
 
 
 @jax.tree_util.register_dataclass

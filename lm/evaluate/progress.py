@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
+from lm.core.rows import weights_of
 from lm.data.progress import ProgressBar, clock
 
 EVERY = 5.0  # seconds between plain lines
@@ -29,7 +30,7 @@ def watched(batches: Iterable[dict[str, Any]], tokens: int) -> Iterator[dict[str
             yield batch
             now = time.monotonic()
             begun = begun or now
-            done, under_way = done + under_way, int((batch["weights"] > 0).sum())
+            done, under_way = done + under_way, sum(int((weights > 0).sum()) for weights in weights_of(batch).values())
             speed = done / (now - begun) if done else 0.0
             status = f", {speed:,.0f} tokens/s" if speed else ", compiling"
             left = f", {clock((tokens - done) / speed)} left" if speed else ""

@@ -19,7 +19,7 @@ from lm.core.param import Tree
 from lm.core.rows import Batch, reads
 from lm.data.cache import TokenCache
 from lm.data.channels import CHANNELS, MADE_BY
-from lm.model.heads import TOKENS
+from lm.model.heads import TOKENS, Heads
 from lm.model.transformer import Model
 from lm.objectives.examples.builder import ExampleBuilder
 
@@ -33,6 +33,7 @@ class Needs(NamedTuple):
     """What an objective needs of a model and of the data."""
 
     head: str = TOKENS  # what the head must predict (`Head.predicts`)
+    heads: tuple[tuple[str, str], ...] = ()  # or, of a model with several, (name, what that one must predict)
     rows: tuple[str, ...] = ()  # batch keys that some part of the model must read (`lm.core.rows.reads`)
     carries: bool = False  # it passes a `cache` on: rows may continue those of the previous batch
     both_sides: bool = False  # tokens must see those that follow them
@@ -88,11 +89,21 @@ class Objective(Protocol):
 def check_needs(objective: Objective, model: Model) -> None:
     """Raise `UserError` unless the model offers what the objective asks for."""
     asked, name, head = objective.needs(), type(objective).__name__, model.head
-    if head.predicts != asked.head:
-        raise UserError(
-            f"model.head is {type(head).__name__}, which predicts {head.predicts}; objective {name} asks for "
-            f"{asked.head}: take {_classes('predicts', asked.head)}, or another objective"
-        )
+    wanted = dict(asked.heads) or {"": asked.head}
+    there = dict(head.parts) if asked.heads and isinstance(head, Heads) else {"": head}
+    for part, predicts in wanted.items():
+        if part not in there:
+            have = f"the heads {', '.join(there)}" if isinstance(head, Heads) else f"one head, {type(head).__name__}"
+            raise UserError(
+                f"objective {name} trains the heads {', '.join(wanted)}, but the model has {have}: give it heads of "
+                "these names, or take another objective"
+            )
+        if there[part].predicts != predicts:
+            where = f"model.head {part!r}" if part else "model.head"
+            raise UserError(
+                f"{where} is {type(there[part]).__name__}, which predicts {there[part].predicts}; objective {name} "
+                f"asks for {predicts}: take {_classes('predicts', predicts)}, or another objective"
+            )
     for key in asked.rows:
         if key not in reads(model):
             raise UserError(

@@ -1,5 +1,6 @@
 """The loss of predicted tokens, shared by most objectives, which differ in their examples."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -45,6 +46,10 @@ class TokenLoss:
         for name, weight in self.aux:
             in_range(weight, NOT_NEGATIVE, f"aux[{name!r}]")
 
+    def terms(self, ahead: float = 0.0) -> LossTerms:
+        """As heads read them."""
+        return LossTerms(self.z_loss, self.smoothing, ahead, self.chunk)
+
     def __call__(
         self,
         model: Model,
@@ -62,9 +67,8 @@ class TokenLoss:
             cache = emptied(cache, batch["reset"] > 0)
         x, cache, aux = model.hidden(params, batch, ctx, cache, dtype)
         x = x[:, x.shape[1] - targets.shape[1] :]  # where only some tokens have targets, those are the last
-        terms = LossTerms(self.z_loss, self.smoothing, ahead, self.chunk)
         total, weight, metrics = model.head.loss(
-            model.head_params(params), x, targets, weights, head_ctx(ctx, batch), terms
+            model.head_params(params), x, targets, weights, head_ctx(ctx, batch), self.terms(ahead)
         )
         total += aux_losses(aux, self.aux)
         if "bytes" in batch:
@@ -74,10 +78,10 @@ class TokenLoss:
 
 
 class TokenObjective:
-    """Base of objectives whose loss is a `TokenLoss`: they add `examples` and, at need, `needs` and
-    `scoring`."""
+    """Base of objectives whose loss is a `TokenLoss` or a `lm.objectives.joint.JointLoss`: they add `examples` and, at
+    need, `needs` and `scoring`."""
 
-    loss: TokenLoss  # a knob of each
+    loss: Callable[..., Loss]  # a knob of each
 
     def needs(self) -> Needs:
         return Needs()

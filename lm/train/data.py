@@ -10,6 +10,7 @@ from ml_collections.config_dict import ConfigDict
 from lm.core.component import from_dict, names_of
 from lm.core.errors import UserError
 from lm.core.mesh import Sharding
+from lm.core.rows import weights_of
 from lm.data.batches import Batches, EvalBatches
 from lm.data.open import Data, open_data
 from lm.data.packing import padding
@@ -122,7 +123,7 @@ def check_predicts(batches: Batches, objective: Objective, step: int) -> None:
     steps = range(step, step + max(LOOK_STEPS, -(-LOOK_ROWS // batches.batch_size)))
     looked = 0
     for k, row in ((k, row) for k in steps for row in range(batches.batch_size)):
-        if np.any(batches.batch(k, [row])["weights"] > 0):
+        if any(np.any(weights > 0) for weights in weights_of(batches.batch(k, [row])).values()):
             return
         looked += 1
         if looked == LOOK_MOST:
@@ -152,8 +153,9 @@ def abstract_batch(
     """Shapes, types and layout of a training batch, without data."""
     row = padding(config.data.length, dict.fromkeys(objective.needs().channels, np.int32))
     row["segments"] += objective.needs().sides is None  # where both sides have bounds, no text is within them
-    example = objective.examples(None)(row, np.random.default_rng(0)) | {"bytes": np.int32(0)}
-    example |= {"reset": np.int32(0)} if config.data.packing == "stream" else {}
+    example = objective.examples(None)(row, np.random.default_rng(0))
+    example |= {"bytes": np.array(0, np.int32)} if "targets" in example else {}
+    example |= {"reset": np.array(0, np.int32)} if config.data.packing == "stream" else {}
     shapes = {k: ((config.data.batch_size, *np.shape(v)), np.asarray(v).dtype) for k, v in example.items()}
     return {
         k: jax.ShapeDtypeStruct(shape, dtype, sharding=None if sharding is None else by_rows(sharding, len(shape)))

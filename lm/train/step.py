@@ -11,7 +11,7 @@ from lm.core.ctx import Ctx, Execution
 from lm.core.mesh import Sharding
 from lm.core.metrics import Mean, Metrics
 from lm.core.param import Tree, abstract, combine
-from lm.core.rows import Batch
+from lm.core.rows import Batch, weights_of, with_totals
 from lm.model.cache import CacheShape
 from lm.model.program import Program
 from lm.model.transformer import Model
@@ -117,7 +117,7 @@ class Trainer:
             kept = None if memory is None else jax.tree.map(lambda x: x[None], result.cache)  # [1, B, ...], as `aux` is
             return result.total * scale, (result.weight, result.metrics, (result.aux, kept))
 
-        batch = batch | {"row": jnp.arange(batch["tokens"].shape[0])}
+        batch = with_totals(batch) | {"row": jnp.arange(batch["tokens"].shape[0])}
         sums = accumulated(loss, weights, batch, state.memory, self.accumulate, self.batch_warmup)
         weight = jnp.maximum(sums.weight, 1.0)
         grads = jax.tree.map(lambda g: g / (weight * scale), sums.grads)
@@ -191,8 +191,9 @@ def accumulated(loss: Callable, weights: Tree, batch: Batch, memory: Tree, parts
     micro = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1), (batch, memory))
     active: Array | int = parts
     if ragged:
-        counts = micro[0]["weights"]
-        filled = jnp.any(counts > 0, axis=tuple(range(1, counts.ndim)))
+        filled = jnp.zeros(parts, bool)
+        for counts in weights_of(micro[0]).values():
+            filled |= jnp.any(counts > 0, axis=tuple(range(1, counts.ndim)))
         active = jnp.max(jnp.where(filled, jnp.arange(1, parts + 1), 1))
 
     def one(i: Array, carry: tuple) -> tuple:

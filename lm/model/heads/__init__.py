@@ -2,12 +2,14 @@
 
 from lm.model.heads.classify import FirstTokenFeature, SequenceClassifier, TokenClassifier
 from lm.model.heads.language import LMHead, TransformHead
-from lm.model.heads.protocol import AHEAD, TOKENS, Head, HeadLoss, LossTerms
+from lm.model.heads.protocol import AHEAD, ROW_LABELS, TOKEN_LABELS, TOKENS, Head, HeadLoss, LossTerms
 from lm.model.heads.several import Heads, NoHead
 
 __all__ = [
     "AHEAD",
+    "ROW_LABELS",
     "TOKENS",
+    "TOKEN_LABELS",
     "FirstTokenFeature",
     "Head",
     "HeadLoss",

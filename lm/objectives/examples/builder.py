@@ -16,8 +16,8 @@ class ExampleBuilder(Protocol):
 
     def __call__(self, row: Row, rng: np.random.Generator) -> Example:
         """A packed row of S + 1 tokens (`lm.data.packing`) -> arrays of the same shapes for every row, under keys of
-        `lm.core.rows`: what the model reads, `targets` and `weights` (0 where nothing is predicted, as on padding). If
-        the row has `bytes`, also the bytes of text that each target covers.
+        `lm.core.rows`: what the model reads, `targets` and `weights` (0 where nothing is predicted, as on padding), or
+        those of each of several heads. If the row has `bytes`, also the bytes of text that each target covers.
 
         All randomness comes from `rng`, which is seeded by the row's address."""
 
@@ -25,12 +25,14 @@ class ExampleBuilder(Protocol):
 @dataclasses.dataclass(frozen=True, eq=False)
 class Covered:
     """Adds `bytes`, int32 []: how much text an example predicts. Summed over its targets: what the builder says of
-    each, or else `sizes`, int32 [V], by token."""
+    each, or else `sizes`, int32 [V], by token. Targets of named heads are not counted."""
 
     build: ExampleBuilder
     sizes: np.ndarray
 
     def __call__(self, row: Row, rng: np.random.Generator) -> Example:
         made = self.build(row, rng)
+        if "targets" not in made:
+            return {name: value for name, value in made.items() if name != "bytes"}
         covered = made["bytes"] if "bytes" in made else self.sizes[made["targets"]]
         return made | {"bytes": np.array(covered[made["weights"] > 0].sum(), np.int32)}
