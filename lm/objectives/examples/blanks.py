@@ -226,13 +226,13 @@ class BlankedRows:
 
     def _texts(self, row: Row) -> Iterator[tuple[Row, int]]:
         """Each document of a row, without its end-of-text, and its segment."""
-        segments = row["segments"]
+        segments, tokens = row["segments"], {name: values for name, values in row.items() if np.ndim(values)}
         edges = np.flatnonzero(np.diff(segments, prepend=-1, append=-1))
         for start, stop in itertools.pairwise(edges):
             if segments[start] > 0:
                 stop -= row["tokens"][stop - 1] == self.ids.eos
                 if stop > start:
-                    yield {name: values[start:stop] for name, values in row.items()}, int(segments[start])
+                    yield {name: values[start:stop] for name, values in tokens.items()}, int(segments[start])
 
     def _spans(self, text: Row, choose: Blanks, rng: np.random.Generator) -> tuple[Spans, int]:
         """The spans of a text, and what stands for them. What a record marks as `target` is the only blank, a long
