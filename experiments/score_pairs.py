@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
+from ml_collections.config_dict import ConfigDict
 
 from lm.commands import cli
 from lm.core.errors import UserError
@@ -19,6 +20,7 @@ from lm.infer.sampling import Sampler
 from lm.model.transformer import EncoderDecoder
 from lm.open import open_any
 from lm.train.data import open_data_of
+from lm.train.record import completed
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Folder of a training run on pairs.", required=True)
 PAIRS = flags.DEFINE_integer("pairs", 500, "Most held-out pairs to write outputs for.", lower_bound=1)
@@ -64,7 +66,8 @@ def main(_: list[str]) -> None:
     opened = open_any(CHECKPOINT.value)
     if not isinstance(opened.model, EncoderDecoder):
         raise UserError(f"{CHECKPOINT.value} holds no encoder-decoder: give a run of objective Seq2Seq")
-    data = open_data_of(opened.config, opened.text, encoder=True)
+    config = ConfigDict(completed(opened.config.to_dict()))
+    data = open_data_of(config, opened.text, encoder=True)
     pairs = [pair for cache in data.validation for pair in pairs_of(cache)][: PAIRS.value]
     decode = opened.text.tokenizer.decode
     outputs, targets = written(opened, pairs), [decode(pair.target) for pair in pairs]

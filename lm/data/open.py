@@ -110,11 +110,9 @@ def open_data(
     before = begin_of(tokens) if bos else ()
     caches = root / "tokens"
     held_out = [_opened(s, "validation", tuple(transforms), **options) for s in sources]
-    own = TextFormat.of(tokens, None, reads=encoder)
-    if text is None or text.tokenizer.with_special(reserved).fingerprint != tokens.fingerprint:
-        text = own
-    start = (own.start if text.start is None else text.start) if encoder else None
-    text = text._replace(tokenizer=tokens, before=before, start=start)
+    if text is not None and text.tokenizer.with_special(reserved).fingerprint != tokens.fingerprint:
+        text = None
+    text = format_for(tokens, text, encoder)
     parts = [
         CorpusPart(
             str(s.where),
@@ -127,6 +125,16 @@ def open_data(
         for reason, count in sorted((Counter(part.train.left_out) + Counter(part.validation.left_out)).items()):
             tell(f"{part.name}: {count:,} {reason}")
     return Data(tokens, tuple(parts), before)
+
+
+def format_for(tokenizer: Tokenizer, text: TextFormat | None, encoder: bool) -> TextFormat:
+    """How records are written for a model that expects text as `text` says (None: one of ours), with this tokenizer;
+    `encoder`: it has one beside its decoder, whose first token there must be then."""
+    own = TextFormat.of(tokenizer, None, reads=encoder)
+    if text is None:
+        return own
+    start = (own.start if text.start is None else text.start) if encoder else None
+    return text._replace(tokenizer=tokenizer, start=start)
 
 
 def _opened(

@@ -16,7 +16,7 @@ from lm.core.errors import UserError
 from lm.core.param import Tree, abstract, with_aliases
 from lm.data.batches import EvalBatches
 from lm.data.cache import TokenCache
-from lm.data.open import CorpusPart, Data, Weighted, sources_of
+from lm.data.open import CorpusPart, Data, Weighted, format_for, sources_of
 from lm.data.progress import tell
 from lm.data.records.documents import Documents
 from lm.data.records.records import Records
@@ -219,7 +219,8 @@ def _source(opened: Setting, asked: Asked, chosen: Weighted, split: str) -> Sour
 
 def _cache(opened: Setting, source: Source, before: tuple[int, ...] = (), records: Records = Documents()) -> TokenCache:
     root = Path(opened.data.cache).expanduser() / "tokens"
-    return build_cache(source, opened.text.tokenizer, root, before=before, records=records, text=opened.text)
+    text = format_for(opened.text.tokenizer, opened.text, isinstance(opened.model, EncoderDecoder))
+    return build_cache(source, opened.text.tokenizer, root, before=before, records=records, text=text)
 
 
 def _documents(opened: Setting, asked: Asked, cache: TokenCache) -> DocumentWindows:
