@@ -47,6 +47,8 @@ OF_A_HEAD = {
 }
 LOSS_KEYS = OF_A_HEAD | {
     "bytes": "[B] bytes of text that the row's targets cover",
+    "group": "[B] number of the objective of a mixture that the row is of",
+    "source": "[B] number of the source that the row is of, where a run has several",
     "reset": "[B] 1 where the row does not continue the previous batch, so that its memory is cleared",
 }
 ENCODER = "encoder/"

@@ -37,6 +37,7 @@ class CorpusPart(NamedTuple):
     weight: float
     train: TokenCache
     validation: TokenCache
+    objective: str = ""  # the part of a mixture of objectives that its rows go to; "": by the rates of that
 
 
 class Data(NamedTuple):
@@ -113,13 +114,13 @@ def open_data(
     if text is not None and text.tokenizer.with_special(reserved).fingerprint != tokens.fingerprint:
         text = None
     text = format_for(tokens, text, encoder)
+
+    def cached(own: Weighted, split: Source | TransformedSource) -> TokenCache:
+        return build_cache(split, tokens, caches, before=before, records=own.records, text=text)
+
     parts = [
-        CorpusPart(
-            str(s.where),
-            s.weight,
-            *(build_cache(split, tokens, caches, before=before, records=s.records, text=text) for split in splits),
-        )
-        for s, *splits in zip(sources, train, held_out, strict=True)
+        CorpusPart(str(s.where), s.weight, cached(s, of_training), cached(s, of_validation), s.objective)
+        for s, of_training, of_validation in zip(sources, train, held_out, strict=True)
     ]
     for part in parts:
         for reason, count in sorted((Counter(part.train.left_out) + Counter(part.validation.left_out)).items()):
@@ -181,6 +182,7 @@ class Weighted(NamedTuple):
     weight: float
     field: str  # of its JSON records, column of its tables
     records: Records = Documents()
+    objective: str = ""
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -204,8 +206,12 @@ def sources_of(source: Where, mixture: Sequence[tuple], field: str, records: Rec
     return weighted or [Weighted(source, 1.0, field, records)]
 
 
-def _weighted(where: Where, weight: Any, own: Any = None, *, field: str, records: Records) -> Weighted:
-    """An entry of a mixture, with a field or records of its own."""
+def _weighted(
+    where: Where, weight: Any, own: Any = None, objective: str = "", *, field: str, records: Records
+) -> Weighted:
+    """An entry of a mixture, with a field or records and an objective of its own."""
+    if not isinstance(objective, str):
+        raise TypeError("the name of an objective is a text")
     if isinstance(own, Mapping):
-        return Weighted(where, float(weight), field, from_dict(own, "config.data.mixture"))
-    return Weighted(where, float(weight), field if own is None else str(own), records)
+        return Weighted(where, float(weight), field, from_dict(own, "config.data.mixture"), objective)
+    return Weighted(where, float(weight), str(own) if own else field, records, objective)

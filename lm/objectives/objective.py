@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from lm.core.component import known
 from lm.core.ctx import Ctx
 from lm.core.errors import UserError
-from lm.core.metrics import Metrics
+from lm.core.metrics import Mean, Metrics
 from lm.core.param import Tree
 from lm.core.rows import Batch, reads
 from lm.data.cache import TokenCache
@@ -57,6 +57,7 @@ class Loss(NamedTuple):
     metrics: Metrics  # to report: always `loss` (Mean, nats) and `tokens` (Sum), plus any others
     aux: Tree  # what the model recorded, leaves [layers, B, ...]
     cache: Tree = None  # the model's memory for the next batch, if one was passed in
+    rows: Mean | None = None  # what the reported loss is of each row [B], where the head tells them apart
 
 
 class Objective(Protocol):

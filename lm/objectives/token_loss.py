@@ -67,14 +67,14 @@ class TokenLoss:
             cache = emptied(cache, batch["reset"] > 0)
         x, cache, aux = model.hidden(params, batch, ctx, cache, dtype)
         x = x[:, x.shape[1] - targets.shape[1] :]  # where only some tokens have targets, those are the last
-        total, weight, metrics = model.head.loss(
+        total, weight, metrics, rows = model.head.loss(
             model.head_params(params), x, targets, weights, head_ctx(ctx, batch), self.terms(ahead)
         )
         total += aux_losses(aux, self.aux)
         if "bytes" in batch:
             covered = batch["bytes"].sum().astype(jnp.float32)
             metrics = metrics | {"bits_per_byte": Bits(metrics["loss"].total, covered), "bytes": Sum(covered)}
-        return Loss(total, weight, metrics | aux_metrics(aux), aux, cache)
+        return Loss(total, weight, metrics | aux_metrics(aux), aux, cache, rows)
 
 
 class TokenObjective:

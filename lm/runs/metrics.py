@@ -15,6 +15,7 @@ import matplotlib.pyplot as plt
 from lm.core.errors import UserError
 
 Record = dict[str, Any]
+OF_PART = "loss/"  # begins the name of the loss of a part of a run: an objective of several, or a source
 # What can go wrong while plotting: none of it should end a run.
 PLOT_ERRORS = (ArithmeticError, AttributeError, ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it logs every font it finds
@@ -92,12 +93,16 @@ def smooth(values: Sequence[float], keep: float = 0.8) -> list[float]:
 
 
 def plot_losses(path: Path, png: Path, title: str) -> None:
-    """Training and validation loss against steps, in bits per byte where known, else nats per token."""
+    """Training and validation loss against steps, in bits per byte where known, else nats per token; below them, where
+    a run has several objectives or sources, the loss of each."""
     records = read_metrics(path)
     unit = "bits_per_byte" if any("bits_per_byte" in r for r in records) else "loss"
     train = [(r["step"], r[unit]) for r in records if unit in r]
     held_out = [(r["step"], r[f"validation_{unit}"]) for r in records if f"validation_{unit}" in r]
-    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    parts = sorted({name for r in records for name in r if name.startswith(OF_PART)})
+    panels = 2 if parts else 1
+    figure, drawn = plt.subplots(panels, figsize=(7, 4.2 * panels), layout="constrained", sharex=True, squeeze=False)
+    axes = drawn[0, 0]
     if train:
         steps, values = zip(*train, strict=True)
         axes.plot(steps, values, color="tab:blue", lw=0.8, alpha=0.35, label="training, single batches")
@@ -122,5 +127,29 @@ def plot_losses(path: Path, png: Path, title: str) -> None:
         axes.set_yscale("log")
     if axes.get_legend_handles_labels()[0]:
         axes.legend()
+    if parts:
+        _plot_parts(drawn[1, 0], records, parts)
     figure.savefig(png, dpi=120)
     plt.close(figure)
+
+
+def _plot_parts(axes: Any, records: Sequence[Record], parts: Sequence[str]) -> None:
+    """The loss of each part, a line each: a mean of recent batches, and points where other text was evaluated."""
+    for part in parts:
+        name = part.removeprefix(OF_PART)
+        points = [(r["step"], r[part]) for r in records if part in r]
+        steps, values = zip(*points, strict=True)
+        (line,) = axes.plot(steps, smooth(values), label=name)
+        held_out = [(r["step"], v) for r in records if (v := _held_out(r, name)) is not None]
+        if held_out:
+            axes.plot(*zip(*held_out, strict=True), "o", ms=4, color=line.get_color())
+    axes.set(xlabel="step", ylabel="loss of each part, nats per token")
+    axes.grid(alpha=0.3)
+    axes.legend()
+
+
+def _held_out(record: Record, name: str) -> float | None:
+    """The validation loss of a part."""
+    of_source = record.get("validation_loss_of", {})
+    named = [loss for source, loss in of_source.items() if source == name or Path(source).name == name]
+    return record.get(f"validation_{OF_PART}{name}", named[0] if len(named) == 1 else None)

@@ -59,7 +59,8 @@ class DataConfig:
     reserved: tuple[str, ...] = ()  # special tokens besides, which are added to a tokenizer that lacks them
     # begin-of-text before each document; auto: as the model of train.init_from reads
     bos: Literal["auto", "on", "off"] = "auto"
-    # ((source, weight), (source, weight, field), (source, weight, {"type": "Pairs", ...}), ...) in place of `source`
+    # ((source, weight), (source, weight, field), (source, weight, {"type": "Pairs", ...}), ...) in place of `source`;
+    # the fourth item of one is the part of a Mixed objective that its rows go to: (source, weight, "", "prefix")
     mixture: tuple = ()
     rates: Rates = Rates()  # of the mixture's sources, by their weights or by their sizes
     # or best-fit: whole documents, padded rows; one: a document to a row; stream: rows go on in the next batch

@@ -1,5 +1,6 @@
 """From a config to its data: sources, training and validation batches, and what is known of these without any."""
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,13 +12,14 @@ from lm.core.component import from_dict, names_of
 from lm.core.errors import UserError
 from lm.core.mesh import Sharding
 from lm.core.rows import weights_of
-from lm.data.batches import Batches, EvalBatches
-from lm.data.open import Data, open_data
+from lm.data.batches import Batches, EvalBatches, addressed
+from lm.data.open import CorpusPart, Data, open_data, sources_of
 from lm.data.packing import padding
 from lm.data.progress import tell
 from lm.data.transforms.transform import DocumentTransform
 from lm.hub.text import read_tokenizer
-from lm.objectives.examples.builder import Covered
+from lm.objectives.examples.builder import Covered, ExampleBuilder, FromSource
+from lm.objectives.mixed import Mixed
 from lm.objectives.objective import Objective, check_channels
 from lm.text.format import TextFormat
 from lm.train.config import chosen, section
@@ -70,13 +72,14 @@ def batches_of(config: ConfigDict, data: Data, objective: Objective) -> Batches:
     """Training batches by address."""
     c = config.data
     for part in data.parts:
-        check_channels(objective, part.name, part.train)
+        for drawn in drawn_by(part, objective):
+            check_channels(drawn, part.name, part.train)
     batches = Batches(
         data.training,
         c.length,
         c.batch_size,
         config.seed,
-        example_of(data, objective),
+        FromSource(example_of(data, objective)) if source_names(config) else example_of(data, objective),
         packing=c.packing,
         batch_warmup=tuple(map(tuple, config.train.batch_warmup)),
         accumulate=config.train.accumulate,
@@ -91,7 +94,8 @@ def held_out_of(config: ConfigDict, data: Data, objective: Objective) -> EvalBat
     """Validation batches, in order."""
     c = config.data
     for part in data.parts:
-        check_channels(objective, part.name, part.validation)
+        for drawn in drawn_by(part, objective):
+            check_channels(drawn, part.name, part.validation)
     held_out = EvalBatches(
         data.validation,
         c.length,
@@ -114,7 +118,40 @@ def _report(data: Data, left_out: tuple[Mapping[str, int], ...]) -> None:
 
 def example_of(data: Data, objective: Objective) -> Covered:
     """An objective's examples, with the number of bytes of text that each predicts."""
-    return Covered(objective.examples(data.tokenizer), np.append(data.tokenizer.token_bytes(), 0))
+    build: ExampleBuilder
+    if isinstance(objective, Mixed):
+        tied = tuple(objective.number_of(part.objective, part.name) for part in data.parts)
+        build = dataclasses.replace(objective.examples(data.tokenizer), tied=tied if max(tied) >= 0 else ())
+    else:
+        build = objective.examples(data.tokenizer)
+    return Covered(build, np.append(data.tokenizer.token_bytes(), 0))
+
+
+def drawn_by(part: CorpusPart, objective: Objective) -> tuple[Objective, ...]:
+    """The objectives that rows of a source may go to. Raises `UserError` for one that it names and there is not."""
+    if isinstance(objective, Mixed):
+        own = objective.number_of(part.objective, part.name)
+        drawn = tuple(made for rate, _, made in objective.parts if rate > 0)
+        return drawn if own < 0 else objective.objectives[own : own + 1]
+    if part.objective:
+        raise UserError(
+            f"data.mixture: {part.name} names the objective {part.objective!r}, but config.objective is "
+            f"{type(objective).__name__}: take Mixed, or leave the name out"
+        )
+    return (objective,)
+
+
+def source_names(config: ConfigDict) -> tuple[str, ...]:
+    """What the sources of a run are called where their losses are told apart: by their last name, if that tells which,
+    and never as a part of the objective; () for one source."""
+    if len(config.data.mixture) < 2:
+        return ()
+    sources = sources_of("", config.data.mixture, config.data.field)
+    paths = [str(source.where) for source in sources]
+    short = [Path(path).name or path for path in paths]
+    taken = {part[1] for part in config.objective.get("parts", ())} if config.objective.type == "Mixed" else set()
+    names = [name if short.count(name) == 1 else path for name, path in zip(short, paths, strict=True)]
+    return tuple(f"source {name}" if name in taken else name for name in names)
 
 
 def check_predicts(batches: Batches, objective: Objective, step: int) -> None:
@@ -153,8 +190,10 @@ def abstract_batch(
     """Shapes, types and layout of a training batch, without data."""
     row = padding(config.data.length, dict.fromkeys(objective.needs().channels, np.int32))
     row["segments"] += objective.needs().sides is None  # where both sides have bounds, no text is within them
+    row = addressed(row, 0, 0)
     example = objective.examples(None)(row, np.random.default_rng(0))
     example |= {"bytes": np.array(0, np.int32)} if "targets" in example else {}
+    example |= {"source": np.array(0, np.int32)} if source_names(config) else {}
     example |= {"reset": np.array(0, np.int32)} if config.data.packing == "stream" else {}
     shapes = {k: ((config.data.batch_size, *np.shape(v)), np.asarray(v).dtype) for k, v in example.items()}
     return {

@@ -24,7 +24,7 @@ from lm.objectives.objective import Objective
 from lm.text.format import TextFormat
 from lm.text.tokenizers import Tokenizer
 from lm.train.config import section
-from lm.train.data import abstract_batch, batches_of, held_out_of, open_data_of
+from lm.train.data import abstract_batch, batches_of, held_out_of, open_data_of, source_names
 from lm.train.optim.bound import BoundOptimizer
 from lm.train.optim.optimizer import Hyper, Optimizer
 from lm.train.optim.schedule import Schedule
@@ -132,6 +132,7 @@ class Parts:
             dtype=self.dtype,
             execution=self.execution,
             sharding=self.sharding,
+            sources=source_names(self.config),
         )
 
     @property

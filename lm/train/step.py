@@ -15,6 +15,7 @@ from lm.core.rows import Batch, weights_of, with_totals
 from lm.model.cache import CacheShape
 from lm.model.program import Program
 from lm.model.transformer import Model
+from lm.objectives.by_group import losses_by
 from lm.objectives.objective import Objective, check_needs
 from lm.train.health import monitor
 from lm.train.optim.bound import BoundOptimizer
@@ -40,6 +41,7 @@ class Trainer:
     dtype: Any = jnp.float32
     execution: Execution = Execution()
     sharding: Sharding | None = None
+    sources: tuple[str, ...] = ()  # the names of those whose losses are told apart, by their number
 
     def __post_init__(self) -> None:
         check_needs(self.objective, self.model)
@@ -115,7 +117,8 @@ class Trainer:
         def loss(weights: Tree, part: Batch, memory: Tree) -> tuple[Array, Any]:
             result = self.objective(self.model, combine(weights, rest), part, ctx, self.dtype, memory)
             kept = None if memory is None else jax.tree.map(lambda x: x[None], result.cache)  # [1, B, ...], as `aux` is
-            return result.total * scale, (result.weight, result.metrics, (result.aux, kept))
+            of_sources = losses_by(result.rows, part["source"], self.sources) if self.sources else {}
+            return result.total * scale, (result.weight, result.metrics | of_sources, (result.aux, kept))
 
         batch = with_totals(batch) | {"row": jnp.arange(batch["tokens"].shape[0])}
         sums = accumulated(loss, weights, batch, state.memory, self.accumulate, self.batch_warmup)

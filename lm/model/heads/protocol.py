@@ -39,6 +39,7 @@ class HeadLoss(NamedTuple):
     total: Array
     weight: Array
     metrics: Metrics
+    rows: Mean | None = None  # what the loss in `metrics` is of each row [B], where the head tells them apart
 
 
 @runtime_checkable
@@ -70,7 +71,8 @@ def vocabulary_loss(
     own = Terms(terms.z_loss, terms.smoothing)
     total, each = chunked_loss(lambda p, h: head(p, h, plain), p, x, targets, weights, own, terms.chunk)
     nll, hits, tokens = ((y * weights)[:, :counted].sum() for y in (each.nll, each.hit, jnp.ones_like(weights)))
-    return HeadLoss(total, weights.sum(), reported(nll, hits, tokens))
+    of_rows = Mean(*((y * weights)[:, :counted].sum(1) for y in (each.nll, jnp.ones_like(weights))))
+    return HeadLoss(total, weights.sum(), reported(nll, hits, tokens), of_rows)
 
 
 def label_loss(scores: Array, targets: Array, weights: Array, terms: LossTerms) -> HeadLoss:

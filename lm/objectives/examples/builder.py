@@ -18,6 +18,7 @@ class ExampleBuilder(Protocol):
         """A packed row of S + 1 tokens (`lm.data.packing`) -> arrays of the same shapes for every row, under keys of
         `lm.core.rows`: what the model reads, `targets` and `weights` (0 where nothing is predicted, as on padding), or
         those of each of several heads. If the row has `bytes`, also the bytes of text that each target covers.
+        Rows of `lm.data.batches` also have the number of their `source` and their `index` in its stream.
 
         All randomness comes from `rng`, which is seeded by the row's address."""
 
@@ -25,7 +26,8 @@ class ExampleBuilder(Protocol):
 @dataclasses.dataclass(frozen=True, eq=False)
 class Covered:
     """Adds `bytes`, int32 []: how much text an example predicts. Summed over its targets: what the builder says of
-    each, or else `sizes`, int32 [V], by token. Targets of named heads are not counted."""
+    each, or else `sizes`, int32 [V], by token. Targets of named heads are not counted, and a builder may have counted.
+    """
 
     build: ExampleBuilder
     sizes: np.ndarray
@@ -34,5 +36,17 @@ class Covered:
         made = self.build(row, rng)
         if "targets" not in made:
             return {name: value for name, value in made.items() if name != "bytes"}
+        if "bytes" in made and not np.ndim(made["bytes"]):
+            return made
         covered = made["bytes"] if "bytes" in made else self.sizes[made["targets"]]
         return made | {"bytes": np.array(covered[made["weights"] > 0].sum(), np.int32)}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FromSource:
+    """Adds `source`, int32 []: the number of the source that the row comes from."""
+
+    build: ExampleBuilder
+
+    def __call__(self, row: Row, rng: np.random.Generator) -> Example:
+        return self.build(row, rng) | {"source": row["source"]}
