@@ -45,7 +45,7 @@ def test_the_loss_is_the_weighted_sum_of_the_heads_means():
     scores = MODEL(params, {"tokens": rows["tokens"]})
     each = {name: nll(scores[name], rows[f"{name}/targets"]) * rows[f"{name}/weights"] for name in scores}
     means = {name: each[name].sum() / rows[f"{name}/weights"].sum() for name in each}
-    total, weight, metrics, _, _ = Pairs()(MODEL, params, rows, Ctx())
+    total, weight, metrics, *_ = Pairs()(MODEL, params, rows, Ctx())
     assert weight == rows["mlm/weights"].sum() + 3 == metrics["tokens"].value
     np.testing.assert_allclose(total / weight, means["mlm"] + 3 * means["nsp"], rtol=1e-5)
     np.testing.assert_allclose(metrics["loss"].value, total / weight, rtol=1e-6)
