@@ -1,6 +1,6 @@
 """Blank infilling: GLM (Du et al. 2022, arXiv 2103.10360), GLM-130B (Zeng et al. 2022, arXiv 2210.02414)."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 from lm.core.component import component
 from lm.core.errors import UserError
@@ -35,6 +35,20 @@ class BlankInfilling(TokenObjective):
     def __post_init__(self) -> None:
         if not self.blanks or min(rate for rate, _ in self.blanks) <= 0:
             raise UserError("blanks need at least one choice of spans, each with a rate above 0")
+
+    @classmethod
+    def filling(cls, tokens: int, blanks: tuple[BlankChoice, ...] = SHORT, **knobs: Any) -> tuple[Self, int]:
+        """The objective whose model reads so many tokens, its context, and the length of the rows that fit into them:
+
+            objective, config.data.length = BlankInfilling.filling(512)  # of 423 tokens
+
+        Without it the model reads more tokens than `config.data.length`: two for each blank that there is room for."""
+        made = cls(blanks, **knobs)
+        room = made.examples().room
+        lengths = [n for n in range(1, tokens) if n + 1 + 2 * room(n + 1) <= tokens]
+        if not lengths:
+            raise UserError(f"{tokens} tokens have no room for blanks: give {2 * room(1) + 2} or more")
+        return made, max(lengths)
 
     def needs(self) -> Needs:
         sentences = any(isinstance(choose, Sentences) for _, choose in self.blanks)

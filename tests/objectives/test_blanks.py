@@ -205,6 +205,16 @@ def test_positions_are_those_of_a_model_for_so_many_tokens(length, seed):
     assert restored(made, 1) == list(range(length + 1))
 
 
+def test_rows_that_fill_a_context():
+    for choices in (BlankInfilling().blanks, WITH_DOCUMENTS):
+        objective, length = BlankInfilling.filling(512, choices, ids=IDS)
+        rng = np.random.default_rng(0)
+        widths = [len(objective.examples()(row_of(length=n), rng)["tokens"]) for n in (length, length + 1)]
+        assert widths[0] <= 512 < widths[1]
+    with pytest.raises(UserError, match="16 tokens have no room for blanks: give 18 or more"):
+        BlankInfilling.filling(16)
+
+
 def test_json_round_trip_and_shapes_without_a_tokenizer():
     for objective in (BlankInfilling(), BlankInfilling(THIRTY_SEVENTY, 20, True, IDS)):
         assert from_dict(json.loads(json.dumps(to_dict(objective)))) == objective

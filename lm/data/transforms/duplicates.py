@@ -54,18 +54,18 @@ class NearDuplicates(DocumentTransform):
 
     def begin(self) -> Apply:
         datasketch: Any = package("datasketch", "NearDuplicates", "clean")
-        index = datasketch.MinHashLSH(threshold=self.threshold, num_perm=self.permutations)
+        # What the index proposes is checked, so it had better propose too much.
+        index = datasketch.MinHashLSH(threshold=self.threshold, num_perm=self.permutations, weights=(0.1, 0.9))
         # of the documents kept, by their number: names may recur
         hashes: list[tuple[str, Any]] = []
 
         def apply(document: TextDocument) -> str | Dropped:
             own = datasketch.MinHash(num_perm=self.permutations, seed=self.seed + 1)
             own.update_batch([gram.encode() for gram in sorted(ngrams(document.text, self.n))])
-            # The index proposes, the hashes decide: what it finds below the threshold stays.
             for i in sorted(index.query(own)):
                 name, other = hashes[i]
-                if (similarity := own.jaccard(other)) >= self.threshold:
-                    return Dropped("documents much like one before", f"{similarity:.2f} as {name}")
+                if (alike := own.jaccard(other)) >= self.threshold:
+                    return Dropped("documents much like one before", f"{alike:.2f} as {name}")
             index.insert(len(hashes), own)
             hashes.append((document.name, own))
             return document.text
