@@ -21,7 +21,7 @@ from ml_collections.config_dict import ConfigDict, placeholder
 from lm.core.component import registered, to_dict
 from lm.core.errors import UserError, nearest
 from lm.runs.upgrade import MOVED
-from lm.train.config import CHOSEN, nearest_knob, tuples, wrong_type
+from lm.train.config import CHOSEN, WITHIN, nearest_knob, tuples, wrong_type
 from lm.train.config_file import COMPONENTS, LISTS, listed, literal, part
 from lm.zoo.registry import FAMILIES, knobs, knobs_of_family
 
@@ -123,8 +123,9 @@ def _set_type(node: Any, name: str, where: str, notes: list[str]) -> None:
     before = node["type"]
     if name == before:
         return
-    cls, section = registered(name), where.split(".")[1]
-    if section in CHOSEN and where.count(".") == 2 and (cls is None or not issubclass(cls, CHOSEN[section])):
+    cls, section = registered(name), where.removeprefix("config.").removesuffix(".type")
+    kind = {**CHOSEN, **WITHIN}.get(section)
+    if kind is not None and (cls is None or not issubclass(cls, kind)):
         raise UserError(f"{where.removesuffix('type')}{wrong_type(section, name)}")
     if cls is None or not dataclasses.is_dataclass(cls):
         raise UserError(f"{where}={name!r} is no component (one of your own: name its file with --import)")

@@ -12,12 +12,14 @@ from ml_collections.config_dict import ConfigDict
 from lm.core.component import to_dict
 from lm.core.errors import UserError
 from lm.data.batches import Batches, EvalBatches
+from lm.data.open import open_data
 from lm.data.record_rows import RecordRows, packed
 from lm.data.records.documents import Documents
 from lm.data.records.pairs import Pairs
 from lm.data.sources import open_source
 from lm.data.tokenize import build_cache
 from lm.objectives.causal import NextToken
+from lm.objectives.objective import check_channels
 from lm.objectives.seq2seq import Seq2Seq
 from lm.text.format import TextFormat
 from lm.text.tokenizers import ByteTokenizer
@@ -215,3 +217,29 @@ def test_a_run_knows_the_shapes_of_its_batches_without_data(tmp_path, encoder):
     config.data.field = "inputs"
     with pytest.raises(UserError, match=r"reads the channel '\w+' .* set config\.data\.records\.type=Pairs"):
         assemble(config).batches  # noqa: B018
+
+
+def test_sources_of_a_mixture_have_records_of_their_own(tmp_path):
+    first, second = tmp_path / "a.jsonl", tmp_path / "b.tsv"
+    first.write_text("".join(json.dumps({"inputs": f"a{i}", "targets": f"b{i}"}) + "\n" for i in range(30)))
+    second.write_text("".join(f"c{i}\td{i}\n" for i in range(30)))
+    other = {"type": "Pairs", "inputs": "say {1}: ", "targets": "{2}"}
+    knobs = dict(holdout=0.1, cache=tmp_path / "cache", records=Pairs())
+    data = open_data("", mixture=((first, 1), (second, 2, other)), **knobs)
+    starts = [BYTES.decode(cache.read(0, int(cache.offsets[1])))[:4] for cache, _ in data.training]
+    assert starts[0][0] == "a" and starts[1] == "say "
+    objective = NextToken(targets_only=True)
+    batches = Batches(data.training, 20, 6, 0, objective.examples(), packing="one")
+    said = [
+        BYTES.decode(row[weights > 0])
+        for row, weights in zip(*(batches.batch(0)[n] for n in ("targets", "weights")), strict=True)
+    ]
+    assert {text[0] for text in said} == {"b", "d"}
+    mixed = open_data("", mixture=((first, 1), (second, 2, {"type": "Documents"})), **{**knobs, "field": "1"})
+    with pytest.raises(
+        UserError, match=r"channel 'target' .*b\.tsv does not have: set config\.data\.records\.type=Pairs"
+    ):
+        for part in mixed.parts:
+            check_channels(objective, part.name, part.train)
+    with pytest.raises(UserError, match=r"config\.data\.mixture\.type='Pear' is no component; did you mean 'Pairs'"):
+        open_data("", mixture=((first, 1), (second, 2, {"type": "Pear"})), **knobs)

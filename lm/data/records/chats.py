@@ -77,9 +77,8 @@ class Chats(Records):
 
     def _messages(self, record: SourceRecord) -> list[dict[str, Any]]:
         values = {name: value for name, value in record.values.items() if value not in (None, "")}
-        shape: str = self.shape
-        if shape == "auto":
-            shape = next((name for name, (known, _) in SHAPES.items() if any(f in values for f in known)), "none")
+        by_fields = (name for name, (known, _) in SHAPES.items() if any(field in values for field in known))
+        shape = next(by_fields, None) if self.shape == "auto" else self.shape
         system = [{"role": "system", "content": values["system"]}] if shape != "messages" and "system" in values else []
         if shape == "messages":
             return list(_turns(values.get("messages"), record.where, "role", "content"))

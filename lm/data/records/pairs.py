@@ -23,8 +23,8 @@ class Pairs(Records):
     puts around a text), and the targets behind its decoder's first token; for a decoder, one text. Both end with the
     end-of-text. Channels: `part` is 0 on the inputs and 1 on the targets, `target` 1 on what is predicted of these."""
 
-    inputs: str = "{inputs}"
-    targets: str = "{targets}"
+    inputs: str = "{inputs}"  # what is read: a text that names fields of the record in braces
+    targets: str = "{targets}"  # what is written, likewise
 
     def __post_init__(self) -> None:
         for name in ("inputs", "targets"):
