@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lm.core.component import from_dict
+from lm.core.component import from_dict, names_of, registered
 from lm.core.errors import UserError
 from lm.data.cache import TokenCache
 from lm.data.files import Where
@@ -196,6 +196,8 @@ def sources_of(source: Where, mixture: Sequence[tuple], field: str, records: Rec
         raise UserError("data.source is empty: name a file or folder of text, or python-stdlib")
     try:
         weighted = [_weighted(*entry, field=field, records=records) for entry in mixture]
+    except UserError:
+        raise
     except (TypeError, ValueError) as e:
         raise UserError(
             f"data.mixture={mixture!r} is no list of (source, weight), (source, weight, field) or (source, weight, "
@@ -213,5 +215,8 @@ def _weighted(
     if not isinstance(objective, str):
         raise TypeError("the name of an objective is a text")
     if isinstance(own, Mapping):
+        if not issubclass(registered(own.get("type")) or object, Records):
+            kinds = ", ".join(names_of(Records))
+            raise UserError(f"config.data.mixture: records of type {own.get('type')!r} are none of {kinds}")
         return Weighted(where, float(weight), field, from_dict(own, "config.data.mixture"), objective)
     return Weighted(where, float(weight), str(own) if own else field, records, objective)
