@@ -11,6 +11,7 @@ from lm.core.component import to_dict
 from lm.data.records.pairs import Pairs
 from lm.objectives.seq2seq import Seq2Seq
 from lm.train.config import as_config, default
+from lm.train.optim.muon import Muon
 from lm.zoo.registry import knobs
 
 
@@ -20,12 +21,12 @@ def get_config() -> ConfigDict:
         config.model = knobs("t5", layers=3, d_model=128, heads=4, head_dim=32, d_ff=512, vocab=4096)
         config.objective = ConfigDict(to_dict(Seq2Seq(inputs=160, targets=128)))
         config.data.records = as_config(Pairs(inputs="{1}", targets="{2}"))
+        config.optimizer = as_config(Muon(learning_rate=0.01))  # AdamW learns half as fast here
     config.data.tokenizer = "unigram-4096"  # of both languages
     config.data.packing = "best-fit"
     config.data.length = 160 + 128
     config.data.long = "drop"
     config.data.batch_size = 8
-    config.optimizer.learning_rate = 3e-3
     config.schedule.warmup = 100
     config.train.steps = 1800
     config.train.unroll = True  # faster than lax.scan on a CPU
