@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
         config.model = knobs("t5", layers=3, d_model=128, heads=4, head_dim=32, d_ff=512, vocab=4096)
         config.objective = ConfigDict(to_dict(Seq2Seq(inputs=160, targets=128)))
         config.data.records = as_config(Pairs(inputs="{1}", targets="{2}"))
-        config.optimizer = as_config(Muon(learning_rate=0.01))  # AdamW learns half as fast here
+        config.optimizer = as_config(Muon(learning_rate=0.01))  # after 600 steps 3.67 nats, AdamW at 3e-3 5.36
     config.data.tokenizer = "unigram-4096"  # of both languages
     config.data.packing = "best-fit"
     config.data.length = 160 + 128
