@@ -19,15 +19,18 @@ sys.path.insert(0, os.getcwd())
 import numpy as np
 from ml_collections.config_dict import ConfigDict
 
-from experiments.switch_toy import switch_decoder
-from experiments.ul2_toy import encoder_decoder
 from lm.core.component import from_dict, to_dict
 from lm.infer.generate import Generator
 from lm.objectives.denoising import MixtureOfDenoisers
 from lm.runs.checkpoint import open_model
 from lm.train.config import default
 from lm.train.loop import train
-from lm.zoo.registry import knobs
+from lm.zoo.registry import build, knobs
+
+try:
+    from lm.zoo.switch import switch_decoder
+except ImportError:  # commits that wrote formats 0 to 3
+    from experiments.switch_toy import switch_decoder
 
 STEPS, MORE, LENGTH = 6, 3, 24
 WORDS = ("mast", "sail", "keel", "oar", "tide", "rope", "wind")
@@ -43,7 +46,7 @@ def configs() -> dict[str, ConfigDict]:
     since format 2 the first with int8 weights and adapters."""
     shape = {"layers": 2, "d_model": 8, "heads": 2, "vocab": 384}
     experts = switch_decoder(**shape, d_ff=16, experts=2)
-    towers = encoder_decoder(**shape, d_ff=16)
+    towers = build({"family": "ul2", **shape, "head_dim": 4, "d_ff": 16, "tied": True})
     dense = _config("adamw", knobs("llama", **shape, kv_heads=1, d_ff=16), ema=0.5)
     made = {} if "transforms" not in dense else {"adapted": dense.copy_and_resolve_references()}
     for adapted in made.values():

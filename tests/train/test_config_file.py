@@ -22,6 +22,7 @@ from lm.train.config_file import read_config
 from lm.train.override import override
 from lm.train.show_config import shown, size_notes
 from lm.zoo.registry import build, departures, knobs
+from lm.zoo.switch import switch_decoder
 from scaling import plan
 
 QUICKSTART = quickstart.__file__
@@ -153,7 +154,7 @@ def test_a_model_from_the_json_of_the_zoo(tmp_path):
 
 def test_a_knob_within_a_tree_of_components(tmp_path):
     file = tmp_path / "model.json"
-    tree = to_dict(switch_toy.switch_decoder(layers=2, d_model=8, heads=2, d_ff=8, experts=2, vocab=384))
+    tree = to_dict(switch_decoder(layers=2, d_model=8, heads=2, d_ff=8, experts=2, vocab=384))
     file.write_text(json.dumps(tree))
     within = "--config.model.body.stack.segments[0].pattern[0].residual.dropout=0.25"
     config, notes = given(f"--config.model={file}", within, "--config.model.head.scale=2")

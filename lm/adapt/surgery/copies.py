@@ -58,7 +58,7 @@ class CopyExperts:
     al. 2023, 2303.10845).
 
     With weights that add up to one, as those of the default router do, and room for all tokens, the new model computes
-    at first what the old one did.
+    at first what the old one did. Hidden units of experts have no dropout.
 
     experts: how many;
     layers: which layers, from 0; () takes every second one, from the second on;
@@ -95,7 +95,7 @@ class CopyExperts:
                 f"CopyExperts.part={self.part!r} is no feed-forward part of layer {i}, which has "
                 f"{', '.join(parts) or 'no parts of its own'}"
             )
-        parts[self.part] = MoE(self.experts, mlp, self.router, self.dispatch)
+        parts[self.part] = MoE(self.experts, dataclasses.replace(mlp, dropout=0.0), self.router, self.dispatch)
         return dataclasses.replace(block, parts=tuple(parts.items()))
 
     def params(self, old: Model, new: Model, params: Tree, key: jax.Array) -> Tree:

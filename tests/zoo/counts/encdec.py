@@ -59,6 +59,11 @@ COUNTS = {
     ("colt5", "xl"): 5_297_278_976 + 64 * 32,
     # arXiv 2205.05131
     ("ul2", "20b"): 19_591_209_984,
+    # arXiv 2101.03961, and the released checkpoints of base and large
+    ("switch", "base-128"): 7_415_217_408,
+    ("switch", "large-128"): 26_309_291_008,
+    ("switch", "xxl"): 394_675_073_024,
+    ("switch", "c"): 1_571_375_798_688,
     # arXiv 2109.00859, 2305.07922
     ("codet5", "base"): 222_882_048,
     ("codet5", "large"): 737_639_424,
