@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from lm.commands import cli
-from lm.core.errors import UserError, nearest
+from lm.core.errors import UserError
 
 if TYPE_CHECKING:
     from lm.data.transforms.transform import DocumentTransform
@@ -43,7 +43,7 @@ def main(argv: list[str]) -> None:
     from lm.data.sources import open_source
     from lm.data.transforms.transform import TransformedSource, fields_of
 
-    transforms = transforms_of(TRANSFORMS.value)
+    transforms = described_by(TRANSFORMS.value)
     if len(argv) < 2:
         raise UserError("a source is missing: give a file or folder, as lm clean pages.jsonl --out=cleaned; see --help")
     if not OUT.value:
@@ -80,18 +80,10 @@ def main(argv: list[str]) -> None:
     print(f"written to {out / DOCUMENTS}; the report to {out / REPORT}")
 
 
-def transforms_of(given: str) -> "tuple[DocumentTransform, ...]":
+def described_by(given: str) -> "tuple[DocumentTransform, ...]":
     """The transforms that a flag names, or describes as JSON. Raises `UserError`."""
-    import importlib
-    import pkgutil
+    from lm.data.open import transforms_of
 
-    import lm.data.transforms
-    from lm.core.component import from_dict, names_of
-    from lm.data.transforms.transform import DocumentTransform
-
-    for module in pkgutil.iter_modules(lm.data.transforms.__path__, f"{lm.data.transforms.__name__}."):
-        importlib.import_module(module.name)
-    names = names_of(DocumentTransform)
     if given.lstrip().startswith(("[", "{")):
         try:
             described = json.loads(given)
@@ -100,11 +92,10 @@ def transforms_of(given: str) -> "tuple[DocumentTransform, ...]":
         described = described if isinstance(described, list) else [described]
     else:
         described = [{"type": name.strip()} for name in given.split(",") if name.strip()]
-    for one in described:
-        kind = one.get("type") if isinstance(one, dict) else one
-        if kind not in names:
-            raise UserError(f"--transforms: {kind!r} is no transform of documents{nearest(str(kind), names)}")
-    return from_dict(described, "--transforms")
+    try:
+        return transforms_of(described)
+    except UserError as e:
+        raise UserError(str(e).replace("config.data.transforms", "--transforms")) from e
 
 
 if __name__ == "__main__":

@@ -5,13 +5,16 @@ batches = Batches(data.training, length=512, batch_size=16, seed=0, example=...)
 """
 
 import hashlib
+import importlib
 import os
+import pkgutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import lm.data.transforms
 from lm.core.component import from_dict, names_of, registered
 from lm.core.errors import UserError
 from lm.data.cache import TokenCache
@@ -98,7 +101,7 @@ def open_data(
     root = Path(cache).expanduser()
     if transforms and not any(transformable(s.records) for s in sources):
         raise UserError("config.data.transforms are of documents: set config.data.records.type=Documents without spans")
-    train = [_opened(s, "train", tuple(transforms), **options) for s in sources]
+    train = [open_split(s, "train", tuple(transforms), **options) for s in sources]
     for note in dict.fromkeys(note for s in train for note in s.notes):
         tell(note)
     corpus = hashlib.blake2b(repr([s.fingerprint for s in train] + list(reserved)).encode(), digest_size=16).hexdigest()
@@ -110,7 +113,7 @@ def open_data(
         tokens = tokenizer.with_special(reserved)
     before = begin_of(tokens) if bos else ()
     caches = root / "tokens"
-    held_out = [_opened(s, "validation", tuple(transforms), **options) for s in sources]
+    held_out = [open_split(s, "validation", tuple(transforms), **options) for s in sources]
     if text is not None and text.tokenizer.with_special(reserved).fingerprint != tokens.fingerprint:
         text = None
     text = format_for(tokens, text, encoder)
@@ -138,14 +141,26 @@ def format_for(tokenizer: Tokenizer, text: TextFormat | None, encoder: bool) -> 
     return text._replace(tokenizer=tokenizer, start=start)
 
 
-def _opened(
+def open_split(
     s: "Weighted", split: str, transforms: tuple[DocumentTransform, ...], **options: Any
 ) -> Source | TransformedSource:
-    """A split of one of the sources."""
+    """A split of one of a run's sources, transformed where it holds plain documents; options as of `open_source`."""
     if not transforms or not transformable(s.records):
         return open_source(s.where, split, field=s.field, fields=s.fields, **options)
     source = open_source(s.where, split, field=s.field, fields=fields_of(transforms, s.field), **options)
     return TransformedSource(source, transforms)
+
+
+def transforms_of(described: Sequence) -> tuple[DocumentTransform, ...]:
+    """The transforms that config.data.transforms describes. Raises `UserError` for what is none."""
+    for module in pkgutil.iter_modules(lm.data.transforms.__path__, f"{lm.data.transforms.__name__}."):
+        importlib.import_module(module.name)
+    made = from_dict(described, "config.data.transforms")
+    for i, transform in enumerate(made):
+        if not isinstance(transform, DocumentTransform):
+            what, known = type(transform).__name__, ", ".join(names_of(DocumentTransform))
+            raise UserError(f"config.data.transforms[{i}] is a {what}, no transform of documents; there are {known}")
+    return made
 
 
 def transformable(records: Records) -> bool:

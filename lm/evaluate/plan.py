@@ -16,12 +16,13 @@ from lm.core.errors import UserError
 from lm.core.param import Tree, abstract, with_aliases
 from lm.data.batches import EvalBatches
 from lm.data.cache import TokenCache
-from lm.data.open import CorpusPart, Data, Weighted, format_for, sources_of
+from lm.data.open import CorpusPart, Data, Weighted, format_for, open_split, sources_of, transforms_of
 from lm.data.progress import tell
 from lm.data.records.documents import Documents
 from lm.data.records.records import Records
-from lm.data.sources import STDLIB, Source, open_source
+from lm.data.sources import STDLIB, Source
 from lm.data.tokenize import build_cache
+from lm.data.transforms.transform import TransformedSource
 from lm.evaluate.documents import DocumentWindows
 from lm.evaluate.masked import Masked
 from lm.evaluate.pairs import ScoredPairs
@@ -179,7 +180,7 @@ def _batches(held_out: EvalBatches, which: range) -> Iterable[dict[str, np.ndarr
     return (held_out.batch(k) for k in which)
 
 
-def _chosen(opened: Setting, asked: Asked) -> tuple[str, list[tuple[str, Source]]]:
+def _chosen(opened: Setting, asked: Asked) -> tuple[str, list[tuple[str, Source | TransformedSource]]]:
     """The split, and each source of it by name."""
     split = asked.split or ("validation" if asked.data in (None, STDLIB) else "all")
     sources = [(str(s.where), _source(opened, asked, s, split)) for s in _sources(opened, asked)]
@@ -201,23 +202,23 @@ def _records_of(data: ConfigDict) -> Records:
     return from_dict(data.records.to_dict(), "config.data.records")
 
 
-def _source(opened: Setting, asked: Asked, chosen: Weighted, split: str) -> Source:
+def _source(opened: Setting, asked: Asked, chosen: Weighted, split: str) -> Source | TransformedSource:
+    """A split of what is asked for: of the run's own text transformed as in training, of other data as it stands."""
     c, where = opened.data, chosen.where
-    options = {
-        "pattern": asked.pattern or c.pattern,
-        "field": chosen.field,
-        "holdout": c.holdout,
-        "fields": chosen.fields,
-    }
+    transforms = transforms_of(c.get("transforms", ())) if asked.data is None else ()
+    options = {"pattern": asked.pattern or c.pattern, "holdout": c.holdout}
     if split != "all":
         own = c.validation if asked.data is None and not c.mixture else ""
-        return open_source(where, split, validation=own or None, **options)
+        return open_split(chosen, split, transforms, validation=own or None, **options)
     if where == STDLIB:
         raise UserError(f"--split=all is for files: {STDLIB} has the splits validation and train")
-    return open_source(where, "validation", validation=where, **options)  # files that are the validation split
+    # files that are the validation split
+    return open_split(chosen, "validation", transforms, validation=where, **options)
 
 
-def _cache(opened: Setting, source: Source, before: tuple[int, ...] = (), records: Records = Documents()) -> TokenCache:
+def _cache(
+    opened: Setting, source: Source | TransformedSource, before: tuple[int, ...] = (), records: Records = Documents()
+) -> TokenCache:
     root = Path(opened.data.cache).expanduser() / "tokens"
     text = format_for(opened.text.tokenizer, opened.text, isinstance(opened.model, EncoderDecoder))
     return build_cache(source, opened.text.tokenizer, root, before=before, records=records, text=text)

@@ -8,15 +8,13 @@ import jax
 import numpy as np
 from ml_collections.config_dict import ConfigDict
 
-from lm.core.component import from_dict, names_of
 from lm.core.errors import UserError
 from lm.core.mesh import Sharding
 from lm.core.rows import weights_of
 from lm.data.batches import Batches, EvalBatches, addressed
-from lm.data.open import CorpusPart, Data, open_data, sources_of
+from lm.data.open import CorpusPart, Data, open_data, sources_of, transforms_of
 from lm.data.packing import padding
 from lm.data.progress import tell
-from lm.data.transforms.transform import DocumentTransform
 from lm.hub.text import read_tokenizer
 from lm.objectives.examples.builder import Covered, ExampleBuilder, FromSource
 from lm.objectives.mixed import Mixed
@@ -49,23 +47,12 @@ def open_data_of(config: ConfigDict, text: TextFormat | None = None, encoder: bo
         records=chosen("data.records", c.records),
         text=text,
         encoder=encoder,
-        transforms=transforms_of(config),
+        transforms=transforms_of(c.transforms),
     )
     rates = section(config, "data").rates
     sizes = [part.train.size if rates.by == "tokens" else part.train.documents for part in data.parts]
     sampled = rates.of(sizes, [part.weight for part in data.parts])
     return data._replace(parts=tuple(p._replace(weight=w) for p, w in zip(data.parts, sampled, strict=True)))
-
-
-def transforms_of(config: ConfigDict) -> tuple[DocumentTransform, ...]:
-    """Those of `config.data.transforms`. Raises `UserError` for what is none."""
-    made = from_dict(config.data.transforms, "config.data.transforms")
-    for i, transform in enumerate(made):
-        if not isinstance(transform, DocumentTransform):
-            what = type(transform).__name__
-            known = ", ".join(names_of(DocumentTransform))
-            raise UserError(f"config.data.transforms[{i}] is a {what}, no transform of documents; there are {known}")
-    return made
 
 
 def batches_of(config: ConfigDict, data: Data, objective: Objective) -> Batches:
