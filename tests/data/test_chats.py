@@ -123,6 +123,9 @@ def test_wrong_chats(tmp_path):
         cached(tmp_path, SAME[0], silent)
     kept = cached(tmp_path, SAME[0], silent, {"messages": []}, kind=Chats(unanswered="drop"))
     assert kept.documents == 1 and list(kept.left_out.values()) == [2]
+    silent = "{% generation %}{% endgeneration %}{{ messages[0]['content'] }}"
+    with pytest.raises(UserError, match="line 1: the chat template writes nothing of the assistant's"):
+        cached(tmp_path, SAME[0], text=WORDS._replace(template=silent))
     for record, wrong in (
         ({"text": "a"}, r"line 1 is no chat: it has none of the fields completion, conversations"),
         ({"messages": [{"content": "a"}]}, "line 1: a chat must be a list of objects with 'role' and 'content'"),

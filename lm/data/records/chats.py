@@ -69,6 +69,8 @@ class Chats(Records):
             chat = trained_chat(text, messages, self.template or None)
         except UserError as e:
             raise UserError(f"{item.where}: {e}") from e
+        if not chat.mask.any():
+            raise UserError(f"{item.where}: the chat template writes nothing of the assistant's: give another")
         made = Encoded(chat.ids, chat.covered, {"target": chat.mask.astype(np.int32)})
         if len(made.ids) and made.ids[-1] in (text.tokenizer.eos_id, *text.ends):
             return made
