@@ -238,7 +238,7 @@ class Batches:
     def rows_by(self, k: int) -> tuple[int, ...]:
         """How many rows of each source, by its number, the steps before step k take."""
         taken = self._mixture.before(self._rows_before(self.address(k)))
-        rows = dict(zip(self._numbers, map(sum, zip(self._offsets, taken, strict=True)), strict=True))
+        rows = dict(zip(self.known, map(sum, zip(self._offsets, taken, strict=True)), strict=True))
         return tuple(rows.get(number, 0) for number in range(max(rows) + 1))
 
     def iterate(
@@ -250,13 +250,8 @@ class Batches:
         workers: int = 0,
         prefetch: int = 4,
     ) -> Iterator[Batch]:
-        """batch(start), batch(start + 1), ..., built `prefetch` steps ahead by threads, or by worker processes (each
-        with its own threads) where examples are slow to build. The number of workers does not change the stream."""
-        steps = grain.MapDataset.range(start, sys.maxsize).map(partial(self.batch, rows=rows))
-        batches = steps.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch))
-        if workers:
-            batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
-        return iter(batches)
+        """`prefetched`, of these batches."""
+        return prefetched(self.batch, start, rows=rows, threads=threads, workers=workers, prefetch=prefetch)
 
     @cached_property
     def _mixture(self) -> Mixture:
@@ -266,7 +261,7 @@ class Batches:
     def _streams(self) -> list[Stream] | list[ContiguousStreams]:
         known = [
             (packed(cache, self.length, self.packing, self.long, self.sides), self.seed, number, self.example)
-            for number, (cache, _) in zip(self._numbers, self.sources, strict=True)
+            for number, (cache, _) in zip(self.known, self.sources, strict=True)
         ]
         if self.packing == "stream":
             return [ContiguousStreams(*parts, count=self.batch_size) for parts in known]
@@ -276,7 +271,8 @@ class Batches:
         return tuple(rows[number] if number < len(rows) else 0 for rows in self.reshuffles)
 
     @property
-    def _numbers(self) -> tuple[int, ...]:
+    def known(self) -> tuple[int, ...]:
+        """The number in the run of each source."""
         return self.numbers or tuple(range(len(self.sources)))
 
     @property
@@ -291,6 +287,24 @@ class Batches:
         """Total rows of the batches before this address."""
         edges = [*self.batch_warmup, (address, 0)] if self.batch_warmup else [(0, self.batch_size), (address, 0)]
         return sum(rows * max(0, min(end, address) - at) for (at, rows), (end, _) in pairwise(edges))
+
+
+def prefetched(
+    batch: Callable[..., Batch],
+    start: int = 0,
+    *,
+    rows: Sequence[int] | slice | None = None,
+    threads: int = 1,
+    workers: int = 0,
+    prefetch: int = 4,
+) -> Iterator[Batch]:
+    """batch(start), batch(start + 1), ..., built `prefetch` steps ahead by threads, or by worker processes (each
+    with its own threads) where examples are slow to build. The number of workers does not change the stream."""
+    steps = grain.MapDataset.range(start, sys.maxsize).map(partial(batch, rows=rows))
+    batches = steps.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch))
+    if workers:
+        batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+    return iter(batches)
 
 
 def channels_of(caches: Iterable[TokenCache]) -> dict[str, DTypeLike]:

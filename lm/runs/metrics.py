@@ -15,6 +15,7 @@ import matplotlib.pyplot as plt
 from lm.core.errors import UserError
 
 Record = dict[str, Any]
+MARKS = {"change": ("config changed", "tab:gray"), "stage": ("another stage begins", "tab:green")}  # of a plot
 OF_PART = "loss/"  # begins the name of the loss of a part of a run: an objective of several, or a source
 # What can go wrong while plotting: none of it should end a run.
 PLOT_ERRORS = (ArithmeticError, AttributeError, ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError)
@@ -116,9 +117,7 @@ def plot_losses(path: Path, png: Path, title: str) -> None:
         )
     marked: set[str] = set()
     for event in (r for r in records if "event" in r):
-        label, color = ("config changed", "tab:gray") if event["event"] == "change" else (
-            f"{event['event']} after a bad step", "tab:orange"
-        )  # fmt: skip
+        label, color = MARKS.get(event["event"], (f"{event['event']} after a bad step", "tab:orange"))
         axes.axvline(event["step"], color=color, lw=1, ls="--", label=None if label in marked else label)
         marked.add(label)
     axes.set(xlabel="step", ylabel="bits per byte" if unit == "bits_per_byte" else "loss, nats per token", title=title)

@@ -154,6 +154,8 @@ def default() -> ConfigDict:
         }
     )
     config.parallel = as_config(ParallelConfig())
+    # ((first step, {"data.mixture": .., "objective": .., "data.length": ..}), ...): what else holds from each step on
+    config.stages = ()
     config.log = as_config(LogConfig())
     return config.lock()
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from lm.core.mesh import Sharding
 from lm.data.batches import Batch, Batches, EvalBatches
+from lm.data.stages import StagedBatches
 
 DeviceBatch = dict[str, jax.Array]
 
@@ -49,7 +50,9 @@ class DevicePrefetcher:
     `workers`: processes that build them in place of a thread; the batches are the same.
     `waited`: seconds spent waiting for batches that were not ready."""
 
-    def __init__(self, batches: Batches, sharding: Sharding | None, start: int = 0, workers: int = 0) -> None:
+    def __init__(
+        self, batches: Batches | StagedBatches, sharding: Sharding | None, start: int = 0, workers: int = 0
+    ) -> None:
         rows = own_rows(batches.batch_size, sharding)
         self._host: Any = batches.iterate(start, rows=rows.tolist(), workers=workers)
         self._put: Callable[[Batch], DeviceBatch] = lambda batch: put(batch, rows, batches.batch_size, sharding)

@@ -102,6 +102,7 @@ def _identity(meta: dict) -> dict[str, Any]:
         "optimizer.type": config["optimizer"]["type"],
         "train.init_from": config["train"]["init_from"],
         "train.surgery": config["train"]["surgery"],
+        "stages": config["stages"],
         "train.batch_warmup": config["train"]["batch_warmup"],
         "digest of the tokens of data.source": meta["text"],
     }

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -58,15 +59,22 @@ class Prepared:
         config = completed(config, origin)
         self.config, self.workdir, self.console, self.chief = config, workdir, console, chief
         self.parts = parts = assemble(config, text=text)
-        _ = parts.model, parts.objective, parts.sharding, parts.memory  # their errors come before those of the data
+        _ = (
+            parts.stage_configs,
+            parts.model,
+            parts.objective,
+            parts.sharding,
+            parts.memory,
+        )  # their errors come before those of the data
         parts.check_fit()
         self.text, notes = text_for(config, origin, parts.model, parts.data)
         for note in (*notes, *short_spans(parts.objective, config.data.length)):
             self.tell(f"[yellow]note:[/] {note}")
         self.limit = memory_limit()
-        batch = shapes_of(parts.batches)
-        if warned := check_room(footprint(parts.trainer, parts.abstract_state, batch), self.limit):
-            self.tell(f"{WARNING} {warned}")
+        for first, stage in parts.stages:
+            batch = shapes_of(parts.batches, first)
+            if warned := check_room(footprint(stage.trainer, parts.abstract_state, batch), self.limit):
+                self.tell(f"{WARNING} {warned}")
 
     def tell(self, line: str) -> None:
         self.console.print(line, soft_wrap=True)
@@ -82,7 +90,7 @@ class Session:
         parts, data, program = run.parts, run.parts.data, run.parts.program
         self.checkpoints = Checkpoints(run.workdir, keep=run.config.log.keep)
         wording = run.text and run.text.saved()
-        self.meta = meta_of(run.config, parts.model, data.tokenizer, data.digest, wording, program.transforms)
+        self.meta = meta_of(run.config, parts.model, data.tokenizer, parts.digest, wording, program.transforms)
         self.state, self.saved = resume_or_start(
             parts.trainer, parts.hyper, self.checkpoints, self.meta, surgery_of(run.config)
         )
@@ -95,6 +103,8 @@ class Session:
         self.batches = dataclasses.replace(parts.batches, skips=skips, reshuffles=reshuffles_of(self.events))
         self.metrics = MetricsLog(run.workdir, run.config.log.tensorboard, writes=run.chief)
         self.size = f"{count(program.spec()):,} parameters"
+        self.stages, self.stage = parts.stages, 0
+        self.programs: list[tuple[Trainer, jax.stages.Wrapped]] = []  # steps, which stages may share
         self.pending: list[tuple[int, dict]] = []  # steps not read yet: reading waits for the device
         self.warned_empty = False
 
@@ -115,13 +125,11 @@ class Session:
             self.changes.append({"event": "change", "step": self.step, "changed": self.changed})
         with writing(workdir):
             aside = record.keep(workdir, self.saved["config"], begins=self.step == 0) if self.run.chief else None
-            self.metrics.resume(self.step, [*self.events, *self.changes])
+            self.metrics.resume(self.step, self._marks())
         if aside is not None:
             self.tell(f"the config of an earlier start, of which nothing was saved, is now {aside}")
-        self.step_fn = parts.trainer.jitted(self.state)
-        flops = training_flops(parts.model, *lengths_of(self.batches), parts.program.transforms)  # of a row
-        peak, peak_from = peak_flops(config.train.dtype)
-        self.cost = flops / peak  # seconds that a row would take at peak FLOP/s
+        self._choose(self._stage_of(self.step))
+        flops, (peak, peak_from) = self.flops, peak_flops(config.train.dtype)
         with_changes = f" with {record.describe(self.changed)}" if self.changed else ""
         self.tell(
             f"{self.size}{_trained(parts.trainer)}, {flops:.3g} FLOPs a row; {_data_line(parts.data)}; "
@@ -130,7 +138,8 @@ class Session:
         )
         if (versions := self.saved["versions"]) != VERSIONS:
             self.tell(f"{WARNING} saved with {versions}, now {VERSIONS}: batches may be drawn otherwise")
-        check_predicts(self.batches, parts.objective, self.step)
+        for first, stage in parts.stages:
+            check_predicts(self.batches, stage.objective, max(first, self.step))
         self.feed = self._feed(self.step)
         self._compile()
         self.profiler = Profiler(workdir / "profile", config.log.profile_at, config.log.profile_steps, self.run.console)
@@ -139,8 +148,12 @@ class Session:
     def _feed(self, step: int) -> DevicePrefetcher:
         return DevicePrefetcher(self.batches, self.parts.sharding, step, self.config.data.workers)
 
+    def _shapes(self) -> list[tuple]:
+        return [(name, x.shape) for name, x in sorted(self.feed.ahead.items())]
+
     def _compile(self) -> None:
         """Compile the step ahead of its first call."""
+        self.feed_shapes = self._shapes()
         console, begun = self.run.console, time.perf_counter()
         console.print("compiling the train step ...")
         with allocating("compiling the train step"):
@@ -171,6 +184,8 @@ class Session:
 
     def advance(self) -> None:
         """Dispatch one step without waiting for it."""
+        if self._stage_of(self.step) != self.stage:
+            self._enter()
         self.step += 1
         self.profiler.before(self.step)
         self.state, measured = self.step_fn(self.state, next(self.feed))
@@ -184,6 +199,50 @@ class Session:
     def _figures(self, reading: Any) -> Record | None:
         step, measured = self.pending[-1]
         return summary(step, measured, reading, self.cost * self.batches.rows_of(step - 1))
+
+    # Stages
+
+    def _stage_of(self, step: int) -> int:
+        """The number of the stage of the step after `step`."""
+        return max(number for number, stage in enumerate(self.stages) if stage.first <= step)
+
+    def _boundaries(self) -> list[Record]:
+        """A record for each stage that began so far, the first aside."""
+        configs = self.run.parts.stage_configs
+        begun = [(a.config, b) for a, b in pairwise(configs) if b.first <= self.step]
+        return [stage.event(before) for before, stage in begun]
+
+    def _marks(self) -> list[Record]:
+        """All that metrics.jsonl has besides figures."""
+        return [*self.events, *self.changes, *self._boundaries()]
+
+    def _choose(self, number: int) -> bool:
+        """Take the parts of a stage, and the program of its step; returns whether that is another one."""
+        before, self.stage, self.parts = self.parts, number, self.stages[number].parts
+        trainer = self.parts.trainer
+        # Stages of one objective share a program; other lengths are other shapes of it.
+        other = not self.programs or trainer != before.trainer
+        if trainer not in [known for known, _ in self.programs]:
+            self.programs.append((trainer, trainer.jitted(self.state)))
+        self.step_fn = next(step for known, step in self.programs if known == trainer)
+        lengths = lengths_of(self.batches, self.stages[number].first)
+        self.flops = training_flops(self.parts.model, *lengths, self.parts.program.transforms)  # of a row
+        self.cost = self.flops / peak_flops(self.config.train.dtype)[0]  # seconds a row would take at peak FLOP/s
+        return other
+
+    def _enter(self) -> None:
+        """Begin the next stage: compile its step, if that has another program or other shapes."""
+        number, before = self._stage_of(self.step), self.feed_shapes
+        other = self._choose(number)
+        event = self._boundaries()[-1]
+        self.tell(
+            f"step {self.step}: stage {number + 1} of {len(self.stages)} begins: {record.describe(event['changed'])}"
+        )
+        with writing(self.run.workdir):
+            self.metrics.write(event)
+        if self._shapes() != before or other:
+            self._compile()
+        self.clock.restart(self.step, self.feed.waited)
 
     # Look
 
@@ -225,7 +284,8 @@ class Session:
         self.step, self.feed, self.pending = step, self._feed(step), []
         # Earlier skips also hold for the repeated steps.
         self.changes = [change | {"step": min(change["step"], step)} for change in self.changes]
-        self.metrics.resume(step, [*self.events, *self.changes])
+        self.metrics.resume(step, self._marks())
+        self._choose(self._stage_of(step))
         self.clock.restart(step, self.feed.waited)
         self.progress.back(step)
 
@@ -247,6 +307,8 @@ class Session:
     def save(self) -> None:
         """Start saving a checkpoint."""
         kept = {"skips": self.batches.skips, "events": self.events, "changes": self.changes}
+        if len(self.stages) > 1:
+            kept |= {"stages": self._boundaries()}
         save_state(self.checkpoints, self.state, self.meta | kept)
         self.clock.restart(self.step, self.feed.waited)
 
@@ -277,7 +339,7 @@ class Session:
         return result
 
     def _evaluated(self) -> Record:
-        parts = self.parts
+        parts = self.stages[self._stage_of(max(self.step - 1, 0))].parts
         weights = parts.trainer.averaged(self.state)
         chosen = [of_source[: self.config.log.eval_batches or None] for of_source in parts.held_out.ranges]
         results = [parts.evaluator(weights, evaluation_batches(parts.held_out, w, parts.sharding)) for w in chosen]

@@ -1,9 +1,11 @@
 """The assembly: from a config to the parts of a run. Training, sweeps, TPU compilation and evaluation all get them from
 `assemble`, the only reader of the whole config, and pass on just the values needed below."""
 
+import dataclasses
+import hashlib
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, TypedDict, Unpack
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +17,9 @@ from lm.core.errors import UserError
 from lm.core.mesh import Sharding
 from lm.core.transform import Transform
 from lm.data.batches import Batches, EvalBatches
+from lm.data.cache import TokenCache
 from lm.data.open import Data
+from lm.data.stages import StagedBatches, in_stages, numbered
 from lm.evaluate.evaluator import Evaluator
 from lm.model.kv_sources import CrossKV, SegmentMemory, SelfKV
 from lm.model.program import Program
@@ -29,6 +33,7 @@ from lm.train.optim.bound import BoundOptimizer
 from lm.train.optim.optimizer import Hyper, Optimizer
 from lm.train.optim.schedule import Schedule
 from lm.train.parallel import execution_of, sharding_of
+from lm.train.stages import StageConfig, stages_of
 from lm.train.state import State
 from lm.train.step import Trainer
 from lm.zoo.registry import build
@@ -132,7 +137,7 @@ class Parts:
             dtype=self.dtype,
             execution=self.execution,
             sharding=self.sharding,
-            sources=source_names(self.config),
+            sources=self.sources,
         )
 
     @property
@@ -153,7 +158,7 @@ class Parts:
     @property
     def abstract_batch(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes and layout of a batch, for which no data is opened."""
-        return abstract_batch(self.config, self.objective, self.sharding)
+        return abstract_batch(self.config, self.objective, self.sharding, self.sources)
 
     # The data
 
@@ -162,9 +167,69 @@ class Parts:
         return open_data_of(self.config, self.text, isinstance(self.model, EncoderDecoder))
 
     @cached_property
-    def batches(self) -> Batches:
+    def batches(self) -> Batches | StagedBatches:
         """For training, by address."""
-        return batches_of(self.config, self.data, self.objective)
+        if len(self.stages) == 1:
+            return batches_of(self.config, self.data, self.objective, self.sources)
+        numbers = numbered(
+            [(_caches(s.parts), (s.parts.config.data.length, s.parts.config.data.packing)) for s in self.stages]
+        )
+        return in_stages(
+            [
+                (
+                    stage.first,
+                    batches_of(
+                        stage.parts.config,
+                        stage.parts.data,
+                        stage.parts.objective,
+                        self.sources,
+                        tuple(zip(own, names, strict=True)),
+                    ),
+                )
+                for stage, own, names in zip(self.stages, numbers, self.names_of_stages, strict=True)
+            ]
+        )
+
+    @cached_property
+    def names_of_stages(self) -> list[tuple[str, ...]]:
+        """What the sources of each stage are called."""
+        return source_names([stage.config for stage in self.stage_configs])
+
+    @cached_property
+    def sources(self) -> tuple[str, ...]:
+        """The names of all sources whose losses are told apart; () where a run has one."""
+        names = tuple(dict.fromkeys(name for of_stage in self.names_of_stages for name in of_stage))
+        return names if len(names) > 1 else ()
+
+    @cached_property
+    def stage_configs(self) -> tuple[StageConfig, ...]:
+        """Those of all stages, the first included; a run without stages has one."""
+        return stages_of(self.config)
+
+    @cached_property
+    def stages(self) -> tuple["Stage", ...]:
+        """The parts of each stage. All have this one's model, tokenizer and way of computing; the first is this one."""
+        shared: Given = {"model": self.model, "execution": self.execution, "sharding": self.sharding}
+        made = [Stage(0, self)]
+        for stage in self.stage_configs[1:]:
+            parts = Parts(stage.config, shared)
+            parts.text, parts.sources = self.text, self.sources
+            try:
+                parts.trainer = dataclasses.replace(self.trainer, objective=parts.objective)
+                encoder = isinstance(self.model, EncoderDecoder)
+                parts.data = open_data_of(stage.config, self.text, encoder, self.data.tokenizer)
+                parts.check_fit()
+                _ = parts.held_out
+            except UserError as e:
+                raise UserError(f"config.stages, from step {stage.first} on: {e}") from e
+            made.append(Stage(stage.first, parts))
+        return tuple(made)
+
+    @property
+    def digest(self) -> str:
+        """Of the training tokens of all stages."""
+        digests = [stage.parts.data.digest for stage in self.stages]
+        return digests[0] if len(digests) == 1 else hashlib.blake2b(repr(digests).encode(), digest_size=16).hexdigest()
 
     @cached_property
     def held_out(self) -> EvalBatches:
@@ -174,6 +239,17 @@ class Parts:
     def check_fit(self) -> None:
         """Raise `UserError` where model and data do not go together."""
         check_fit(self.config, self.model, self.data.tokenizer)
+
+
+class Stage(NamedTuple):
+    """A stage of a run."""
+
+    first: int  # step before which it begins, counted from 0
+    parts: Parts
+
+
+def _caches(parts: Parts) -> list[TokenCache]:
+    return [part.train for part in parts.data.parts]
 
 
 def check_fit(config: ConfigDict, model: Model, tokenizer: Tokenizer) -> None:

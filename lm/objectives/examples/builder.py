@@ -44,9 +44,12 @@ class Covered:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FromSource:
-    """Adds `source`, int32 []: the number of the source that the row comes from."""
+    """Adds `source`, int32 []: the number under which the loss of the row's source is reported.
+
+    numbers: that, by the number of the source in the run"""
 
     build: ExampleBuilder
+    numbers: tuple[int, ...]
 
     def __call__(self, row: Row, rng: np.random.Generator) -> Example:
-        return self.build(row, rng) | {"source": row["source"]}
+        return self.build(row, rng) | {"source": np.array(self.numbers[int(row["source"])], np.int32)}

@@ -8,6 +8,7 @@ from typing import Any
 
 from lm.core.errors import UserError
 from lm.data.batches import Batches
+from lm.data.stages import StagedBatches
 from lm.train.health.monitor import Recovery
 from lm.train.optim.optimizer import Hyper
 
@@ -51,7 +52,9 @@ def check_limit(rule: Recovery, events: Sequence[Event]) -> None:
         )
 
 
-def gone_back(rule: Recovery, batches: Batches, event: Event, checkpoint: int) -> tuple[Batches, Event]:
+def gone_back(
+    rule: Recovery, batches: Batches | StagedBatches, event: Event, checkpoint: int
+) -> tuple[Batches | StagedBatches, Event]:
     """Batches and event of a run that returns to `checkpoint` because of a bad step (counted from 1): the same batches
     until `back` steps before the bad one, then as the rule says. The event holds all that resuming needs."""
     at = max(checkpoint, event["step"] - 1 - rule.back)
