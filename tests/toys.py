@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lm.core.ctx import Ctx, Execution
-from lm.core.param import Constant, Normal, Param, flatten
+from lm.core.param import Constant, Normal, Param, Xavier, flatten
 from lm.model.attention import Attention, Projections, QKNorm, Softmax
 from lm.model.attention_bias import Alibi, BiasTable, BucketedBias, RelativeBias
 from lm.model.block import Block, Parallel
@@ -160,7 +160,8 @@ def bounded() -> LanguageModel:
     norms = {"q": RMSNorm(), "k": RMSNorm(gain="1+w")}
     one = attention(rotary=rotary, softmax=Softmax(cap=2.0, sinks=True), qk_norm=QKNorm(**norms, after_rotation=True))
     each = QKNorm(**norms, over="each")
-    two = attention(rotary=rotary, projections=maps(clip=1.0), qk_norm=each, softmax=Softmax(by_layer=True))
+    clipped = maps(clip=1.0, v_init=Xavier())
+    two = attention(rotary=rotary, projections=clipped, qk_norm=each, softmax=Softmax(by_layer=True))
     three = SubNormAttention(attention(qk_norm=QKNorm(**norms, over="whole")), LayerNorm(gain="none", bias=False))
     sub_norm = dataclasses.replace(mlp, inner_norm=LayerNorm())
     narrow = {"width": 4, "project": "tokens", "project_bias": True}

@@ -49,6 +49,17 @@ class FanIn:
 
 
 @component
+class Xavier:
+    """Gaussian of standard deviation gain * sqrt(2 / (fan-in + fan-out)), of the last two axes (Glorot and Bengio 2010,
+    "Understanding the difficulty of training deep feedforward neural networks")."""
+
+    gain: float = 1.0
+
+    def __call__(self, key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+        return self.gain * math.sqrt(2 / (shape[-2] + shape[-1])) * jax.random.normal(key, shape, dtype)
+
+
+@component
 class Constant:
     """The same value everywhere: zeros for biases, ones for gains."""
 

@@ -98,8 +98,9 @@ def config_of(
 
 
 def _components(knobs: Mapping[str, Any]) -> dict[str, Any]:
-    """Knobs as a checkpoint keeps them -> as zoo functions take them."""
-    return {name: from_dict(value, f"model.{name}") for name, value in knobs.items() if value is not None}
+    """Knobs as a checkpoint keeps them -> as zoo functions take them, without what matters at the beginning alone."""
+    kept = {name: value for name, value in knobs.items() if value is not None and name != "init_scheme"}
+    return {name: from_dict(value, f"model.{name}") for name, value in kept.items()}
 
 
 def _common(knobs: dict[str, Any]) -> dict[str, Any]:

@@ -34,6 +34,7 @@ class Projections:
     clip: queries, keys and values are bounded to [-clip, clip] (MPT);
     init: initial weights of q, k, v;
     q_init: of q, where it differs (T5, whose scores are not scaled);
+    v_init: of v, where it differs (DeepNorm);
     out_init: of o."""
 
     biases: tuple[str, ...] = ()
@@ -41,6 +42,7 @@ class Projections:
     init: Initializer = Normal()
     q_init: Initializer | None = None
     out_init: Initializer = Normal()
+    v_init: Initializer | None = None
 
 
 @component
@@ -158,7 +160,7 @@ class Attention:
         spec = {
             "q": linear_spec((d, wide), ("embed", "heads"), "q" in maps.biases, maps.q_init or maps.init),
             "k": linear_spec((read, narrow), ("embed", "kv_heads"), "k" in maps.biases, maps.init),
-            "v": linear_spec((read, narrow), ("embed", "kv_heads"), "v" in maps.biases, maps.init),
+            "v": linear_spec((read, narrow), ("embed", "kv_heads"), "v" in maps.biases, maps.v_init or maps.init),
             "o": linear_spec((wide, d), ("heads", "embed"), "o" in maps.biases, maps.out_init),
             "terms": {str(i): b.spec(d, self.heads, self.head_dim) for i, b in enumerate(self.bias)},
         }

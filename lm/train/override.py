@@ -111,7 +111,7 @@ def _set_family(config: ConfigDict, family: str, notes: list[str]) -> None:
 def _add_to_model(config: ConfigDict, name: Any, text: str) -> None:
     """A knob that `knobs` leaves out as long as it is not set: it holds a component or a tuple."""
     family = config.model.family
-    if name not in (known := (*knobs_of_family(family), "head")):
+    if name not in (known := (*knobs_of_family(family), "head", "init_scheme")):
         raise UserError(f"config.model.{name} is no knob of {family}{nearest(str(name), known)}")
     if text == "None":
         return

@@ -11,6 +11,7 @@ from typing import Any
 from ml_collections.config_dict import ConfigDict, placeholder
 
 from lm import zoo
+from lm.adapt.init_schemes import InitScheme
 from lm.core.component import checked, from_dict, to_dict
 from lm.core.errors import UserError, nearest
 from lm.model.heads import Head
@@ -27,6 +28,9 @@ MODULES = [
 FAMILIES: dict[str, Family] = {name: family for module in MODULES for name, family in module.FAMILIES.items()}
 
 
+OF_ALL = ("size", "head", "init_scheme")  # knobs that every family has
+
+
 def knobs(family: str, **given: Any) -> ConfigDict:
     """`config.model` for a family: every knob of its zoo function, so that each can be set from the command line. Those
     not given keep their defaults; None means "not set": of those that some size sets, `size` decides.
@@ -35,7 +39,7 @@ def knobs(family: str, **given: Any) -> ConfigDict:
     _known(family, given.get("size"))
     parameters = inspect.signature(FAMILIES[family].make).parameters
     for name in given:
-        if name not in (*parameters, "size", "head"):
+        if name not in (*parameters, *OF_ALL):
             raise UserError(f"model.{name} is no knob of {family}{nearest(name, parameters)}")
     hints = typing.get_type_hints(_function(FAMILIES[family].make))
     config = ConfigDict({"family": family, "size": placeholder(str)})
@@ -108,9 +112,10 @@ def checked_knob(family: str, knob: str, value: Any, where: str) -> Any:
 
 
 def build(knobs: Mapping[str, Any] | ConfigDict) -> Model:
-    """The model that `config.model` describes: {"family", "size" (optional), "head" (optional: a component in place of
-    the family's own), further knobs of the zoo function}, or a whole tree as `lm.core.component.to_dict` writes it
-    ({"type": "LanguageModel", ...}).
+    """The model that `config.model` describes: {"family", "size" (optional), further knobs of the zoo function}, or a
+    whole tree as `lm.core.component.to_dict` writes it ({"type": "LanguageModel", ...}). With a family may stand
+    "head", a component in place of the family's own, and "init_scheme", of all initial values
+    (`lm.adapt.init_schemes`).
 
     Raises `UserError` for an unknown family, size or knob, a missing knob or a value of the wrong type."""
     given_knobs = knobs.to_dict() if isinstance(knobs, ConfigDict) else dict(knobs)
@@ -119,7 +124,7 @@ def build(knobs: Mapping[str, Any] | ConfigDict) -> Model:
     rest = {k: v for k, v in given_knobs.items() if v is not None}
     name, size = rest.pop("family", None), rest.pop("size", None)
     family = _known(name, size)
-    head = rest.pop("head", None)
+    head, scheme = rest.pop("head", None), rest.pop("init_scheme", None)
     given = {**(family.sizes[size] if size else {}), **rest}
     known = inspect.signature(family.make).parameters
     for knob, value in given.items():
@@ -131,4 +136,9 @@ def build(knobs: Mapping[str, Any] | ConfigDict) -> Model:
         sizes = f", or a size ({', '.join(family.sizes)})" if family.sizes else ""
         raise UserError(f"model family {name} needs model.{missing[0]}: give it{sizes}")
     model = family.make(**given)
-    return model if head is None else with_head(model, checked(from_dict(head, "model.head"), Head, "model.head"))
+    if head is not None:
+        model = with_head(model, checked(from_dict(head, "model.head"), Head, "model.head"))
+    if scheme is not None:
+        made = from_dict(scheme, "model.init_scheme")
+        model = checked(made, InitScheme, "model.init_scheme").reinitialized(model)
+    return model
