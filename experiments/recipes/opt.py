@@ -4,6 +4,7 @@ dropout 0.1. The 175B run was restarted at lower rates when its loss diverged.""
 from ml_collections.config_dict import ConfigDict
 
 from experiments.recipes import recipe
+from lm.train.optim.adamw import AdamW
 
 # Learning rate, tokens of a batch.
 SIZES = {
@@ -26,7 +27,6 @@ def get_config(size: str = "175b") -> ConfigDict:
     config.data.tokenizer = "bpe-50265"
     config.data.length = 2048
     recipe.last(config, tokens=300e9, batch=batch)
-    config.optimizer.update(learning_rate=rate, weight_decay=0.1, clip=1.0, b1=0.9, b2=0.95)
-    with config.unlocked():
-        config.schedule = recipe.linear(recipe.steps(config, 375e6) if size != "175b" else 2000, 0.1)
+    optimizer = AdamW(learning_rate=rate, weight_decay=0.1, clip=1.0, b1=0.9, b2=0.95)
+    recipe.moves(config, optimizer, recipe.line(2000 if size == "175b" else recipe.steps(config, 375e6), final=0.1))
     return recipe.small_run(config) if size == recipe.TINY else config

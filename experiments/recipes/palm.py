@@ -5,7 +5,6 @@ a loss spike the run goes back and passes batches over."""
 from ml_collections.config_dict import ConfigDict
 
 from experiments.recipes import recipe
-from lm.train.config import as_config
 from lm.train.optim.adafactor import Adafactor
 from lm.train.optim.schedule import InverseSqrt
 
@@ -21,8 +20,6 @@ def get_config(size: str = "540b") -> ConfigDict:
     config.objective.loss.z_loss = 1e-4
     # The paper's weight decay is the square of the rate, so it falls with it; here it is the peak's.
     optimizer = Adafactor(learning_rate=1e-2, weight_decay=1e-2, clip=1.0, factored=False, relative=True, momentum=True)
-    with config.unlocked():
-        config.optimizer = as_config(optimizer)
-        config.schedule = as_config(InverseSqrt(warmup=0, constant=10_000))
+    recipe.moves(config, optimizer, InverseSqrt(warmup=0, constant=10_000))
     config.train.recovery.update(action="rewind", spike=6.0, back=100, skip=300)
     return recipe.small_run(config, learning_rate=3e-2) if size == recipe.TINY else config

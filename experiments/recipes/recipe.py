@@ -4,8 +4,12 @@ from typing import Any
 
 from ml_collections.config_dict import ConfigDict
 
+from lm.core.component import to_dict
+from lm.objectives.objective import Objective
 from lm.train.config import as_config, default
-from lm.train.optim.schedule import Linear
+from lm.train.optim.adafactor import Adafactor
+from lm.train.optim.optimizer import Optimizer
+from lm.train.optim.schedule import InverseSqrt, Linear, Schedule
 from lm.zoo.registry import knobs
 
 TINY = "tiny"  # the variant
@@ -50,15 +54,35 @@ def ramp(config: ConfigDict, tokens: float, parts: int = 8) -> None:
     config.train.batch_warmup = (*stairs, (at, config.data.batch_size))
 
 
-def linear(warmup: int, final: float = 0.0) -> ConfigDict:
-    """config.schedule: a line down from the peak."""
-    return as_config(Linear(warmup=warmup, final_lr_ratio=final))
+def under(config: ConfigDict, objective: Objective, length: int) -> None:
+    """Train under this objective on rows of text of this length. (A function of the smaller length makes both again for
+    the tiny variant, where an objective depends on it.)"""
+    config.data.length = length
+    with config.unlocked():
+        config.objective = ConfigDict(to_dict(objective))
+
+
+def moves(config: ConfigDict, optimizer: Optimizer, schedule: Schedule) -> None:
+    """Train with another optimizer and schedule than the defaults, AdamW and a cosine."""
+    with config.unlocked():
+        config.optimizer, config.schedule = as_config(optimizer), as_config(schedule)
+
+
+def as_t5(config: ConfigDict) -> None:
+    """Adafactor with steps in proportion to a parameter's size, at 0.01 for 10,000 steps, then at 1 / sqrt(step)."""
+    optimizer = Adafactor(learning_rate=1e-2, weight_decay=0.0, clip=0.0, relative=True)
+    moves(config, optimizer, InverseSqrt(warmup=0, constant=10_000))
+
+
+def line(warmup: int, final: float = 0.0) -> Linear:
+    """A schedule: a line down from the peak, to nothing unless told otherwise."""
+    return Linear(warmup=warmup, final_lr_ratio=final)
 
 
 def small_run(config: ConfigDict, learning_rate: float = 3e-3) -> ConfigDict:
     """The recipe as it runs anywhere: few steps of few short rows of bytes, in float32, at a rate for small models."""
     config.data.source, config.data.tokenizer = "python-stdlib", "byte"
-    config.data.length, config.data.batch_size = 64, 8
+    config.data.length, config.data.batch_size = min(config.data.length, 64), 8
     config.train.update(steps=30, accumulate=1, batch_warmup=(), dtype="float32", remat="none", unroll=True)
     config.optimizer.learning_rate = learning_rate
     for knob in ("warmup", "decay", "constant"):
