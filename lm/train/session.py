@@ -172,6 +172,7 @@ class Session:
                 self.progress,
                 self.profiler,
             )
+            stack.callback(lambda: self.feed.close())  # another one after a rewind
             for part in parts:
                 stack.enter_context(part)
             self._open = stack.pop_all()
