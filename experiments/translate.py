@@ -28,8 +28,8 @@ def get_config() -> ConfigDict:
     config.data.long = "drop"
     config.data.batch_size = 8
     config.schedule.warmup = 100
-    config.train.steps = 1800
+    config.train.steps = 1300
     config.train.unroll = True  # faster than lax.scan on a CPU
-    config.log.eval_every = 600
-    config.log.checkpoint_every = 600
+    config.log.eval_every = 325
+    config.log.checkpoint_every = 325
     return config
