@@ -9,6 +9,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
+
 
 class Mean(NamedTuple):
     """A weighted mean as its two sums. (nll in nats, tokens) is a loss per token."""
@@ -42,8 +44,59 @@ class Sum(NamedTuple):
         return float(self.total)
 
 
-Metrics = dict[str, Mean | Sum]
-Metric = TypeVar("Metric", bound=Mean | Sum)
+class F1(NamedTuple):
+    """2 hits / (labelled + predicted), the harmonic mean of precision and recall: that of one class from three numbers,
+    of all classes together ("micro") from their sums, or the mean over classes ("macro") from [classes]. Classes that
+    are neither labelled nor predicted anywhere do not count."""
+
+    hits: Any  # predicted rightly
+    labelled: Any  # of the class, by the labels
+    predicted: Any  # of the class, by the model
+
+    @property
+    def value(self) -> float:
+        hits, labelled, predicted = (np.atleast_1d(np.asarray(x, np.float64)) for x in self)
+        seen = labelled + predicted
+        return float(np.mean(2 * hits[seen > 0] / seen[seen > 0])) if np.any(seen > 0) else math.nan
+
+
+class Matthews(NamedTuple):
+    """Matthews' correlation of labels and predicted classes; of several classes as Gorodkin (2004) defines it. 0 where
+    all labels, or all predictions, are of one class."""
+
+    hits: Any  # predicted rightly, of any class
+    labelled: Any  # [classes]
+    predicted: Any  # [classes]
+
+    @property
+    def value(self) -> float:
+        hits, labelled, predicted = (np.asarray(x, np.float64) for x in self)
+        total = labelled.sum()
+        spread = (total**2 - labelled @ labelled) * (total**2 - predicted @ predicted)
+        return float((hits * total - labelled @ predicted) / math.sqrt(spread)) if spread > 0 else 0.0
+
+
+class Pearson(NamedTuple):
+    """Pearson's correlation of x and y from their weighted sums. Undefined where either is constant. The sums lose
+    digits of values whose mean is far greater than their spread: centre those first."""
+
+    weight: Any
+    x: Any
+    y: Any
+    xx: Any
+    yy: Any
+    xy: Any
+
+    @property
+    def value(self) -> float:
+        n, x, y, xx, yy, xy = (float(s) for s in self)
+        spread = (n * xx - x * x) * (n * yy - y * y) if n * xx > x * x and n * yy > y * y else 0.0
+        return max(-1.0, min(1.0, (n * xy - x * y) / math.sqrt(spread))) if spread > 0 else math.nan
+
+
+Kinds = Mean | Sum | F1 | Matthews | Pearson
+Metrics = dict[str, Any]  # of these kinds; untyped, as whoever knows a metric's name also knows its kind
+Metric = TypeVar("Metric", bound=Kinds)
 
 
 def added(parts: Iterable[Mapping[str, Metric]]) -> dict[str, Metric]:
@@ -57,9 +110,12 @@ def added(parts: Iterable[Mapping[str, Metric]]) -> dict[str, Metric]:
 
 
 def values(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Metrics as reported: means divided, sums and plain scalars as they are. Means of weight 0 are left out."""
+    """Metrics as reported: means divided, sums and plain scalars as they are. Means of weight 0 are left out, as are
+    scores of labels that are undefined."""
     reported = {name: m for name, m in metrics.items() if not isinstance(m, Mean) or float(m.weight)}
-    return {name: m.value if isinstance(m, Mean | Sum) else float(m) for name, m in reported.items()}
+    numbers = {name: m.value if isinstance(m, Kinds) else float(m) for name, m in reported.items()}
+    undefined = {name for name, m in reported.items() if isinstance(m, F1 | Pearson) and math.isnan(numbers[name])}
+    return {name: number for name, number in numbers.items() if name not in undefined}
 
 
 class AuxRecord(abc.ABC):

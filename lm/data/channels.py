@@ -16,14 +16,15 @@ from lm.core.errors import UserError
 CHANNELS = {
     "target": "1 where a token is to be predicted: of a pair's target, of an assistant's turn",
     "part": "number of the text within a record: 0 the first (a pair's input), 1 the second (its target)",
-    "label": "class or value: of each token, or of the record, the same on all of its tokens",
+    "label": "class or value: of each token, or of the record, the same on all of its tokens; "
+    "of an answer, 1 on its first token, 2 on its last, 3 where these are one",
     "sentence": "1 where a sentence begins",
     "span": "number of a given phrase or entity within its document, from 1; 0 outside",
 }
 MADE_BY = {  # what to set to have it, as an error says
     "target": "config.data.records.type=Pairs (or Chats)",
     "part": "config.data.records.type=Pairs (or Labelled with two texts)",
-    "label": "config.data.records.type=Labelled",
+    "label": "config.data.records.type=Labelled (or Tagged, Answers)",
     "sentence": "config.data.records.sentences=lines (or punctuation)",
     "span": "config.data.records.spans to the field that lists them",
 }

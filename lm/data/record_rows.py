@@ -143,7 +143,8 @@ class RecordRows:
         how many of each a row has room for."""
         total = np.diff(offsets)
         if self.sides is None:
-            return total[:, None], np.array([self.length + 1])
+            # What is read to be labelled has nothing behind it: no token is a target only.
+            return total[:, None], np.array([self.length + ("label" not in self.cache.channels)])
         second = np.concatenate([np.asarray(shard > 0) for shard in self.cache.channels["part"]])
         written = np.add.reduceat(second.astype(np.int64), offsets[:-1])
         inputs, targets = self.sides
@@ -158,7 +159,10 @@ class RecordRows:
         if not cut:
             return [(start, total)]
         if self.sides is None:
-            return [(start, int(room[0]))]
+            kept = int(room[0])
+            if "label" not in self.cache.channels or kept < 2:
+                return [(start, kept)]
+            return [(start, kept - 1), (start + total - 1, 1)]  # with the last token, where texts end
         inputs, targets = int(needs[record, 1]), min(int(needs[record, 2]), int(room[2])) + 1
         most = min(int(room[1]), int(room[0]) - targets)
         if inputs <= most:

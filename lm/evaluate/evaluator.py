@@ -64,4 +64,8 @@ class Evaluator:
 
 
 def _host(metrics: Metrics) -> Metrics:
-    return jax.tree.map(float, metrics)  # in float64: counts stay exact
+    return jax.tree.map(_exact, metrics)
+
+
+def _exact(x: Any) -> Any:
+    return np.asarray(x, np.float64) if np.ndim(x) else float(x)  # in float64: counts stay exact

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lm.core.component import known
 from lm.core.ctx import Ctx
@@ -39,6 +40,8 @@ class Needs(NamedTuple):
     both_sides: bool = False  # tokens must see those that follow them
     positions: int = 0  # how many tokens its examples have, where these are longer than rows of text
     sides: tuple[int, int] | None = None  # of an encoder-decoder: tokens of inputs and targets that a row has room for
+    classes: int | None = None  # of labels: as many scores the head must give, two for one; None: any number
+    alone: bool = False  # a row must hold one record (`config.data.packing=one`)
     channels: tuple[str, ...] = ()  # what its examples read of rows besides tokens (`lm.data.channels`)
 
 
@@ -105,6 +108,11 @@ def check_needs(objective: Objective, model: Model) -> None:
                 f"{where} is {type(there[part]).__name__}, which predicts {there[part].predicts}; objective {name} "
                 f"asks for {predicts}: take {_classes('predicts', predicts)}, or another objective"
             )
+    outputs = getattr(getattr(head, "scores", head), "outputs", None)
+    if asked.classes is not None and outputs not in (asked.classes, 1 if asked.classes == 2 else asked.classes):
+        raise UserError(
+            f"objective {name} has {asked.classes} classes, and model.head {outputs} outputs: make them equal"
+        )
     for key in asked.rows:
         if key not in reads(model):
             raise UserError(
@@ -131,6 +139,22 @@ def check_channels(objective: Objective, name: str, cache: TokenCache) -> None:
                 f"objective {type(objective).__name__} reads the channel {channel!r} ({CHANNELS[channel]}), which "
                 f"{name or 'the data'} does not have: set {MADE_BY[channel]}, or take another objective"
             )
+    if (classes := objective.needs().classes) is not None and "label" in cache.channels:
+        highest = max((float(shard.max()) for shard in cache.channels["label"] if len(shard)), default=0.0)
+        if cache.channel_type("label") != np.int32 or highest >= classes:
+            raise UserError(
+                f"{name or 'the data'} has the label {highest:g}, and objective {type(objective).__name__} the classes "
+                f"0 to {classes - 1}: give the head a row for each of them (outputs), and set config.objective.classes"
+            )
+
+
+def check_packing(objective: Objective, packing: str) -> None:
+    """Raise `UserError` unless rows are packed as the objective asks for."""
+    if objective.needs().alone and packing != "one":
+        raise UserError(
+            f"objective {type(objective).__name__} labels whole rows, of one record each: set config.data.packing=one, "
+            f"not {packing!r}"
+        )
 
 
 def _classes(attribute: str, wanted: object) -> str:

@@ -20,7 +20,7 @@ from lm.data.stages import StagedBatches
 from lm.hub.text import read_tokenizer
 from lm.objectives.examples.builder import Covered, ExampleBuilder, FromSource
 from lm.objectives.mixed import Mixed
-from lm.objectives.objective import Objective, check_channels
+from lm.objectives.objective import Objective, check_channels, check_packing
 from lm.text.format import TextFormat
 from lm.text.tokenizers import Tokenizer
 from lm.train.config import chosen, section
@@ -74,6 +74,7 @@ def batches_of(
     for part in data.parts:
         for drawn in drawn_by(part, objective):
             check_channels(drawn, part.name, part.train)
+            check_packing(drawn, c.packing)
     numbers = tuple(number for number, _ in known) or tuple(range(len(data.parts)))
     build: ExampleBuilder = example_of(data, objective, numbers)
     if names:
@@ -102,6 +103,7 @@ def held_out_of(config: ConfigDict, data: Data, objective: Objective) -> EvalBat
     for part in data.parts:
         for drawn in drawn_by(part, objective):
             check_channels(drawn, part.name, part.validation)
+            check_packing(drawn, c.packing)
     held_out = EvalBatches(
         data.validation,
         c.length,

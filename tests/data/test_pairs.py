@@ -242,6 +242,6 @@ def test_sources_of_a_mixture_have_records_of_their_own(tmp_path):
         for part in mixed.parts:
             check_channels(objective, part.name, part.train)
     with pytest.raises(
-        UserError, match=r"config\.data\.mixture: records of type 'Pear' are none of Chats, Documents, .*Pairs"
+        UserError, match=r"config\.data\.mixture: records of type 'Pear' are none of Answers, Chats, .*Pairs"
     ):
         open_data("", mixture=((first, 1), (second, 2, {"type": "Pear"})), **knobs)

@@ -59,8 +59,12 @@ class Pairs(Records):
         return joined(*parts)
 
     def _side(self, template: str, item: SourceRecord, text: TextFormat) -> Encoded:
-        written = FIELD.sub(lambda found: _text(item, found[1]), template)
-        return Encoded(*text.tokenizer.encode_sized(written))
+        return Encoded(*text.tokenizer.encode_sized(written(template, item)))
+
+
+def written(template: str, record: SourceRecord) -> str:
+    """A template with the fields of a record in the places of their names."""
+    return FIELD.sub(lambda found: _text(record, found[1]), template)
 
 
 def _text(record: SourceRecord, name: str) -> str:
