@@ -14,7 +14,7 @@ from lm.core.param import Tree
 from lm.core.rows import HIDDEN, Batch
 from lm.model.heads.protocol import ROW_LABELS, TOKEN_LABELS, HeadLoss, label_loss
 from lm.model.transformer import Model, head_ctx
-from lm.objectives.examples.labels import Read, RowLabelled, SpanLabelled, TokenLabelled
+from lm.objectives.examples.labels import ReadRecord, RowLabelled, SpanLabelled, TokenLabelled
 from lm.objectives.objective import Loss, Needs, Scoring
 from lm.objectives.token_loss import TokenLoss
 
@@ -37,8 +37,8 @@ class LabelObjective:
     loss_of: Callable[..., HeadLoss]
 
     @property
-    def read(self) -> Read:
-        return Read(self.start, self.types)
+    def read(self) -> ReadRecord:
+        return ReadRecord(self.start, self.types)
 
     def scoring(self, tokenizer: Any) -> Scoring:
         return Scoring()

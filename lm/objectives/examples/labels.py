@@ -9,7 +9,7 @@ from lm.objectives.examples.next_token import positions_in
 
 
 @dataclasses.dataclass(frozen=True)
-class Read:
+class ReadRecord:
     """What a model reads of a row of S + 1 tokens, the last of which is padding.
 
     start: the first token of a decoder beside an encoder, which reads the text behind it; None: a model of one tower
@@ -38,7 +38,7 @@ class RowLabelled:
 
     center, scale: of real labels, None of classes: the target is (label - center) / scale"""
 
-    read: Read
+    read: ReadRecord
     center: float = 0.0
     scale: float | None = None
 
@@ -56,7 +56,7 @@ class RowLabelled:
 class TokenLabelled:
     """Labels of the tokens of which `target` says that they have one. Rows may hold several records."""
 
-    read: Read
+    read: ReadRecord
 
     def __call__(self, row: Row, rng: np.random.Generator) -> Example:
         labelled = (row["target"][:-1] > 0) & (row["segments"][:-1] > 0)
@@ -69,7 +69,7 @@ class SpanLabelled:
     """One record with an answer: targets [2] are the indices of its first token and of its last. Without one, as where
     it was cut off, weights are 0."""
 
-    read: Read
+    read: ReadRecord
 
     def __call__(self, row: Row, rng: np.random.Generator) -> Example:
         marks = np.where(row["segments"][:-1] > 0, row["label"][:-1], 0).astype(np.int32)
