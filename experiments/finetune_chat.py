@@ -4,8 +4,8 @@
         --config.train.init_from=SmolLM2-135M-Instruct.gguf --config.data.source=chats.jsonl
 
 On a thousand instructions of Dolly (dolly-hhrlhf) and SmolLM2-135M-Instruct in Q4_1, 40 steps of 512 tokens took the
-loss of the first 24 held-out rows from 2.870 to 2.783 nats per token of the responses (0.940 to 0.912 bits per byte), in
-about ten minutes on two busy CPU cores: one run. Asked greedily for three uses of baking soda, it wrote a numbered list
+loss of the first 24 held-out rows from 2.870 to 2.783 nats per token of the responses (0.940 to 0.912 bits per byte)
+in some ten minutes on two busy CPU cores: one run. Asked greedily for three uses of baking soda, it wrote a list
 of doughs before, and plain sentences after ("Baking soda is a great way to add flavor to your baked goods.").
 """
 
