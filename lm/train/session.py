@@ -388,5 +388,7 @@ def _data_line(data: Data) -> str:
 
 def _validation(result: Record) -> str:
     bits = f", {result['bits_per_byte']:.4f} bits per byte" if "bits_per_byte" in result else ""
+    if not bits and "accuracy" in result:
+        bits = f", accuracy {result['accuracy']:.2%}"
     of = "".join(f"; {name} {loss:.4f}" for name, loss in result.get("loss_of", {}).items())
     return f"loss {result['loss']:.4f} nats per token{bits}{of}"
