@@ -6,13 +6,17 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+from ml_collections.config_dict import ConfigDict
 
-from lm.core.errors import UserError
+from lm.core.component import to_dict
+from lm.core.errors import UserError, nearest
 from lm.hub.folder import is_hf_folder
 from lm.hub.open import ModelFiles, Opened, context_of, is_gguf
 from lm.hub.save_text import write_text
 from lm.hub.tensors import ProgressCallback, quiet, reason
 from lm.hub.text import size_note
+from lm.model.transformer import Group
+from lm.objectives.causal import NextToken
 from lm.runs.checkpoint import Checkpoints, OpenedModel, meta_of, open_model
 from lm.text.format import TextFormat
 from lm.train.origin import config_of
@@ -60,6 +64,30 @@ def import_run(
         meta = meta_of(config, opened.model, text.tokenizer, "", text.saved())
         checkpoints.write(0, {"params": opened.params}, meta)
     return opened
+
+
+def part_run(run: str | Path, name: str, out: str | Path, step: int | None = None) -> OpenedModel:
+    """Make `out` a run's folder whose checkpoint of step 0 is one model of a group that trained together, averaged if
+    the run kept an average. Raises `UserError` where there is a run already, or no such model."""
+    out = Path(out).expanduser()
+    if (out / "checkpoints").exists():
+        raise UserError(f"{out} holds a run already: choose another folder")
+    opened = open_model(run, step)
+    if not isinstance(opened.model, Group):
+        raise UserError(f"{run} has one model, no group of several: give the run as it is")
+    parts = dict(opened.model.parts)
+    if name not in parts:
+        raise UserError(f"{run} has no model {name!r}{nearest(name, parts)}")
+    params = opened.model.resolve(opened.program.merge(opened.params))[name]
+    config = opened.config.copy_and_resolve_references()
+    with config.unlocked():
+        config.model = ConfigDict(to_dict(parts[name]))
+        config.objective, config.transforms = ConfigDict(to_dict(NextToken())), ()
+    with contextlib.closing(Checkpoints(out)) as checkpoints:
+        checkpoints.write(
+            0, {"params": params}, meta_of(config, parts[name], opened.tokenizer, "", opened.text.saved())
+        )
+    return opened._replace(model=parts[name], params=params, config=config, step=0, transforms=())
 
 
 def _fitted(text: TextFormat, opened: Opened, path: str | Path) -> TextFormat:

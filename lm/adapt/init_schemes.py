@@ -69,7 +69,7 @@ class DeepNorm:
             of_encoder = 0.81 * deep ** (1 / 16), 0.87 * deep ** (-1 / 16)
             alpha, beta = of_encoder if name == "encoder" else ((3 * m) ** 0.25, (12 * m) ** -0.25)
         else:
-            n = model.body.stack.layers
+            n = model.tower.stack.layers
             alpha, beta = (2 * n) ** 0.25, (8 * n) ** -0.25
         return alpha if self.alpha is None else self.alpha, beta if self.beta is None else self.beta
 

@@ -3,6 +3,7 @@
     python -m lm.hub inspect SmolLM2-135M                  # what it is, and whether it opens
     python -m lm.hub inspect model.gguf
     python -m lm.hub import SmolLM2-135M runs/smollm       # a run's folder: lm.generate, lm.evaluate, train.init_from
+    python -m lm.hub part runs/electra discriminator runs/discriminator  # one model of several that trained together
     python -m lm.hub export runs/quickstart out --dtype=bfloat16   # a folder that transformers opens
 
 inspect reads no more than names and shapes and ends with status 1 where a model would not open. export takes the latest
@@ -22,12 +23,12 @@ from lm.core.errors import UserError, nearest
 ARCHITECTURE = flags.DEFINE_string(
     "architecture", None, "Class of the model type, as in config.json; what that says, or the first, if not given."
 )
-STEP = flags.DEFINE_integer("step", None, "export: step of the checkpoint; the latest if not given.")
+STEP = flags.DEFINE_integer("step", None, "export, part: step of the checkpoint; the latest if not given.")
 DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16", "float16"], "export: of the weights.")
 MODEL_TYPE = flags.DEFINE_string("model_type", None, "export: of config.json; the first that fits if not given.")
 MAX_SHARD_SIZE = flags.DEFINE_string("max_shard_size", "5GB", "export: most bytes in a file, as 500MB or 5GB.")
 
-COMMANDS = {"inspect": ("PATH",), "import": ("PATH", "OUT"), "export": ("RUN", "OUT")}
+COMMANDS = {"inspect": ("PATH",), "import": ("PATH", "OUT"), "export": ("RUN", "OUT"), "part": ("RUN", "NAME", "OUT")}
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 SHOWN = 10  # tensors that are listed by name
 
@@ -38,7 +39,7 @@ def main(argv: list[str]) -> None:
         raise UserError(f"{command!r} is no command{nearest(command, COMMANDS)}; see --help")
     if len(given) != len(COMMANDS[command]):
         raise UserError(f"{command} takes {' and '.join(COMMANDS[command])}, not {len(given)} arguments; see --help")
-    commands: dict[str, Callable[..., None]] = {"inspect": inspect, "import": import_, "export": export}
+    commands: dict[str, Callable[..., None]] = {"inspect": inspect, "import": import_, "export": export, "part": part}
     commands[command](*given)
 
 
@@ -111,6 +112,15 @@ def import_(path: str, out: str) -> None:
     print(f"next: python -m lm.generate --checkpoint={out} --prompt=... (--chat where it was trained to)")
 
 
+def part(run: str, name: str, out: str) -> None:
+    from lm.core.param import count
+    from lm.open import part_run
+
+    _tell(f"reading {run} ...")
+    opened = part_run(run, name, out, STEP.value)
+    print(f"{out}: {name} of {run}, {count(opened.model.spec()):,} parameters")
+
+
 def export(run: str, out: str) -> None:
     from lm.hub.save import save_folder
     from lm.runs.checkpoint import open_model
@@ -159,4 +169,4 @@ def _tell_over(line: str) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, arguments=3, usage="inspect|import|export PATH [OUT] [flags]")
+    cli.run(main, arguments=4, usage="inspect|import|part|export PATH [NAME] [OUT] [flags]")

@@ -19,11 +19,15 @@ def figures(result: dict[str, float], measure: str) -> Figures:
     byte."""
     nats = "nats_per_token" if measure == PERPLEXITY else "nats_per_masked_token"
     shown: Figures = {nats: result["loss"]}
-    if result["loss"] < 700:  # else it is more than a number can be
+    if (
+        result["loss"] < 700 and "accuracy" in result
+    ):  # not of several losses in one; else it is more than a number can be
         shown[measure.replace("-", "_")] = math.exp(result["loss"])
     if measure == PERPLEXITY and "bits_per_byte" in result:
         shown["bits_per_byte"] = result["bits_per_byte"]
-    shown |= {"accuracy": result["accuracy"], "scored_tokens": int(result["tokens"])}
+    shown |= {"accuracy": result["accuracy"]} if "accuracy" in result else {}
+    shown |= {name: value for name, value in result.items() if name.endswith(("/loss", "/accuracy"))}
+    shown |= {"scored_tokens": int(result["tokens"])}
     return shown | ({"scored_bytes": int(result["bytes"])} if "bytes" in result else {})
 
 
@@ -40,7 +44,8 @@ def show(result: Figures, console: Console | None = None) -> None:
     table = Table("measure")
     for part in parts:
         table.add_column("value" if len(parts) == 1 else part["name"], justify="right", overflow="fold")
-    for name, spelled in SPELLED.items():
+    of_heads = {name: (name, "{:.4f}") for part in parts for name in part if name.endswith(("/loss", "/accuracy"))}
+    for name, spelled in (SPELLED | of_heads).items():
         if any(name in part for part in parts):
             table.add_row(spelled[0], *(spelled[1].format(part[name]) if name in part else "" for part in parts))
     (console or Console()).print(table)

@@ -162,7 +162,7 @@ class Generator:
 
 def turns(model: Model) -> list[int]:
     """Text lengths at which the model must re-read everything. Raises `UserError` for a model that cannot."""
-    tower = model.decoder if isinstance(model, EncoderDecoder) else model.body
+    tower = model.tower
     found = {s.original for s in components(tower) if isinstance(s, LongScaling) and s.reread}
     if found and any(isinstance(source, SegmentMemory) for source in components(tower)):
         raise UserError("a segment memory cannot be read anew: set reread=False in this model's LongScaling")

@@ -6,7 +6,7 @@ import numpy as np
 
 from lm.core.errors import UserError
 from lm.model.heads import Heads, NoHead, SequenceClassifier, TokenClassifier
-from lm.model.transformer import EncoderDecoder, Model
+from lm.model.transformer import EncoderDecoder, Group, Model
 from lm.text.format import TextFormat
 
 
@@ -20,6 +20,9 @@ class Prompt(NamedTuple):
 def check_writes(model: Model) -> None:
     """Raise `UserError` for a model that cannot continue a text, because its head does not score the vocabulary or its
     tokens attend to later ones."""
+    if isinstance(model, Group):
+        names = ", ".join(name for name, _ in model.parts)
+        raise UserError(f"this is a group of the models {names}: make one of them a run of its own (lm.hub part)")
     if isinstance(model.head, (NoHead, SequenceClassifier, TokenClassifier, Heads)):
         raise UserError(f"this model's head is {type(model.head).__name__}, which writes no text: open a generator")
     if not model.causal:

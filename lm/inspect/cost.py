@@ -15,7 +15,7 @@ from lm.core.ctx import Ctx, Execution
 from lm.core.param import abstract, flatten
 from lm.core.transform import Transform
 from lm.model.program import Program
-from lm.model.transformer import Model
+from lm.model.transformer import Group, Model
 
 CONVENTION = "matmuls of the forward pass x 3, attention not halved"
 
@@ -82,11 +82,13 @@ def _inner(params: dict) -> list:
 
 
 def forward_flops(model: Model, length: int, encoder_length: int = 0, transforms: tuple[Transform, ...] = ()) -> int:
-    """FLOPs of the forward pass, head included, over one row of `length` tokens."""
+    """FLOPs of the forward pass, head included, over one row of `length` tokens; of a group, of all its parts."""
 
-    def forward(params: Any, batch: dict) -> jax.Array:
+    def forward(params: Any, batch: dict) -> list:
         ctx = Ctx(execution=Execution(attention="reference"))
-        return model.logits(params, model.hidden(params, batch, ctx)[0], ctx)
+        own = model.resolve(params) if isinstance(model, Group) else {"": params}
+        parts = model.parts if isinstance(model, Group) else (("", model),)
+        return [part.logits(own[name], part.hidden(own[name], batch, ctx)[0], ctx) for name, part in parts]
 
     batch = {"tokens": jax.ShapeDtypeStruct((1, length), jnp.int32)}
     if encoder_length:

@@ -211,7 +211,10 @@ class EncoderDecoder(HeadedModel):
 @component
 class Group:
     """Models that train together and may share tensors, as ELECTRA's generator and discriminator do. Each is called
-    with its own part of `resolve(params)`."""
+    with its own part of `resolve(params)`, by an objective that knows their names.
+
+    The last one is what the others are there for. Where a group stands for one model, it is that: in vocabulary, cache,
+    states and scores."""
 
     parts: tuple[tuple[str, LanguageModel | EncoderDecoder], ...]
     ties: Ties = ()
@@ -222,8 +225,61 @@ class Group:
     def resolve(self, params: Tree) -> Tree:
         return with_aliases(params, self.ties)
 
+    def update(self, params: Tree, aux: Tree) -> Tree:
+        """Move the buffers of the parts that left something in `aux`, which has it under their names."""
+        whole = self.resolve(params)
+        moved = {name: model.update(whole[name], aux[name]) for name, model in self.parts if name in aux}
+        return without_aliases(whole | moved, self.ties)
 
-Model = LanguageModel | EncoderDecoder
+    @property
+    def main(self) -> "LanguageModel | EncoderDecoder":
+        return self.parts[-1][1]
+
+    @property
+    def head(self) -> Head:
+        return self.main.head
+
+    @property
+    def tower(self) -> "Transformer | StreamTransformer":
+        return self.main.tower
+
+    @property
+    def vocab(self) -> int:
+        """Tokens that all parts know."""
+        return min(model.vocab for _, model in self.parts)
+
+    @property
+    def max_length(self) -> int | None:
+        """Positions that all parts have."""
+        return min((model.max_length for _, model in self.parts if model.max_length is not None), default=None)
+
+    @property
+    def causal(self) -> bool:
+        return self.main.causal
+
+    def cache(self, shape: CacheShape) -> list:
+        return self.main.cache(shape)
+
+    def hidden(
+        self, params: Tree, batch: Batch, ctx: Ctx, cache: Any = None, dtype: jax.typing.DTypeLike = jnp.float32
+    ) -> Result:
+        return self.main.hidden(self._own(params), batch, ctx, cache, dtype)
+
+    def logits(self, params: Tree, x: Array, ctx: Ctx) -> Any:
+        return self.main.logits(self._own(params), x, ctx)
+
+    def __call__(self, params: Tree, batch: Batch, ctx: Ctx = Ctx(), dtype: jax.typing.DTypeLike = jnp.float32) -> Any:
+        return self.main(self._own(params), batch, ctx, dtype)
+
+    def head_params(self, params: Tree) -> Tree:
+        return self.main.head_params(self._own(params))
+
+    def _own(self, params: Tree) -> Tree:
+        """The parameters of the main part."""
+        return self.resolve(params)[self.parts[-1][0]]
+
+
+Model = LanguageModel | EncoderDecoder | Group
 
 
 def head_ctx(ctx: Ctx, batch: Batch) -> Ctx:
@@ -233,7 +289,12 @@ def head_ctx(ctx: Ctx, batch: Batch) -> Ctx:
 
 
 def with_head(model: Model, head: Head, ties: Ties = ()) -> Model:
-    """The same model with another head and its ties, in place of those of the one before."""
+    """The same model with another head and its ties, in place of those of the one before; of a group, its last part."""
+    if isinstance(model, Group):
+        *others, (name, part) = model.parts
+        changed = with_head(part, head, ties)
+        assert not isinstance(changed, Group)
+        return dataclasses.replace(model, parts=(*others, (name, changed)))
     kept = tuple(t for t in model.ties if not t[0].startswith("head/"))
     return dataclasses.replace(model, head=head, ties=(*kept, *ties))
 

@@ -21,7 +21,7 @@ from lm.core.rows import Batch, reads
 from lm.data.cache import TokenCache
 from lm.data.channels import CHANNELS, MADE_BY
 from lm.model.heads import TOKENS, Heads
-from lm.model.transformer import Model
+from lm.model.transformer import Group, Model
 from lm.objectives.examples.builder import ExampleBuilder
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class Needs(NamedTuple):
 
     head: str = TOKENS  # what the head must predict (`Head.predicts`)
     heads: tuple[tuple[str, str], ...] = ()  # or, of a model with several, (name, what that one must predict)
+    parts: tuple[tuple[str, "Needs"], ...] = ()  # or, of a `Group`, (name, what it needs of the part of that name)
     rows: tuple[str, ...] = ()  # batch keys that some part of the model must read (`lm.core.rows.reads`)
     carries: bool = False  # it passes a `cache` on: rows may continue those of the previous batch
     both_sides: bool = False  # tokens must see those that follow them
@@ -92,7 +93,23 @@ class Objective(Protocol):
 
 def check_needs(objective: Objective, model: Model) -> None:
     """Raise `UserError` unless the model offers what the objective asks for."""
-    asked, name, head = objective.needs(), type(objective).__name__, model.head
+    name, asked = type(objective).__name__, objective.needs()
+    if not asked.parts and not isinstance(model, Group):
+        return _check(name, asked, model)
+    have = "is one" if not isinstance(model, Group) else f"has the parts {', '.join(part for part, _ in model.parts)}"
+    if not asked.parts:
+        raise UserError(f"objective {name} trains one model, but this {have}: take an objective of several models")
+    there = dict(model.parts) if isinstance(model, Group) else {}
+    if not dict(asked.parts).keys() <= there.keys():
+        names = ", ".join(part for part, _ in asked.parts)
+        raise UserError(f"objective {name} trains the models {names}, but this {have}: take a Group of these parts")
+    for part, needs in asked.parts:
+        _check(f"{name} (model {part!r})", needs, there[part])
+
+
+def _check(name: str, asked: Needs, model: Model) -> None:
+    """Raise `UserError` unless one model offers what the objective of that name asks of it."""
+    head = model.head
     wanted = dict(asked.heads) or {"": asked.head}
     there = dict(head.parts) if asked.heads and isinstance(head, Heads) else {"": head}
     for part, predicts in wanted.items():

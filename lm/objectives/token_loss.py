@@ -12,7 +12,7 @@ from lm.core.metrics import Bits, Sum, aux_losses, aux_metrics
 from lm.core.param import Tree
 from lm.core.ranges import NOT_NEGATIVE
 from lm.core.rows import Batch
-from lm.model.heads import LossTerms
+from lm.model.heads import Head, HeadLoss, LossTerms
 from lm.model.transformer import Model, head_ctx
 from lm.objectives.objective import Loss, Needs, Scoring
 
@@ -67,14 +67,20 @@ class TokenLoss:
             cache = emptied(cache, batch["reset"] > 0)
         x, cache, aux = model.hidden(params, batch, ctx, cache, dtype)
         x = x[:, x.shape[1] - targets.shape[1] :]  # where only some tokens have targets, those are the last
-        total, weight, metrics, rows = model.head.loss(
-            model.head_params(params), x, targets, weights, head_ctx(ctx, batch), self.terms(ahead)
+        total, weight, metrics, rows = self.of_head(
+            model.head, model.head_params(params), x, targets, weights, head_ctx(ctx, batch), self.terms(ahead)
         )
         total += aux_losses(aux, self.aux)
         if "bytes" in batch:
             covered = batch["bytes"].sum().astype(jnp.float32)
             metrics = metrics | {"bits_per_byte": Bits(metrics["loss"].total, covered), "bytes": Sum(covered)}
         return Loss(total, weight, metrics | aux_metrics(aux), aux, cache, rows)
+
+    def of_head(
+        self, head: Head, p: Tree, x: Array, targets: Array, weights: Array, ctx: Ctx, terms: LossTerms
+    ) -> HeadLoss:
+        """What a head makes of its states x [B, S, D]: where other losses of tokens differ."""
+        return head.loss(p, x, targets, weights, ctx, terms)
 
 
 class TokenObjective:

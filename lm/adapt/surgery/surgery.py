@@ -10,7 +10,7 @@ import jax
 
 from lm.core.errors import UserError
 from lm.core.param import Tree, abstract, combine, flatten, initialize, map_paths
-from lm.model.transformer import EncoderDecoder, LanguageModel, Model, Transformer
+from lm.model.transformer import EncoderDecoder, Group, LanguageModel, Model, Transformer
 
 
 @runtime_checkable
@@ -117,8 +117,13 @@ def inherited(old: Tree, new: Model, *, but: str | None = None) -> Tree:
     return map_paths(one, new.spec())
 
 
+_OF_ONE = "surgery is of one model, and this is a group of {}: make one of them a run of its own (lm.hub part)"
+
+
 def towers(model: Model, only: str = "") -> dict[str, Transformer]:
     """The towers of a model by the name of their field, or that one. Raises `UserError` for a name that it has not."""
+    if isinstance(model, Group):
+        raise UserError(_OF_ONE.format(", ".join(name for name, _ in model.parts)))
     names = ("body",) if isinstance(model, LanguageModel) else ("encoder", "decoder")
     if only and only not in names:
         raise UserError(f"tower={only!r} is none of this model, which has {' and '.join(names)}")
@@ -133,4 +138,6 @@ def language_model_of(model: Model, name: str) -> LanguageModel:
     """The model, if it has one tower; `name` is that of the surgery that asks."""
     if isinstance(model, EncoderDecoder):
         raise UserError(f"{name} takes a model of one tower, and this is an encoder-decoder")
+    if isinstance(model, Group):
+        raise UserError(_OF_ONE.format(", ".join(part for part, _ in model.parts)))
     return model
