@@ -19,9 +19,7 @@ def figures(result: dict[str, float], measure: str) -> Figures:
     byte."""
     nats = "nats_per_token" if measure == PERPLEXITY else "nats_per_masked_token"
     shown: Figures = {nats: result["loss"]}
-    if (
-        result["loss"] < 700 and "accuracy" in result
-    ):  # not of several losses in one; else it is more than a number can be
+    if result["loss"] < 700 and "accuracy" in result:  # else it is more than a number can be, or of several losses
         shown[measure.replace("-", "_")] = math.exp(result["loss"])
     if measure == PERPLEXITY and "bits_per_byte" in result:
         shown["bits_per_byte"] = result["bits_per_byte"]

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from functools import cache
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +17,10 @@ from lm.core.ctx import Ctx
 from lm.core.errors import UserError
 from lm.core.mesh import Sharding, make_mesh
 from lm.core.metrics import values
-from lm.core.param import flatten
+from lm.core.param import flatten, without_aliases
 from lm.core.rows import with_totals
+from lm.hub.binding import Binding
+from lm.hub.config import spelling
 from lm.model.transformer import head_ctx
 from lm.objectives.causal import NextToken
 from lm.objectives.masked import MaskedTokens
@@ -33,6 +36,8 @@ from lm.train.prefetch import put
 from lm.train.setup import assemble
 from lm.zoo.electra import electra_pair
 from tests import toys
+from tests.golden.joint import CLASSES, owner
+from tests.golden.weights import tensor
 from tests.train import tiny
 
 SHAPE = {"layers": 1, "vocab": 384, "context": 12, "embed_width": 6, "dropout": 0.1}
@@ -42,6 +47,7 @@ PAIR = electra_pair(
 )
 OBJECTIVE = ReplacedTokens(MaskedTokens(0.4, 0.85, 0.0, TokenLoss(chunk=5)), weight=50.0)
 KEY = jax.random.key(3)
+GOLDEN = Path(__file__).parents[1] / "golden/electra_joint.npz"
 
 
 @cache
@@ -90,10 +96,12 @@ def test_the_loss_is_that_of_its_pieces():
 def test_no_gradient_flows_through_what_is_drawn():
     given, spec = batch(), dict(flatten(PAIR.spec()))
     alone = dataclasses.replace(OBJECTIVE, weight=0.0)
-    both, generator = (
-        jax.grad(lambda p, o=o: (lambda loss: loss.total / loss.weight)(o(PAIR, p, given, Ctx(key=KEY))))(params())
-        for o in (OBJECTIVE, alone)
-    )
+
+    def mean(p: dict, objective: ReplacedTokens) -> jax.Array:
+        loss = objective(PAIR, p, given, Ctx(key=KEY))
+        return loss.total / loss.weight
+
+    both, generator = (jax.jit(jax.grad(mean), static_argnums=1)(params(), o) for o in (OBJECTIVE, alone))
     own = [path for path in spec if path.startswith("generator/")]
     for path, leaf in flatten(both):
         other = dict(flatten(generator))[path]
@@ -122,10 +130,44 @@ def test_tokens_are_drawn_by_step_row_and_position():
 
 def test_microbatches_add_up_to_the_whole():
     whole_batch = with_totals(batch()) | {"row": np.arange(8)}
-    whole = OBJECTIVE(PAIR, params(), whole_batch, Ctx(key=KEY))
-    parts = [OBJECTIVE(PAIR, params(), {k: v[i::2] for k, v in whole_batch.items()}, Ctx(key=KEY)) for i in range(2)]
+    loss = jax.jit(lambda given: OBJECTIVE(PAIR, params(), given, Ctx(key=KEY)))
+    whole, parts = loss(whole_batch), [loss({k: v[i::2] for k, v in whole_batch.items()}) for i in range(2)]
     np.testing.assert_allclose(sum(part.total for part in parts), whole.total, rtol=1e-5)
     np.testing.assert_allclose(sum(part.weight for part in parts), whole.weight)
+
+
+def test_the_joint_loss_equals_that_of_transformers(monkeypatch):
+    """`tests/golden/electra_joint.py` made the numbers, for given draws."""
+    known = dict(np.load(GOLDEN))
+    shape = {"layers": 2, "vocab": 23, "context": 12, "embed_width": 6}
+    pair = electra_pair(
+        discriminator={**shape, "d_model": 8, "heads": 2},
+        generator={**shape, "d_model": 4, "heads": 1, "pretraining": ("mlm",)},
+    )
+    given: dict = {}
+    for name, part in pair.parts:
+        binding = Binding(part, spelling({"model_type": "electra", "architectures": [CLASSES[name]]}).names)
+        stored = {n: tensor(owner(name, n), link.shape) for n, link in binding.links.items()}
+        given[name] = binding.to_params(stored)
+    params = without_aliases(jax.tree.map(jnp.asarray, given), pair.ties)
+    monkeypatch.setattr("lm.objectives.replaced.drawn_tokens", lambda *_: known["drawn"])
+    rows = {
+        "tokens": known["shown"],
+        "segments": known["real"],
+        "generator/targets": known["original"],
+        "generator/weights": known["asked"].astype(np.float32),
+        "discriminator/weights": known["real"].astype(np.float32),
+    }
+
+    def mean(p: dict) -> tuple:
+        loss = ReplacedTokens()(pair, p, rows, Ctx())
+        return loss.total / loss.weight, loss.metrics
+
+    (total, metrics), gradient = jax.jit(jax.value_and_grad(mean, has_aux=True))(params)
+    found = [metrics["generator/loss"].value, metrics["discriminator/loss"].value, total]
+    np.testing.assert_allclose(found, known["loss"], rtol=2e-5)
+    table = gradient["discriminator"]["body"]["embed"]["token"]
+    np.testing.assert_allclose(table, known["gradient"], rtol=1e-4, atol=2e-5 * np.abs(known["gradient"]).max())
 
 
 def steps(sharding: Sharding | None) -> tuple:
@@ -143,6 +185,7 @@ def steps(sharding: Sharding | None) -> tuple:
     return state.params, losses
 
 
+@pytest.mark.slow
 def test_eight_devices_compute_what_one_does():
     one, several = steps(None), steps(Sharding(make_mesh({"data": 2, "fsdp": 2, "tensor": 2})))
     np.testing.assert_allclose(several[1], one[1], rtol=2e-5)
