@@ -25,7 +25,7 @@ FAMILIES = {"electra": Family(electra, SIZES, "arXiv 2003.10555")}
 
 def electra_pair(*, discriminator: Mapping[str, Any], generator: Mapping[str, Any]) -> Group:
     """Both, from their knobs (`SIZES["base"]` and `SIZES["base-generator"]`, say), over the same tables of tokens and
-    positions."""
+    positions. They train under `lm.objectives.replaced.ReplacedTokens`."""
     parts = (("generator", electra(**generator)), ("discriminator", electra(**discriminator)))
     shared = ("token", "position")
     return Group(parts, tuple((f"generator/body/embed/{x}", f"discriminator/body/embed/{x}") for x in shared))

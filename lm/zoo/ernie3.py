@@ -73,7 +73,8 @@ def ernie3(
 
 
 def ernie3_pair(**knobs: Any) -> Group:
-    """Both parts of the ERNIE 3.0 that `ernie3` makes with these knobs, with one embedding and one wide part."""
+    """Both parts of the ERNIE 3.0 that `ernie3` makes with these knobs, with one embedding and one wide part.
+    They train under `lm.objectives.together.Together`."""
     parts = tuple((name, ernie3(causal=name == "generation", **knobs)) for name in ("understanding", "generation"))
     segments = parts[0][1].body.stack.segments
     wide = next(i for i, segment in enumerate(segments) if isinstance(segment, Resize))

@@ -1,0 +1,87 @@
+"""States of texts that belong together, closer than those of others (InfoNCE: van den Oord et al. 2018, arXiv
+1807.03748)."""
+
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+
+from lm.core.component import component, in_range
+from lm.core.ctx import Ctx
+from lm.core.errors import UserError
+from lm.core.metrics import Mean, aux_losses, aux_metrics
+from lm.core.param import Tree
+from lm.core.ranges import POSITIVE
+from lm.core.rows import HIDDEN, Batch
+from lm.kernels.cross_entropy import token_losses
+from lm.model.heads import ROW_LABELS
+from lm.model.heads.protocol import reported
+from lm.model.transformer import Model, head_ctx
+from lm.objectives.examples.together import TwoTexts
+from lm.objectives.objective import Loss, Needs, Scoring
+
+if TYPE_CHECKING:
+    from lm.text.tokenizers import Tokenizer
+
+Array = jax.Array
+
+
+@component
+class Contrastive:
+    """Tell, of each text, which one of the batch's others belongs to it, by the cosine of their states, and the other
+    way round (the mean of both: CodeT5+, Wang et al. 2023, arXiv 2305.07922). The model has one tower and a head of
+    rows, such as `SequenceClassifier(256)`, a projection, or one without outputs.
+
+    Negatives are the other pairs of the batch, or of the microbatch where that is cut; there is no queue of past ones,
+    as in CodeT5+, nor are any mined. Records are `Pairs`, one in a row (`config.data.packing="one"`).
+
+    temperature: cosines are divided by it: 0.05 in SimCSE, 0.07 at first in CodeT5+, which learns it
+    length: tokens of each text; longer ones are cut
+    same: a text beside itself, told apart by dropout alone (SimCSE, Gao et al. 2021, arXiv 2104.08821)
+    aux: as of `TokenLoss`"""
+
+    temperature: float = 0.05
+    length: int = 128
+    same: bool = False
+    aux: tuple[tuple[str, float], ...] = (("balance", 0.01), ("router_z", 0.0))
+
+    def __post_init__(self) -> None:
+        in_range(self.temperature, POSITIVE, "temperature")
+        if self.length < 1:
+            raise UserError(f"length={self.length} tokens of each text: give 1 or more")
+
+    def needs(self) -> Needs:
+        return Needs(head=ROW_LABELS, positions=self.length, channels=() if self.same else ("part",))
+
+    def examples(self, tokenizer: "Tokenizer | None" = None) -> TwoTexts:
+        return TwoTexts(self.length, self.same)
+
+    def scoring(self, tokenizer: "Tokenizer") -> Scoring:
+        return Scoring()
+
+    def __call__(
+        self,
+        model: Model,
+        params: Tree,
+        batch: Batch,
+        ctx: Ctx,
+        dtype: jax.typing.DTypeLike = jnp.float32,
+        cache: Tree = None,
+    ) -> Loss:
+        aux, states = {}, []
+        shared = {key: value for key, value in batch.items() if "/" not in key}
+        other = {key.removeprefix("other/"): value for key, value in batch.items() if key.startswith("other/")}
+        for name, rows in (("first", shared), ("other", shared | other)):
+            here = ctx.at(name)
+            x, _, aux[name] = model.hidden(params, rows, here, None, dtype)
+            state = model.logits(params, x, head_ctx(here, rows))
+            states.append(state / jnp.maximum(jnp.linalg.norm(state, axis=-1, keepdims=True), 1e-6))
+        weights = batch["pair/weights"].astype(jnp.float32)
+        cosines = states[0] @ states[1].T / self.temperature
+        own = jnp.arange(len(weights))
+        ways = [token_losses(jnp.where(weights > 0, c, HIDDEN), own) for c in (cosines, cosines.T)]
+        nll = weights * sum(nll for nll, _, _ in ways) / 2
+        hits = weights * sum(hit for _, _, hit in ways) / 2
+        total, weight = nll.sum(), weights.sum()
+        metrics = reported(total, hits.sum(), weight) | aux_metrics(aux)
+        return Loss(total + aux_losses(aux, self.aux), weight, metrics, aux, None, Mean(nll, weights))
