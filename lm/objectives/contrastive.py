@@ -68,14 +68,16 @@ class Contrastive:
         dtype: jax.typing.DTypeLike = jnp.float32,
         cache: Tree = None,
     ) -> Loss:
-        aux, states = {}, []
+        recorded, states = [], []
         shared = {key: value for key, value in batch.items() if "/" not in key}
         other = {key.removeprefix("other/"): value for key, value in batch.items() if key.startswith("other/")}
         for name, rows in (("first", shared), ("other", shared | other)):
             here = ctx.at(name)
-            x, _, aux[name] = model.hidden(params, rows, here, None, dtype)
+            x, _, aux = model.hidden(params, rows, here, None, dtype)
+            recorded.append(aux)
             state = model.logits(params, x, head_ctx(here, rows))
             states.append(state / jnp.maximum(jnp.linalg.norm(state, axis=-1, keepdims=True), 1e-6))
+        aux = jax.tree.map(lambda *of_texts: jnp.concatenate(of_texts, axis=1), *recorded)  # [layers, 2 B, ...]
         weights = batch["pair/weights"].astype(jnp.float32)
         cosines = states[0] @ states[1].T / self.temperature
         own = jnp.arange(len(weights))

@@ -85,6 +85,7 @@ def test_a_text_is_nearest_to_its_own():
     logs = [np.asarray(jax.nn.log_softmax(c / 0.5)) for c in (a @ b.T, b @ a.T)]
     want = -sum(np.diag(log).sum() for log in logs) / 2
     loss = objective(model, params, rows, Ctx())
+    assert jax.tree.structure(model.update(params, loss.aux)) == jax.tree.structure(params)
     np.testing.assert_allclose([loss.total, loss.weight], [want, 3], rtol=1e-5)
     with pytest.raises(UserError, match=r"a pair in each row: set config\.data\.packing='one'"):
         stacked(objective, [row | {"part": row["segments"]} for row in texts(1)])
