@@ -30,7 +30,7 @@ Array = jax.Array
 class Contrastive:
     """Tell, of each text, which one of the batch's others belongs to it, by the cosine of their states, and the other
     way round (the mean of both: CodeT5+, Wang et al. 2023, arXiv 2305.07922). The model has one tower and a head of
-    rows, such as `SequenceClassifier(256)`, a projection, or one without outputs.
+    rows, such as `SequenceClassifier(256, at="mean")`, a projection, or one without outputs.
 
     Negatives are the other pairs of the batch, or of the microbatch where that is cut; there is no queue of past ones,
     as in CodeT5+, nor are any mined. Records are `Pairs`, one in a row (`config.data.packing="one"`).
