@@ -51,7 +51,7 @@ class Contrastive:
             raise UserError(f"length={self.length} tokens of each text: give 1 or more")
 
     def needs(self) -> Needs:
-        return Needs(head=ROW_LABELS, positions=self.length, channels=() if self.same else ("part",))
+        return Needs(head=ROW_LABELS, positions=self.length, channels=() if self.same else ("part",), alone=True)
 
     def examples(self, tokenizer: "Tokenizer | None" = None) -> TwoTexts:
         return TwoTexts(self.length, self.same)

@@ -87,8 +87,6 @@ def test_a_text_is_nearest_to_its_own():
     loss = objective(model, params, rows, Ctx())
     assert jax.tree.structure(model.update(params, loss.aux)) == jax.tree.structure(params)
     np.testing.assert_allclose([loss.total, loss.weight], [want, 3], rtol=1e-5)
-    with pytest.raises(UserError, match=r"a pair in each row: set config\.data\.packing='one'"):
-        stacked(objective, [row | {"part": row["segments"]} for row in texts(1)])
 
 
 def test_the_same_text_twice_differs_by_dropout():

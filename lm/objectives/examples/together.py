@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 
-from lm.core.errors import UserError
 from lm.objectives.examples.builder import Example, ExampleBuilder, Row
 from lm.objectives.examples.next_token import positions_in
 
@@ -40,10 +39,8 @@ class TwoTexts:
     same: bool
 
     def __call__(self, row: Row, rng: np.random.Generator) -> Example:
-        """A packed row of one record {tokens, segments, part [S + 1]} -> tokens, segments, positions [length], the same
+        """A row of one record {tokens, segments, part [S + 1]} -> tokens, segments, positions [length], the same
         of the other under other/, and pair/weights []: 1 where there are both."""
-        if row["segments"].max() > 1:
-            raise UserError("Contrastive compares a pair in each row: set config.data.packing='one'")
         real = row["segments"] > 0
         sides = [real, real] if self.same else [real & (row["part"] == part) for part in (0, 1)]
         first, other = (self._side(row["tokens"][side]) for side in sides)
