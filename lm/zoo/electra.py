@@ -20,7 +20,6 @@ SIZES: Sizes = {
     "large-generator": {"layers": 24, "d_model": 256, "heads": 4, "embed_width": 1024, **MLM},
 }
 electra = functools.partial(bert, pretraining=("rtd",))
-FAMILIES = {"electra": Family(electra, SIZES, "arXiv 2003.10555")}
 
 
 def electra_pair(*, discriminator: Mapping[str, Any], generator: Mapping[str, Any]) -> Group:
@@ -29,3 +28,41 @@ def electra_pair(*, discriminator: Mapping[str, Any], generator: Mapping[str, An
     parts = (("generator", electra(**generator)), ("discriminator", electra(**discriminator)))
     shared = ("token", "position")
     return Group(parts, tuple((f"generator/body/embed/{x}", f"discriminator/body/embed/{x}") for x in shared))
+
+
+def electra_both(
+    *,
+    layers: int,
+    d_model: int,
+    heads: int,
+    generator_layers: int | None = None,
+    generator_d_model: int,
+    generator_heads: int,
+    embed_width: int | None = None,
+    vocab: int = 30522,
+    context: int = 512,
+    types: int = 2,
+    dropout: float = 0.0,
+) -> Group:
+    """The pair that trains as one, of any shape. The generator has as many layers as the discriminator if
+    `generator_layers` is not given; the tables are as wide as it, or `embed_width`."""
+    shared = {"vocab": vocab, "context": context, "types": types, "dropout": dropout}
+    shared |= {"embed_width": embed_width or d_model}
+    generator = {"layers": generator_layers or layers, "d_model": generator_d_model, "heads": generator_heads}
+    return electra_pair(
+        discriminator={**shared, "layers": layers, "d_model": d_model, "heads": heads},
+        generator={**shared, **generator, **MLM},
+    )
+
+
+def _both(size: str) -> Mapping[str, Any]:
+    generator = SIZES[f"{size}-generator"]
+    return {**SIZES[size], **{f"generator_{knob}": generator[knob] for knob in ("layers", "d_model", "heads")}}
+
+
+FAMILIES = {
+    "electra": Family(electra, SIZES, "arXiv 2003.10555"),
+    "electra_both": Family(
+        electra_both, {size: _both(size) for size in ("small", "base", "large")}, "arXiv 2003.10555"
+    ),
+}

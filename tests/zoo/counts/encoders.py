@@ -75,6 +75,9 @@ COUNTS = {
     # arXiv 2212.14034
     ("cramming", "base"): 119_589_888,
     # arXiv 2003.10555; discriminators with their head
+    ("electra_both", "small"): 14_196_731,
+    ("electra_both", "base"): 119_389_499,
+    ("electra_both", "large"): 354_659_387,
     ("electra", "small"): 13_549_057,
     ("electra", "base"): 109_483_009,
     ("electra", "large"): 335_142_913,
