@@ -1,5 +1,6 @@
 """Chats: from files of every shape to tokens, of which only the assistant's are predicted."""
 
+import itertools
 import json
 
 import numpy as np
@@ -16,6 +17,7 @@ from lm.text.format import TextFormat
 
 pytest.importorskip("jinja2", reason="the package jinja2 is not installed")
 pytest.importorskip("tokenizers", reason="the package tokenizers is not installed")
+from tests.golden import chats
 from tests.hub.chat_model import tokenizer
 
 TURN = "'<|turn|>' + message['role'] + '\\n'"
@@ -52,6 +54,15 @@ def test_the_assistant_is_trained_on_and_nobody_else(template):
     assert chat_ids(text, MESSAGES, add_generation_prompt=False).tolist() == ids.tolist()
     named = WORDS._replace(template="{{ '' }}", templates={"other": template})
     assert trained_chat(named, MESSAGES, "other").mask.tolist() == mask.tolist()
+
+
+def test_masks_are_those_of_transformers():
+    """Of templates that mark what the assistant writes."""
+    cases = itertools.product(chats.TEMPLATES, chats.CHATS)
+    for (template, chat), golden in zip(cases, json.loads(chats.FILE.read_text()), strict=True):
+        ids, mask, _ = trained_chat(WORDS._replace(template=template), chats.messages(chat))
+        assert ids.tolist() == golden["ids"], template
+        assert mask.tolist() == golden["mask"], (template, chat)
 
 
 def test_templates_that_hide_what_was_said():

@@ -12,8 +12,8 @@ KNOBS |= {"vocab": 300, "tied": True}
 TEMPLATE = "{% for m in messages %}<|turn|>{{ m['content'] }}<|end|>{% endfor %}<|turn|>"
 
 
-def tokenizer(around: bool = False) -> HFTokenizer:
-    """One token a byte, <|end|> 0 and <|turn|> 1; `around`: those two stand around what a model reads."""
+def tokenizer_json(around: bool = False) -> str:
+    """A tokenizer.json: one token a byte, <|end|> 0 and <|turn|> 1; `around`: those two stand around what a model reads."""
     alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
     vocab = {piece: i for i, piece in enumerate(["<|end|>", "<|turn|>", *alphabet])}
     t = tokenizers.Tokenizer(tokenizers.models.BPE(vocab, []))
@@ -24,7 +24,11 @@ def tokenizer(around: bool = False) -> HFTokenizer:
         t.post_processor = tokenizers.processors.TemplateProcessing(
             single="<|turn|> $A <|end|>", special_tokens=[("<|turn|>", 1), ("<|end|>", 0)]
         )
-    return HFTokenizer(t.to_str(), {"eos": "<|end|>"})
+    return t.to_str()
+
+
+def tokenizer(around: bool = False) -> HFTokenizer:
+    return HFTokenizer(tokenizer_json(around), {"eos": "<|end|>"})
 
 
 def text() -> TextFormat:
