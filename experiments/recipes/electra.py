@@ -5,13 +5,9 @@ nothing after 10,000 steps of warm-up. Of the large one this is the run of 400,0
 from ml_collections.config_dict import ConfigDict
 
 from experiments.recipes import recipe
-from lm.core.component import to_dict
 from lm.objectives.masked import MaskedTokens
 from lm.objectives.replaced import ReplacedTokens
-from lm.train.config import default
 from lm.train.optim.adamw import AdamW
-from lm.zoo.electra import SIZES as SHAPES
-from lm.zoo.electra import electra_pair
 
 # Learning rate, length, rows of a batch, steps, share of tokens to fill in.
 SIZES = {
@@ -20,21 +16,16 @@ SIZES = {
     "large": (2e-4, 512, 2048, 400_000, 0.25),
     "tiny": (5e-4, 64, 128, 1_000_000, 0.15),
 }
-TINY = {"layers": 2, "d_model": 64, "heads": 2, "vocab": 384, "context": 64}
+TINY = recipe.SHAPES | {"generator_d_model": 32, "generator_heads": 2, "context": 64}
 
 
 def get_config(size: str = "small") -> ConfigDict:
     rate, length, rows, steps, share = SIZES[size]
-    tiny = size == recipe.TINY
-    large = TINY if tiny else SHAPES[size]
-    small = {**TINY, "embed_width": 64, "d_model": 32, "pretraining": ("mlm",)} if tiny else SHAPES[f"{size}-generator"]
-    pair = electra_pair(discriminator={**large, "dropout": 0.1}, generator={**small, "dropout": 0.1})
-    config = default()
-    with config.unlocked():
-        config.model = ConfigDict(to_dict(pair))
-    config.data.update(source="", tokenizer="bpe-30522", reserved=() if tiny else ("[MASK]",))
+    config = recipe.of("electra_both", size, TINY, dropout=0.1)
+    config.data.tokenizer = "bpe-30522"
+    config.data.reserved = () if size == recipe.TINY else ("[MASK]",)
     recipe.under(config, ReplacedTokens(MaskedTokens(share, masked=0.85, random=0.0)), length)
     config.data.batch_size = rows
-    config.train.update(steps=steps, dtype="bfloat16")
+    config.train.steps = steps
     recipe.moves(config, AdamW(learning_rate=rate, weight_decay=0.01, b2=0.999, eps=1e-6), recipe.line(10_000))
-    return recipe.small_run(config) if tiny else config
+    return recipe.small_run(config) if size == recipe.TINY else config

@@ -13,7 +13,7 @@ TEMPLATE = "{% for m in messages %}<|turn|>{{ m['content'] }}<|end|>{% endfor %}
 
 
 def tokenizer_json(around: bool = False) -> str:
-    """A tokenizer.json: one token a byte, <|end|> 0 and <|turn|> 1; `around`: those two stand around what a model reads."""
+    """A tokenizer.json: one token a byte, <|end|> 0 and <|turn|> 1; `around`: these stand around what a model reads."""
     alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
     vocab = {piece: i for i, piece in enumerate(["<|end|>", "<|turn|>", *alphabet])}
     t = tokenizers.Tokenizer(tokenizers.models.BPE(vocab, []))
