@@ -42,6 +42,7 @@ MODEL_KEYS = {
 # What the loss reads and the model never sees.
 OF_A_HEAD = {
     "targets": "ids to predict: [B, S], or fewer, which are those of the last positions; or a label of each row, [B]",
+    "predicted": "[B, P] positions of targets and weights [B, P], where they are not the last",
     "weights": "float32, shaped as targets; 0 where nothing is predicted",
     "total": "[B] sum of the weights of the whole batch, of which these rows may be a part: `with_totals` adds it",
 }

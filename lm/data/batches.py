@@ -21,6 +21,7 @@ from lm.core.errors import UserError, nearest
 from lm.data.cache import TokenCache
 from lm.data.mixture import Mixture
 from lm.data.packing import NO_CHANNELS, PACKINGS, PackedRows, Row, evaluation_rows, padding
+from lm.data.partners import beside, check_partners, with_partners
 from lm.data.record_rows import Long, RecordRows, Sides, packed
 
 PACKED = (*PACKINGS, "one")
@@ -29,7 +30,7 @@ Batch = dict[str, np.ndarray]  # an example's arrays with a leading batch axis
 
 # What a random number is for. Seeds of different uses are derived by hashing, not by adding: grain shuffles epoch e
 # with seed + e, so with the run's own seed epoch 1 of run 0 would repeat epoch 0 of run 1.
-ORDER, SHIFT, EXAMPLE, RESHUFFLE = range(4)
+ORDER, SHIFT, EXAMPLE, RESHUFFLE, PARTNER = range(5)
 VERSIONS = {"numpy": np.__version__, "grain": grain.__version__}  # their random streams may change between versions
 
 
@@ -52,6 +53,8 @@ class Stream:
     source: int  # its number in the run, so that no two sources share random bits
     example: Builder
     reshuffles: tuple[int, ...] = ()  # from each of these n on, rows come in another order
+    copies: int = 0
+    partners: int = 0
 
     def __getitem__(self, n: int) -> Row:
         return self._examples[self._reshuffled(n)]
@@ -72,9 +75,13 @@ class Stream:
         return grain.MapDataset.range(len(self.rows)).shuffle(seed=order).map_with_index(self._example).repeat()
 
     def _example(self, n: int, i: int) -> Row:
-        row = self.rows.shifted(_shift(self.seed, self.source, n // len(self.rows)))[i]
-        row = addressed(row, self.source, n)
-        return self.example(row, np.random.default_rng(_seed_sequence(self.seed, self.source, EXAMPLE, n)))
+        epoch, drawn = n // len(self.rows), n
+        if self.copies:  # of a row, not of its turn in the epoch
+            epoch %= self.copies
+            drawn = epoch * len(self.rows) + i
+        rows = self.rows.shifted(_shift(self.seed, self.source, epoch))
+        row = beside(rows, i, self.partners, _rng(self.seed, self.source, PARTNER, drawn))
+        return self.example(addressed(row, self.source, n), _rng(self.seed, self.source, EXAMPLE, drawn))
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,7 @@ class ContiguousStreams:
     source: int
     example: Builder
     count: int
+    copies: int = 0
 
     @property
     def length(self) -> int:
@@ -97,10 +105,11 @@ class ContiguousStreams:
     def __getitem__(self, n: int) -> Row:
         turn, lane = divmod(n, self.count)
         epoch, i = divmod(turn, self.length)
+        epoch = epoch % self.copies if self.copies else epoch
         row = self.rows.shifted(_shift(self.seed, self.source, epoch))[lane * self.length + i]
         row = addressed(row, self.source, n)
-        rng = np.random.default_rng(_seed_sequence(self.seed, self.source, EXAMPLE, n))
-        return self.example(row, rng) | {"reset": np.array(i == 0, np.int32)}
+        drawn = (epoch * self.length + i) * self.count + lane  # n, if nothing repeats
+        return self.example(row, _rng(self.seed, self.source, EXAMPLE, drawn)) | {"reset": np.array(i == 0, np.int32)}
 
 
 @dataclass(frozen=True)
@@ -120,6 +129,8 @@ class Batches:
         the source
     numbers: the number of each source in the run, where this is one of its stages (`lm.data.stages`); (): in order
     offsets: rows of each source that earlier stages took; (): none
+    copies: epochs after which rows and examples repeat, in another order; 0: never
+    partners: rows of other documents that examples read beside each (`lm.data.partners`)
     """
 
     sources: tuple[tuple[TokenCache, float], ...]
@@ -136,6 +147,8 @@ class Batches:
     reshuffles: tuple[tuple[int, ...], ...] = ()
     numbers: tuple[int, ...] = ()
     offsets: tuple[int, ...] = ()
+    copies: int = 0
+    partners: int = 0
 
     def __post_init__(self):
         if self.batch_size < 1:
@@ -144,6 +157,8 @@ class Batches:
             raise UserError(f"data seed is {self.seed}; give 0 or more")
         if self.packing not in PACKED:
             raise UserError(f"unknown packing {self.packing!r}{nearest(self.packing, PACKED)}")
+        if self.partners:
+            check_partners([cache for cache, _ in self.sources], self.packing)
         self._check_warmup()
         self._check_stream()
         for stream in self._streams:
@@ -197,6 +212,7 @@ class Batches:
         if (self.long, self.sides) != ("error", None):  # knobs that are younger than fingerprints
             made_by += (self.long, self.sides)
         made_by += tuple(more for more in (self.reshuffles, self.numbers, self.offsets) if more)
+        made_by += (("copies", self.copies, "partners", self.partners),) if self.copies or self.partners else ()
         return hashlib.blake2b(repr((sources, made_by)).encode(), digest_size=16).hexdigest()
 
     @property
@@ -264,8 +280,8 @@ class Batches:
             for number, (cache, _) in zip(self.known, self.sources, strict=True)
         ]
         if self.packing == "stream":
-            return [ContiguousStreams(*parts, count=self.batch_size) for parts in known]
-        return [Stream(*parts, reshuffles=self._reshuffles_of(parts[2])) for parts in known]
+            return [ContiguousStreams(*parts, self.batch_size, self.copies) for parts in known]
+        return [Stream(*parts, self._reshuffles_of(parts[2]), self.copies, self.partners) for parts in known]
 
     def _reshuffles_of(self, number: int) -> tuple[int, ...]:
         return tuple(rows[number] if number < len(rows) else 0 for rows in self.reshuffles)
@@ -281,7 +297,7 @@ class Batches:
 
     @cached_property
     def _empty(self) -> Row:
-        return empty_row(self.length, self.example, channels_of(cache for cache, _ in self.sources))
+        return empty_row(self.length, self.example, channels_of(cache for cache, _ in self.sources), self.partners)
 
     def _rows_before(self, address: int) -> int:
         """Total rows of the batches before this address."""
@@ -312,9 +328,10 @@ def channels_of(caches: Iterable[TokenCache]) -> dict[str, DTypeLike]:
     return {name: cache.channel_type(name) for cache in caches for name in cache.channels}
 
 
-def empty_row(length: int, example: Builder, channels: Mapping[str, DTypeLike] = NO_CHANNELS) -> Row:
+def empty_row(length: int, example: Builder, channels: Mapping[str, DTypeLike] = NO_CHANNELS, partners: int = 0) -> Row:
     """The example for a row of padding only (segment 0), to which every example builder gives weight 0."""
-    return example(addressed(padding(length, channels), 0, 0), np.random.default_rng(0))
+    row = with_partners(padding(length, channels), [None] * partners)
+    return example(addressed(row, 0, 0), np.random.default_rng(0))
 
 
 @dataclass(frozen=True)
@@ -334,6 +351,7 @@ class EvalBatches:
     packing: str = "concat"
     long: Long = "error"
     sides: Sides | None = None
+    partners: int = 0
 
     def __len__(self) -> int:
         return self.ranges[-1].stop
@@ -374,9 +392,9 @@ class EvalBatches:
 
     def _example(self, source: int, n: int) -> Row:
         if n >= len(self._rows[source]):
-            return empty_row(self.length, self.example, channels_of(self.caches))
-        rng = np.random.default_rng(_seed_sequence(self.seed, source, EXAMPLE, n))
-        return self.example(addressed(self._rows[source][n], source, n), rng)
+            return empty_row(self.length, self.example, channels_of(self.caches), self.partners)
+        row = beside(self._rows[source], n, self.partners, _rng(self.seed, source, PARTNER, n))
+        return self.example(addressed(row, source, n), _rng(self.seed, source, EXAMPLE, n))
 
 
 def _left_out(rows: PackedRows) -> Mapping[str, int]:
@@ -386,6 +404,10 @@ def _left_out(rows: PackedRows) -> Mapping[str, int]:
 def _shift(seed: int, source: int, epoch: int) -> int:
     """How far an epoch's row boundaries are shifted, in tokens."""
     return int(_seed_sequence(seed, source, SHIFT, epoch).generate_state(1, np.uint64)[0])
+
+
+def _rng(*what: int) -> np.random.Generator:
+    return np.random.default_rng(_seed_sequence(*what))
 
 
 def _seed_sequence(*what: int) -> np.random.SeedSequence:

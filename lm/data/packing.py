@@ -31,6 +31,7 @@ class PackedRows(Protocol):
     def __len__(self) -> int: ...
     def __getitem__(self, i: int) -> Row: ...
     def shifted(self, shift: int) -> Self: ...  # the same text cut at other boundaries, if the packing can
+    def documents(self, i: int) -> np.ndarray: ...  # numbers of those documents of the corpus that row i has tokens of
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,10 @@ class ConcatenatedRows:
             at += stop - start
         row["segments"][:real] = document - self._before(document) + 1
         return row | self._more(index)
+
+    def documents(self, i: int) -> np.ndarray:
+        first = i * self.length + self.shift
+        return documents_at(self.cache, np.arange(first, first + self.length + 1) % self.cache.size)
 
     def _before(self, document: np.ndarray) -> int:
         """The document that gets number 1."""
@@ -159,6 +164,10 @@ class BestFitRows:
             row["segments"][at : at + size] = segment
             at += size
         return row
+
+    def documents(self, i: int) -> np.ndarray:
+        starts, _, ends = self._bins
+        return documents_at(self.cache, starts[ends[i - 1] if i else 0 : ends[i]])
 
 
 PACKINGS = {"concat": ConcatenatedRows, "best-fit": BestFitRows, "stream": RunningRows}
@@ -248,6 +257,11 @@ def padding(length: int, channels: Mapping[str, DTypeLike] = NO_CHANNELS) -> Row
     """A row of padding only, with these channels of these types."""
     row = {key: np.zeros(length + 1, np.int32) for key in ("tokens", "segments", "bytes")}
     return row | {name: np.zeros(length + 1, dtype) for name, dtype in channels.items()}
+
+
+def documents_at(cache: TokenCache, index: np.ndarray) -> np.ndarray:
+    """The numbers of the documents that the tokens at these indices of the corpus are of, each once."""
+    return np.unique(np.searchsorted(cache.offsets, index, side="right") - 1)
 
 
 def blank(cache: TokenCache, length: int) -> Row:

@@ -13,7 +13,7 @@ import numpy as np
 
 from lm.core.errors import UserError
 from lm.data.cache import TokenCache
-from lm.data.packing import PACKINGS, PackedRows, Row, best_fit, blank, copy, load_index, write_index
+from lm.data.packing import PACKINGS, PackedRows, Row, best_fit, blank, copy, documents_at, load_index, write_index
 
 Sides = tuple[int, int]  # tokens of inputs, and of targets, that a row has room for
 Long = Literal["error", "drop", "cut"]
@@ -103,6 +103,10 @@ class RecordRows:
             row["segments"][at : at + size] = segments[j]
             at += size
         return row
+
+    def documents(self, i: int) -> np.ndarray:
+        starts, _, _, ends, _ = self._pieces
+        return documents_at(self.cache, starts[ends[i - 1] if i else 0 : ends[i]])
 
     def _made(self) -> _Pieces:
         """The index, computed."""

@@ -16,7 +16,7 @@ from lm.core.rows import Batch
 from lm.model.heads import HeadLoss, Heads
 from lm.model.transformer import Model, head_ctx
 from lm.objectives.objective import Loss
-from lm.objectives.token_loss import TokenLoss, emptied
+from lm.objectives.token_loss import TokenLoss, emptied, predicting
 
 Array = jax.Array
 
@@ -59,7 +59,7 @@ class JointLoss:
         losses: dict[str, HeadLoss] = {}
         for name, _ in self.heads:
             targets, weights = batch[f"{name}/targets"], batch[f"{name}/weights"].astype(jnp.float32)
-            states = x[:, x.shape[1] - targets.shape[1] :] if targets.ndim > 1 else x
+            states = predicting(x, targets, batch.get(f"{name}/predicted")) if targets.ndim > 1 else x
             losses[name] = known[name].loss(p[name], states, targets, weights, ctx.at(name), self.each.terms())
         loss = added_losses(losses, dict(self.heads), batch)
         return Loss(

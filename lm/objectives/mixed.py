@@ -77,6 +77,11 @@ class Mixed:
                     f"parts {first!r} and {name!r} of a mixture need models whose heads or masks differ: mix "
                     "objectives of one kind, or train one after the other (config.stages)"
                 )
+            if asked.copies != needs[first].copies:
+                raise UserError(
+                    f"parts {first!r} and {name!r} of a mixture repeat their examples after {needs[first].copies} and "
+                    f"{asked.copies} epochs (0: never): make their `copies` equal"
+                )
             for key in asked.rows:
                 if key not in NEUTRAL and (without := [n for n, other in needs.items() if key not in other.rows]):
                     raise UserError(
@@ -94,6 +99,7 @@ class Mixed:
             both_sides=asked[0].both_sides,
             positions=max(n.positions for n in asked),
             sides=(max(i for i, _ in sides), max(t for _, t in sides)) if sides else None,
+            copies=asked[0].copies,
             channels=tuple(dict.fromkeys(channel for n in asked for channel in n.channels)),
         )
 

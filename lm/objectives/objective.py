@@ -43,6 +43,8 @@ class Needs(NamedTuple):
     sides: tuple[int, int] | None = None  # of an encoder-decoder: tokens of inputs and targets that a row has room for
     classes: int | None = None  # of labels: as many scores the head must give, two for one; None: any number
     alone: bool = False  # a row must hold one record (`config.data.packing=one`)
+    copies: int = 0  # epochs after which its examples repeat (`lm.data.batches.Batches.copies`); 0: never
+    partners: int = 0  # other rows that its examples read beside each (`lm.data.batches.Partners`)
     channels: tuple[str, ...] = ()  # what its examples read of rows besides tokens (`lm.data.channels`)
 
 

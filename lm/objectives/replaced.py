@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from lm.core.component import component, in_range
 from lm.core.ctx import Ctx
+from lm.core.errors import UserError
 from lm.core.metrics import Mean, aux_losses, aux_metrics
 from lm.core.param import Tree
 from lm.core.ranges import NOT_NEGATIVE, POSITIVE
@@ -49,11 +50,15 @@ class ReplacedTokens:
     def __post_init__(self) -> None:
         in_range(self.weight, NOT_NEGATIVE, "weight")
         in_range(self.temperature, POSITIVE, "temperature")
+        if self.hidden.predictions:
+            raise UserError("ReplacedTokens judges all positions: set config.objective.hidden.predictions=0")
 
     def needs(self) -> Needs:
         own = self.hidden.needs()
         return Needs(
-            parts=((GENERATOR, own), (DISCRIMINATOR, Needs(head=TOKEN_LABELS, both_sides=True))), channels=own.channels
+            parts=((GENERATOR, own), (DISCRIMINATOR, Needs(head=TOKEN_LABELS, both_sides=True))),
+            channels=own.channels,
+            copies=own.copies,
         )
 
     def examples(self, tokenizer: "Tokenizer | None" = None) -> ReplacedExamples:

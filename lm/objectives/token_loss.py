@@ -66,7 +66,7 @@ class TokenLoss:
         if cache is not None:
             cache = emptied(cache, batch["reset"] > 0)
         x, cache, aux = model.hidden(params, batch, ctx, cache, dtype)
-        x = x[:, x.shape[1] - targets.shape[1] :]  # where only some tokens have targets, those are the last
+        x = predicting(x, targets, batch.get("predicted"))
         total, weight, metrics, rows = self.of_head(
             model.head, model.head_params(params), x, targets, weights, head_ctx(ctx, batch), self.terms(ahead)
         )
@@ -105,6 +105,14 @@ class TokenObjective:
         cache: Tree = None,
     ) -> Loss:
         return self.loss(model, params, batch, ctx, dtype, cache)
+
+
+def predicting(x: Array, targets: Array, predicted: Array | None = None) -> Array:
+    """Of the states x [B, S, D], those that predict targets [B, P]: at the positions `predicted` [B, P], or the last
+    P."""
+    if predicted is None:
+        return x[:, x.shape[1] - targets.shape[1] :]
+    return jnp.take_along_axis(x, predicted[..., None], axis=1)
 
 
 def emptied(cache: Tree, rows: Array) -> Tree:

@@ -16,6 +16,7 @@ from lm.text.covered import Sized, sized
 from lm.text.joins import PretokenizedJoins
 
 SPACE = "\u2581"  # what SentencePiece-like vocabularies write for a space
+BYTE_SPACES = "\u0120\u0109\u010a\u010d"  # space, tab, line feed, carriage return in the byte-level alphabet
 ROLES = ("eos", "sep", "pad", "unk", "bos")  # the first but bos that is there stands at the end of a text
 # Where no config names them: what published vocabularies call them.
 USUAL = {
@@ -191,6 +192,21 @@ class HFTokenizer:
             return 1
         return len(piece.removeprefix("##").replace(SPACE, " ").encode())
 
+    def word_starts(self) -> np.ndarray:
+        model = json.loads(self.content)["model"]
+        prefix = model.get("continuing_subword_prefix") or ""
+        starts = np.zeros(self.vocab_size, bool)
+        for piece, i in self._pieces.items():
+            if i < self.vocab_size:
+                marked = not piece.startswith(prefix) if prefix else spaced(piece, self._byte_level)
+                starts[i] = marked or model["type"] == "WordLevel" or (i in self._added and self._added[i]["special"])
+        if not starts[[i for i in self._pieces.values() if i < self.vocab_size and i not in self._added]].any():
+            raise UserError(
+                f"tokenizer {self.name} does not mark which of its tokens begin a word: take another tokenizer, or an "
+                "objective that hides single tokens"
+            )
+        return starts
+
     def sentinel(self, i: int) -> int:
         if not 0 <= i < self.sentinels:
             raise UserError(f"tokenizer {self.name} has {self.sentinels} sentinels, not {i + 1}; use another tokenizer")
@@ -214,6 +230,13 @@ class HFTokenizer:
     def saved(self) -> dict[str, Any]:
         size = {} if self._size_told is None else {"size": self._size_told}
         return {"kind": "hf", "content": self.content, "special": self.roles, **size}
+
+
+def spaced(piece: str, byte_level: bool = False) -> bool:
+    """Whether what a piece of a vocabulary spells begins with white space."""
+    if byte := re.fullmatch(r"<0x([0-9A-F]{2})>", piece):
+        return int(byte[1], 16) in b" \t\n\r"
+    return piece[:1] in (BYTE_SPACES if byte_level else f"{SPACE} \t\n\r") and piece != ""
 
 
 def missing(names: Sequence[str], known: Collection[str]) -> list[str]:

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable
 
+from lm.core.errors import UserError
 from lm.text.tokenizers import Tokenizer
 
 # What published vocabularies call them.
 MASKS = ("[MASK]", "<mask>", "<special1>")
+FIRSTS, SEPARATORS = ("[CLS]", "<s>"), ("[SEP]", "</s>")  # what a text begins with, and ends with
 LONG_MASKS, SENTENCE_MASKS = ("[gMASK]",), ("[sMASK]",)
 SPAN_STARTS, SPAN_ENDS = ("[sop]", "<sop>", "<|startofpiece|>"), ("[eop]", "<eop>", "<|endofpiece|>")
 # What a denoiser's inputs begin with: regular, sequential and extreme denoising, a text to continue, one to write
@@ -47,3 +49,17 @@ def middle_of(tokenizer: Tokenizer) -> tuple[int, int, int] | None:
             prefix, suffix, middle = map(tokenizer.piece_id, names)
             return prefix, suffix, middle
     return None
+
+
+def around_texts(tokenizer: Tokenizer) -> tuple[int, int]:
+    """The tokens with which a pair of texts begins, and with which each of the two ends. Raises `UserError`."""
+    first = first_of(tokenizer, (tokenizer.special.get("cls"), *FIRSTS))
+    separator = first_of(tokenizer, (tokenizer.special.get("sep"), *SEPARATORS))
+    if first is None or separator is None:
+        names = {"[CLS]": first, "[SEP]": separator}
+        lacking = [name for name, found in names.items() if found is None]
+        raise UserError(
+            f"the tokenizer has no {' and no '.join(lacking)} to put around pairs of texts: add them with "
+            f"config.data.reserved={lacking}"
+        )
+    return first, separator

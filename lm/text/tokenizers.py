@@ -13,6 +13,8 @@ The first two share their special ids (pad 0, end of text 1, unknown 2), all of 
     decode(ids)    -> str                  parts of a character become U+FFFD; special ids are silent, unless `special`
                                            is set, and always those beyond vocab_size, which a padded embedding makes
     token_bytes()  -> int32[vocab_size]    how many UTF-8 bytes each token stands for; 0 for special ids
+    word_starts()  -> bool[vocab_size]     whether a word begins with the token: it spells white space first, or in
+                                           WordPiece has no "##"; special tokens are words of their own
     sentinel(i)    -> int                  T5's <extra_id_i>, which no text encodes to
     piece_id(name) -> int                  a special token, or any other, by name
     with_special(names) -> Tokenizer       with these special tokens too: those it lacks come behind all others, and
@@ -39,7 +41,7 @@ import sentencepiece
 
 from lm.core.errors import UserError, nearest
 from lm.text.covered import Sized, sized
-from lm.text.hf_tokenizer import HFTokenizer, missing
+from lm.text.hf_tokenizer import HFTokenizer, missing, spaced
 from lm.text.joins import WINDOW, settles, spans
 
 SPACE = "\u2581"  # what SentencePiece writes for a space
@@ -71,6 +73,7 @@ class Tokenizer(Protocol):
     def joins(self, text: str, at: int) -> bool: ...
     def decode(self, ids: Iterable[int], special: bool = False) -> str: ...
     def token_bytes(self) -> np.ndarray: ...
+    def word_starts(self) -> np.ndarray: ...
     def sentinel(self, i: int) -> int: ...
     def piece_id(self, name: str) -> int: ...
     def with_special(self, names: Sequence[str]) -> "Tokenizer": ...
@@ -136,6 +139,10 @@ class ByteTokenizer:
     def token_bytes(self) -> np.ndarray:
         ids = np.arange(self.vocab_size)
         return ((ids >= self.first_byte) & (ids < self.first_byte + 256)).astype(np.int32)
+
+    def word_starts(self) -> np.ndarray:
+        code = np.arange(self.vocab_size) - self.first_byte
+        return (code < 0) | (code >= 256) | np.isin(code, list(b" \t\n\r"))
 
     def sentinel(self, i: int) -> int:
         if not 0 <= i < self.extra_ids:
@@ -293,6 +300,11 @@ class SentencePieceTokenizer:
 
     def token_bytes(self) -> np.ndarray:
         return self._sizes
+
+    def word_starts(self) -> np.ndarray:
+        sp = self._sp
+        special = [sp.is_control(i) or sp.is_unknown(i) for i in range(self.vocab_size)]
+        return np.array(special) | [spaced(sp.id_to_piece(i)) for i in range(self.vocab_size)]
 
     @cached_property
     def _sizes(self) -> np.ndarray:

@@ -15,6 +15,7 @@ from lm.core.rows import weights_of
 from lm.data.batches import Batches, EvalBatches, addressed
 from lm.data.open import CorpusPart, Data, open_data, sources_of, transforms_of
 from lm.data.packing import padding
+from lm.data.partners import with_partners
 from lm.data.progress import tell
 from lm.data.stages import StagedBatches
 from lm.hub.text import read_tokenizer
@@ -92,6 +93,8 @@ def batches_of(
         long=c.long,
         sides=objective.needs().sides,
         numbers=numbers if known else (),
+        copies=objective.needs().copies,
+        partners=objective.needs().partners,
     )
     _report(data, batches.left_out)
     return batches
@@ -112,6 +115,7 @@ def held_out_of(config: ConfigDict, data: Data, objective: Objective) -> EvalBat
         packing=c.packing,
         long=c.long,
         sides=objective.needs().sides,
+        partners=objective.needs().partners,
     )
     _report(data, held_out.left_out)
     return held_out
@@ -207,7 +211,7 @@ def abstract_batch(
     """Shapes, types and layout of a training batch, without data. `names`: of sources that are told apart."""
     row = padding(config.data.length, dict.fromkeys(objective.needs().channels, np.int32))
     row["segments"] += objective.needs().sides is None  # where both sides have bounds, no text is within them
-    row = addressed(row, 0, 0)
+    row = addressed(with_partners(row, [None] * objective.needs().partners), 0, 0)
     example = objective.examples(None)(row, np.random.default_rng(0))
     example |= {"bytes": np.array(0, np.int32)} if "targets" in example else {}
     example |= {"source": np.array(0, np.int32)} if names else {}

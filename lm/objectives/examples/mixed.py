@@ -70,7 +70,13 @@ def _any() -> np.random.Generator:
 
 
 def _aligned(made: Example) -> Example:
-    """With a target for each token: where there are fewer, they are those of the last tokens."""
+    """With a target for each token: where there are fewer, they are those of the last tokens, or `predicted`."""
+    if "predicted" in made:
+        at, real = made["predicted"], made["weights"] > 0
+        whole = {key: np.zeros(len(made["tokens"]), made[key].dtype) for key in OF_TARGETS}
+        for key, values in whole.items():
+            values[at[real]] = made[key][real]
+        return {key: value for key, value in made.items() if key != "predicted"} | whole
     missing = len(made["tokens"]) - len(made["targets"])
     return made | {key: np.pad(made[key], (missing, 0)) for key in OF_TARGETS} if missing else made
 
