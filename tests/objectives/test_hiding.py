@@ -1,6 +1,8 @@
 """What is hidden of a row: tokens, words, spans of words, given phrases, words with similar ones."""
 
+import json
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from lm.objectives.examples.hiding import (
     WholeWords,
     words_of,
 )
+from lm.objectives.examples.masked import HiddenTokens
 from lm.objectives.masked import MaskedSpans, MaskedTokens
 from lm.text.tokenizers import ByteTokenizer
 
@@ -189,3 +192,28 @@ def test_what_cannot_be_hidden_is_told():
         GeometricSpans(p=1.0)
     with pytest.raises(UserError, match="shares="):
         NGrams(())
+
+
+@pytest.mark.parametrize("kind", ["tokens", "words"])
+def test_as_often_as_transformers_collator(kind):
+    """What tests/golden/collators.py found: each token, or word, at the same rate, replaced by the same rule; the
+    collator puts nothing but masks in the place of words. Here the number of hidden tokens is exact, so that short
+    words are hidden a little more often: they fit into what is left."""
+    golden = json.loads((Path(__file__).parents[1] / "golden/collators.json").read_text())[kind]
+    rng, sizes = np.random.default_rng(0), (1, 2, 3)
+    hiding, shares = (WholeWords(), (1.0, 0.0)) if kind == "words" else (SingleTokens(), (0.8, 0.1))
+    build = HiddenTokens(0.15, *shares, 4, 125, tuple(range(5)), hiding, np.arange(125) < 65)
+    found: Counter = Counter()
+    for _ in range(150):
+        words = [[5 + rng.integers(60), *(65 + rng.integers(60, size=n - 1))] for n in rng.permutation(sizes * 50)]
+        tokens = np.array([0, 2, *(i for word in words for i in word), 3], np.int32)
+        made = build({"tokens": tokens, "segments": np.minimum(np.arange(len(tokens)), 1)}, rng)
+        hidden, shown = made["weights"][1:-1] > 0, made["tokens"][1:-1]
+        found.update(hidden=hidden.sum() / 300, masked=(shown[hidden] == 4).sum() / hidden.sum())
+        found["kept"] += (shown == tokens[2:-1])[hidden].sum() / hidden.sum()
+        found["special"] += made["weights"][0] + made["weights"][-1]
+        parts = np.split(hidden, np.cumsum([len(word) for word in words])[:-1])
+        for n in sizes:
+            found[f"whole {n}"] += sum(part.all() for part in parts if len(part) == n) / 50
+            found[f"part {n}"] += sum(part.any() and not part.all() for part in parts if len(part) == n) / 50
+    assert {name: found[name] / 150 for name in golden} == pytest.approx(golden, abs=0.02)
