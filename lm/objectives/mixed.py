@@ -16,7 +16,7 @@ from lm.model.transformer import Model
 from lm.objectives.by_group import losses_by
 from lm.objectives.examples.builder import Covered
 from lm.objectives.examples.mixed import MixedExamples
-from lm.objectives.objective import Loss, Needs, Objective, Scoring
+from lm.objectives.objective import Loss, Needs, Objective, Scoring, copies_of
 from lm.objectives.token_loss import TokenLoss, TokenObjective
 
 if TYPE_CHECKING:
@@ -71,16 +71,12 @@ class Mixed:
         """Raise `UserError` for parts that cannot share a model."""
         needs = dict(zip(self.names, (objective.needs() for objective in self.objectives), strict=True))
         first = self.names[0]
+        copies_of(needs)
         for name, asked in needs.items():
             if asked.head != needs[first].head or asked.both_sides != needs[first].both_sides:
                 raise UserError(
                     f"parts {first!r} and {name!r} of a mixture need models whose heads or masks differ: mix "
                     "objectives of one kind, or train one after the other (config.stages)"
-                )
-            if asked.copies != needs[first].copies:
-                raise UserError(
-                    f"parts {first!r} and {name!r} of a mixture repeat their examples after {needs[first].copies} and "
-                    f"{asked.copies} epochs (0: never): make their `copies` equal"
                 )
             for key in asked.rows:
                 if key not in NEUTRAL and (without := [n for n, other in needs.items() if key not in other.rows]):

@@ -6,6 +6,7 @@
 It is a component, so that its knobs are stored with a run. It declares what it needs of a model, and `check_needs`
 compares the two before anything compiles."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import jax
@@ -148,6 +149,18 @@ def _check(name: str, asked: Needs, model: Model) -> None:
             f"objective {name} predicts tokens from both sides, but no token of this model sees those that follow it: "
             "take a model with bidirectional attention, such as a masked language model, or another objective"
         )
+
+
+def copies_of(parts: Mapping[str, Needs]) -> int:
+    """The `copies` that several objectives share in one run, by their names. Raises `UserError` if they differ."""
+    (first, asked), *others = parts.items()
+    for name, other in others:
+        if other.copies != asked.copies:
+            raise UserError(
+                f"{first!r} repeats its examples after {asked.copies} epochs (0: never), and {name!r}, which reads the "
+                f"same rows, after {other.copies}: make their `copies` equal"
+            )
+    return asked.copies
 
 
 def check_channels(objective: Objective, name: str, cache: TokenCache) -> None:

@@ -16,7 +16,7 @@ from lm.model.heads import HeadLoss
 from lm.model.transformer import Group, Model
 from lm.objectives.examples.together import TogetherExamples
 from lm.objectives.joint import added_losses
-from lm.objectives.objective import Loss, Needs, Scoring
+from lm.objectives.objective import Loss, Needs, Scoring, copies_of
 
 if TYPE_CHECKING:
     from lm.text.tokenizers import Tokenizer
@@ -42,11 +42,15 @@ class Together:
             raise UserError(f"parts of Together are named {', '.join(names) or 'not at all'}: name each model once")
         for name, weight, _ in self.parts:
             in_range(weight, NOT_NEGATIVE, f"weight of {name!r}")
+        copies_of({name: objective.needs() for name, _, objective in self.parts})
 
     def needs(self) -> Needs:
         asked = [(name, objective.needs()) for name, _, objective in self.parts]
         return Needs(
-            parts=tuple(asked), channels=tuple(dict.fromkeys(channel for _, own in asked for channel in own.channels))
+            parts=tuple(asked),
+            copies=asked[0][1].copies,
+            partners=max(own.partners for _, own in asked),
+            channels=tuple(dict.fromkeys(channel for _, own in asked for channel in own.channels)),
         )
 
     def examples(self, tokenizer: "Tokenizer | None" = None) -> TogetherExamples:

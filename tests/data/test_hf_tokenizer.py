@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lm.core.errors import UserError
 from lm.data.tokenizer import open_tokenizer
 from lm.text.hf_tokenizer import HFTokenizer
-from lm.text.tokenizers import from_saved
+from lm.text.tokenizers import ByteTokenizer, from_saved
 
 tokenizers = pytest.importorskip("tokenizers", reason="the package tokenizers is not installed")
 
@@ -102,6 +102,27 @@ def test_word_piece_reads_whole_texts():
     assert t.decode(t.encode("the cats")) == "the cats"
     assert t.token_bytes().tolist() == [0, 0, 0, 0, 3, 3, 1, 3]
     assert (t.pad_id, t.unk_id, t.eos_id) == (0, 1, 3)
+
+
+def test_with_which_tokens_words_begin(byte_pairs):
+    words = HFTokenizer(word_piece().to_str(), {})
+    assert words.word_starts().tolist() == [True] * 6 + [False, True]  # "##s" goes on
+    starts = byte_pairs.word_starts()
+    for text, begins in ((" a", True), ("\n", True), ("a", False), (".", False)):
+        assert bool(starts[byte_pairs.encode(text)[0]]) == begins
+    assert starts[byte_pairs.eos_id]
+    pieces = HFTokenizer(metaspace().to_str(), {})
+    names = ("\u2581", "\u2581ab", "<0x0A>", "a", "<0x41>", "<s>")
+    assert [bool(pieces.word_starts()[pieces.piece_id(name)]) for name in names] == [True] * 3 + [False] * 2 + [True]
+    bytes_ = ByteTokenizer()
+    assert [bool(bytes_.word_starts()[i]) for i in (*bytes_.encode(" a\n"), bytes_.eos_id)] == [True, False, True, True]
+
+
+def test_vocabularies_that_do_not_mark_words_are_refused():
+    unmarked = tokenizers.Tokenizer(tokenizers.models.BPE({"a": 0, "b": 1, "</s>": 2}, []))
+    unmarked.add_special_tokens(["</s>"])
+    with pytest.raises(UserError, match="does not mark which of its tokens begin a word"):
+        HFTokenizer(unmarked.to_str(), {}).word_starts()
 
 
 def test_a_config_beside_it_names_the_special_tokens(tmp_path):

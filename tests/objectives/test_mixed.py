@@ -106,6 +106,7 @@ def test_a_source_names_its_part():
         ),
         (((1.0, "a", NextToken()), (1.0, "b", NextToken(TokenLoss(z_loss=1.0)))), r"'a' and 'b' .* different knobs"),
         (((1.0, "a", NextToken()), (1.0, "b", MaskedTokens())), r"'a' and 'b' .* heads or masks differ"),
+        (((1.0, "a", MaskedTokens()), (1.0, "b", MaskedTokens(copies=2))), r"'a' repeats its examples after 0 epochs"),
         (((1.0, "a", NextToken()), (1.0, "b", Permutation())), r"'b' .* rows 'order', without which tokens of 'a'"),
     ],
 )
@@ -155,3 +156,17 @@ def test_a_single_part_has_the_loss_of_its_objective():
     mixed = Mixed(((1.0, "a", NextToken()),))(model, params, batch | {"group": np.zeros(tiny.ROWS, np.int32)}, Ctx())
     assert mixed.total == alone.total and mixed.metrics["tokens/a"].total == alone.metrics["tokens"].total
     np.testing.assert_allclose(mixed.metrics["loss/a"].total, alone.metrics["loss"].total, rtol=1e-6)
+
+
+def test_parts_that_predict_at_some_positions_share_a_batch_with_others():
+    parts = (MaskedTokens(0.2), MaskedTokens(0.4, predictions=9))
+    build = Mixed(tuple((1.0, name, part) for name, part in zip("ab", parts, strict=True))).examples(BYTES)
+    for index in range(8):
+        row = row_of(0, index)
+        made, alone = build(row, np.random.default_rng(3)), parts[build.part_of(0, index)]
+        whole = dataclasses.replace(alone, predictions=0).examples(BYTES)(row, np.random.default_rng(3))
+        np.testing.assert_array_equal(made["targets"].shape, whole["targets"].shape)
+        asked = made["weights"] > 0
+        assert "predicted" not in made and 0 < asked.sum() <= whole["weights"].sum()
+        np.testing.assert_array_equal(made["targets"][asked], whole["targets"][asked])
+        np.testing.assert_array_equal(made["tokens"][~asked], whole["targets"][~asked])

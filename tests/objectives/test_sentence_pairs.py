@@ -242,6 +242,8 @@ def test_what_is_missing_is_told():
         batches(MaskedPairs(), packing="stream")
     with pytest.raises(UserError, match=r"no \[CLS\] to put around pairs .*config\.data\.reserved="):
         MaskedPairs().examples(ByteTokenizer())
+    with pytest.raises(UserError, match=r"rows of 4 tokens have no room for two texts.*config\.data\.length"):
+        batches(MaskedPairs(), length=4).row(0)
     with pytest.raises(UserError, match="has 1 heads: give two"):
         MaskedPairs(loss=JointLoss((("mlm", 1.0),)))
     with pytest.raises(UserError, match="trains the heads mlm, nsp"):

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from lm.core.errors import UserError
 from lm.objectives.examples.builder import Example, Row
 from lm.objectives.examples.masked import HiddenTokens
 
@@ -35,10 +36,12 @@ class SentencePairs:
         types [S], and for each head its targets and weights, [S] (or fewer: `HiddenTokens`) and []. Targets of pairs
         are 0 where B follows A, and 1 where not."""
         length = len(row["tokens"]) - 1
-        room = max(0, length - 3)
-        size = room
-        if rng.random() < self.short and room > 2:
-            size = int(rng.integers(2, room + 1))
+        room = length - 3
+        if room < 2:
+            raise UserError(
+                f"rows of {length} tokens have no room for two texts and three more: raise config.data.length"
+            )
+        size = int(rng.integers(2, room + 1)) if rng.random() < self.short else room
         wrong = bool(rng.random() < 0.5)
         a, b = self._split(self._text(row, rng, 2), size, rng)
         told = len(b["tokens"]) > 0
