@@ -14,7 +14,7 @@ from lm.objectives.examples.hiding import (
     GeometricSpans,
     GivenSpans,
     NGrams,
-    Readable,
+    MaskableRow,
     SingleTokens,
     WholeWords,
     words_of,
@@ -28,14 +28,14 @@ MASK = BYTES.sentinel(0)
 ALL = (SingleTokens(), WholeWords(), GivenSpans(), GivenSpans(False), GeometricSpans(), NGrams())
 
 
-def readable(seed: int, length: int) -> Readable:
+def maskable(seed: int, length: int) -> MaskableRow:
     """Documents of words of one to four tokens, with special tokens, phrases and padding."""
     rng = np.random.default_rng(seed)
     segments = np.cumsum(rng.random(length) < 0.05) + 1
     segments[length - rng.integers(0, 5) :] = 0
     text = (segments > 0) & (rng.random(length) > 0.05)
     spans = np.where(rng.random(length) < 0.3, 1 + np.arange(length) // 6, 0)
-    return Readable(text, segments, rng.random(length) < 0.4, spans)
+    return MaskableRow(text, segments, rng.random(length) < 0.4, spans)
 
 
 def row_of(text: str, length: int | None = None) -> dict:
@@ -47,7 +47,7 @@ def row_of(text: str, length: int | None = None) -> dict:
 @settings(max_examples=60)
 @given(st.sampled_from(ALL), st.integers(0, 10**6), st.integers(1, 80), st.integers(1, 30))
 def test_only_text_is_hidden_within_the_budget_and_words_are_whole(hiding, seed, length, budget):
-    row = readable(seed, length)
+    row = maskable(seed, length)
     at, group = hiding(row, budget, np.random.default_rng(seed))
     assert len(at) == len(group) == len(set(at.tolist())) <= budget and row.text[at].all()
     assert sorted(set(group.tolist())) == list(range(len(set(group.tolist()))))
@@ -69,7 +69,7 @@ def test_only_text_is_hidden_within_the_budget_and_words_are_whole(hiding, seed,
 @settings(max_examples=40)
 @given(st.integers(0, 10**6), st.integers(3, 80), st.integers(1, 30))
 def test_spans_have_a_visible_token_of_their_document_on_both_sides(seed, length, budget):
-    row = readable(seed, length)
+    row = maskable(seed, length)
     at, group = GeometricSpans()(row, budget, np.random.default_rng(seed))
     for number in set(group.tolist()):
         span = np.sort(at[group == number])
@@ -82,7 +82,7 @@ def test_spans_have_a_visible_token_of_their_document_on_both_sides(seed, length
 def lengths_in_words(hiding, rows: int) -> Counter:
     """Words per span over long rows of words of two tokens."""
     length = 6000
-    row = Readable(np.ones(length, bool), np.ones(length, int), np.arange(length) % 2 == 0)
+    row = MaskableRow(np.ones(length, bool), np.ones(length, int), np.arange(length) % 2 == 0)
     found: Counter = Counter()
     for seed in range(rows):
         at = np.sort(hiding(row, length // 50, np.random.default_rng(seed)).at)

@@ -10,7 +10,7 @@ from lm.core.component import component
 from lm.core.errors import UserError
 
 
-class Readable(NamedTuple):
+class MaskableRow(NamedTuple):
     """What is known of the tokens of a row, each [S].
 
     text: bool, those that may be hidden
@@ -39,7 +39,7 @@ class Hiding(Protocol):
     words: ClassVar[bool]  # whether it reads `starts`
     channels: ClassVar[tuple[str, ...]]  # what it reads of rows besides tokens
 
-    def __call__(self, row: Readable, budget: int, rng: np.random.Generator) -> Hidden:
+    def __call__(self, row: MaskableRow, budget: int, rng: np.random.Generator) -> Hidden:
         """At most `budget` tokens; none if no unit is so short."""
 
 
@@ -50,7 +50,7 @@ class SingleTokens:
     words: ClassVar[bool] = False
     channels: ClassVar[tuple[str, ...]] = ()
 
-    def __call__(self, row: Readable, budget: int, rng: np.random.Generator) -> Hidden:
+    def __call__(self, row: MaskableRow, budget: int, rng: np.random.Generator) -> Hidden:
         at = rng.permutation(np.flatnonzero(row.text))[:budget]
         return Hidden(at, np.arange(len(at)))
 
@@ -63,7 +63,7 @@ class WholeWords:
     words: ClassVar[bool] = True
     channels: ClassVar[tuple[str, ...]] = ()
 
-    def __call__(self, row: Readable, budget: int, rng: np.random.Generator) -> Hidden:
+    def __call__(self, row: MaskableRow, budget: int, rng: np.random.Generator) -> Hidden:
         at = _some(words_of(row), budget, rng)[0]
         return Hidden(at, np.arange(len(at)))
 
@@ -82,7 +82,7 @@ class GivenSpans:
     whole_words: bool = True
     outside: bool = True
 
-    def __call__(self, row: Readable, budget: int, rng: np.random.Generator) -> Hidden:
+    def __call__(self, row: MaskableRow, budget: int, rng: np.random.Generator) -> Hidden:
         assert row.spans is not None and row.starts is not None
         inside = row.spans > 0
         breaks = row.starts | inside if self.whole_words else np.ones(len(row.text), bool)
@@ -121,7 +121,7 @@ class GeometricSpans:
         shares = self.p * (1 - self.p) ** np.arange(self.longest)
         return shares / shares.sum()
 
-    def __call__(self, row: Readable, budget: int, rng: np.random.Generator) -> Hidden:
+    def __call__(self, row: MaskableRow, budget: int, rng: np.random.Generator) -> Hidden:
         spans = _spans(words_of(row), row.segments, self.shares, budget, rng, apart=True)
         return Hidden(_indices(spans), np.repeat(np.arange(len(spans)), spans[:, 1] - spans[:, 0]))
 
@@ -143,14 +143,14 @@ class NGrams:
                 f"shares={self.shares} of words in a row: give numbers of which none is below 0, but some 0"
             )
 
-    def __call__(self, row: Readable, budget: int, rng: np.random.Generator) -> Hidden:
+    def __call__(self, row: MaskableRow, budget: int, rng: np.random.Generator) -> Hidden:
         words = words_of(row)
         shares = np.array(self.shares) / sum(self.shares)
         at = np.sort(_indices(_spans(words, row.segments, shares, budget, rng, apart=False)))
         return Hidden(at, np.unique(np.searchsorted(words[:, 0], at, side="right"), return_inverse=True)[1])
 
 
-def words_of(row: Readable) -> np.ndarray:
+def words_of(row: MaskableRow) -> np.ndarray:
     """int64 [words, 2]: where each word begins and ends, of those that may be hidden, in order."""
     assert row.starts is not None
     return _runs(row.text, row.segments, np.cumsum(row.starts))

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from lm.objectives.examples.builder import Example, Row
-from lm.objectives.examples.hiding import Hidden, Hiding, Readable, SingleTokens
+from lm.objectives.examples.hiding import Hidden, Hiding, MaskableRow, SingleTokens
 from lm.objectives.examples.next_token import positions_in
 from lm.objectives.examples.similar import SimilarWords
 
@@ -56,8 +56,8 @@ class HiddenTokens:
         text = (segments > 0) & ~np.isin(tokens, self.kept)
         budget = max(1, round(self.share * np.count_nonzero(text)))
         starts = None if self.starts is None or not self.hiding.words else self.starts[tokens]
-        readable = Readable(text, segments, starts, row.get("span"))
-        hidden = self.hiding(readable, min(budget, self.predictions or budget), rng)
+        maskable = MaskableRow(text, segments, starts, row.get("span"))
+        hidden = self.hiding(maskable, min(budget, self.predictions or budget), rng)
         drawn = rng.random(int(hidden.group.max(initial=-1)) + 1)[hidden.group]
         shown = tokens.copy()
         replaced = hidden.at[drawn < self.masked]
@@ -65,7 +65,7 @@ class HiddenTokens:
         if self.similar is None:
             shown[replaced] = self.mask
         else:
-            noisy = np.append(noisy, self.similar.replace(shown, readable, replaced, rng))
+            noisy = np.append(noisy, self.similar.replace(shown, maskable, replaced, rng))
         shown[noisy] = rng.integers(0, self.vocab, len(noisy))
         return hidden, shown
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from lm.core.errors import UserError
-from lm.objectives.examples.hiding import Readable, words_of
+from lm.objectives.examples.hiding import MaskableRow, words_of
 
 Word = tuple[int, ...]  # its tokens
 
@@ -18,7 +18,7 @@ class SimilarWords:
 
     table: Mapping[Word, np.ndarray] = dataclasses.field(compare=False)
 
-    def replace(self, shown: np.ndarray, row: Readable, at: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def replace(self, shown: np.ndarray, row: MaskableRow, at: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Put similar words in the place of the words that are hidden whole at indices `at` of `shown` [S]. Returns
         the indices of the others, of which nothing similar is known."""
         chosen, left = np.isin(np.arange(len(shown)), at), []
