@@ -13,8 +13,8 @@ from lm.core.errors import UserError
 from lm.objectives.examples.hiding import (
     GeometricSpans,
     GivenSpans,
-    NGrams,
     MaskableRow,
+    NGrams,
     SingleTokens,
     WholeWords,
     words_of,
