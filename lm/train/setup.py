@@ -23,7 +23,7 @@ from lm.data.stages import StagedBatches, in_stages, numbered
 from lm.evaluate.evaluator import Evaluator
 from lm.model.kv_sources import CrossKV, SegmentMemory, SelfKV
 from lm.model.program import Program
-from lm.model.transformer import EncoderDecoder, Model
+from lm.model.transformer import Model
 from lm.objectives.objective import Objective
 from lm.text.format import TextFormat
 from lm.text.tokenizers import Tokenizer
@@ -164,12 +164,17 @@ class Parts:
 
     @cached_property
     def data(self) -> Data:
-        return open_data_of(self.config, self.text, isinstance(self.model, EncoderDecoder))
+        return open_data_of(self.config, self.text, self.has_encoder)
+
+    @property
+    def has_encoder(self) -> bool:
+        """By the objective, since data is also opened for models whose shape is not known yet (sweeps)."""
+        return "encoder/tokens" in self.objective.needs().rows
 
     @cached_property
     def batches(self) -> Batches | StagedBatches:
         """For training, by address."""
-        if len(self.stages) == 1:
+        if len(self.stage_configs) == 1:
             return batches_of(self.config, self.data, self.objective, self.sources)
         numbers = numbered(
             [(_caches(s.parts), (s.parts.config.data.length, s.parts.config.data.packing)) for s in self.stages]
@@ -216,8 +221,7 @@ class Parts:
             parts.text, parts.sources = self.text, self.sources
             try:
                 parts.trainer = dataclasses.replace(self.trainer, objective=parts.objective)
-                encoder = isinstance(self.model, EncoderDecoder)
-                parts.data = open_data_of(stage.config, self.text, encoder, self.data.tokenizer)
+                parts.data = open_data_of(stage.config, self.text, parts.has_encoder, self.data.tokenizer)
                 parts.check_fit()
                 _ = parts.held_out
             except UserError as e:

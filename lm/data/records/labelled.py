@@ -28,12 +28,12 @@ class Labelled(Records):
     values: labels are real numbers, as for `Regression`
     between: further ids between the texts, as ours of RoBERTa, which puts two </s> there: (2,)"""
 
-    text: str = "{text}"
-    second: str = ""
-    label: str = "label"
-    labels: tuple[str, ...] = ()
-    values: bool = False
-    between: tuple[int, ...] = ()
+    text: str = "{text}"  # a template of fields
+    second: str = ""  # of the second text; "": there is one text
+    label: str = "label"  # field
+    labels: tuple[str, ...] = ()  # names of the classes, in order; (): labels are numbers
+    values: bool = False  # labels are real numbers
+    between: tuple[int, ...] = ()  # further ids between the texts
 
     def __post_init__(self) -> None:
         if not FIELD.search(self.text) or (self.second and not FIELD.search(self.second)):
@@ -73,9 +73,9 @@ class Tagged(Records):
     words, tags: fields with lists of equal length, or texts that spaces separate
     labels: names of the tags, in order; (): they are numbers from 0"""
 
-    words: str = "words"
-    tags: str = "tags"
-    labels: tuple[str, ...] = ()
+    words: str = "words"  # field
+    tags: str = "tags"  # field
+    labels: tuple[str, ...] = ()  # names of the tags, in order; (): they are numbers
 
     def __post_init__(self) -> None:
         _check_names(self.labels)
@@ -121,11 +121,11 @@ class Answers(Records):
     start, answer: fields of where the answer begins, in characters of the context, and of its text; lists as SQuAD has
         them count by their first entry"""
 
-    question: str = "question"
-    context: str = "context"
-    start: str = "answer_start"
-    answer: str = "answer"
-    between: tuple[int, ...] = ()
+    question: str = "question"  # field
+    context: str = "context"  # field
+    start: str = "answer_start"  # field: characters of the context before the answer
+    answer: str = "answer"  # field
+    between: tuple[int, ...] = ()  # further ids between the texts
 
     def fields(self, text: str) -> tuple[str, ...]:
         return (self.question, self.context, f"{self.start}?", f"{self.answer}?")
