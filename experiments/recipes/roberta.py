@@ -15,7 +15,7 @@ def get_config(size: str = "large") -> ConfigDict:
     config = recipe.of("roberta", size, dropout=0.1)
     config.data.tokenizer = "bpe-50265"
     config.data.reserved = () if size == recipe.TINY else ("<mask>",)
-    recipe.under(config, MaskedTokens(), 512)
+    recipe.under(config, MaskedTokens(predictions=77), 512)
     config.data.batch_size = 8000
     config.train.steps = 500_000
     recipe.moves(config, AdamW(learning_rate=rate, weight_decay=0.01, clip=0.0, b2=0.98, eps=1e-6), recipe.line(warmup))
