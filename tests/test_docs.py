@@ -1,6 +1,8 @@
 """The pages are true: their Python runs, what they name is there, and they agree with Makefile, layout, workflows."""
 
 import ast
+import importlib
+import pkgutil
 import re
 import subprocess
 import sys
@@ -8,6 +10,8 @@ import sys
 import pytest
 import yaml
 
+import lm.objectives as OBJECTIVES
+from lm.core.component import known
 from tests.pages import PAGES, ROOT, blocks, module_of
 from tests.test_layout import LEVELS, RANK
 from tests.train.tiny import one_device
@@ -113,6 +117,13 @@ def test_the_floors_are_drawn_as_they_are():
     assert len(floors) == len(LEVELS)
     for names, packages in zip(reversed(floors), known, strict=True):
         assert {name for name in names if name in RANK} == packages
+
+
+def test_every_objective_is_in_the_table():
+    modules = [importlib.import_module(m.name) for m in pkgutil.iter_modules(OBJECTIVES.__path__, "lm.objectives.")]
+    here = {c.__name__ for c in known() if c.__module__ in {m.__name__ for m in modules} and hasattr(c, "examples")}
+    first = re.findall(r"^\| (.*?) \|", (ROOT / "docs" / "objectives.md").read_text(), flags=re.M)
+    assert here and here == {name for cell in first for name in re.findall(r"`(\w+)`", cell)}
 
 
 def test_targets_that_pages_name_exist():

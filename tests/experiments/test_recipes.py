@@ -4,6 +4,8 @@ import importlib
 import itertools
 import json
 import pkgutil
+import re
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,7 @@ from lm.core.param import count
 from lm.objectives.objective import check_needs
 from lm.train.config import check, section
 from lm.train.loop import train
+from lm.train.stages import stages_of
 from lm.zoo.registry import FAMILIES, build
 
 NAMES = [m.name for m in pkgutil.iter_modules(experiments.recipes.__path__) if m.name != "recipe"]
@@ -24,9 +27,9 @@ def module(name):
 
 
 def sizes(name):
-    """The variants of a recipe: those that its tables list."""
-    tables = [v for k, v in vars(module(name)).items() if k in ("SIZES", "RATES")]
-    return [size for table in tables for size in table] or [recipe.TINY]
+    """The variants of a recipe: those that its table lists, or else the sizes of its family."""
+    table = next((v for k, v in vars(module(name)).items() if k in ("SIZES", "RATES")), ())
+    return list(table) or [*FAMILIES[module(name).get_config().model.family].sizes, recipe.TINY]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -35,9 +38,10 @@ def test_published_configs(name):
         check(config)
         model, objective = build(config.model), from_dict(config.objective.to_dict(), "config.objective")
         check_needs(objective, model)
-        assert config.data.length <= (model.max_length or config.data.length)
+        lengths = [config.data.length, *(stage.config.data.length for stage in stages_of(config))]
+        assert max(lengths) <= (model.max_length or max(lengths))
         assert section(config, "schedule") and section(config, "optimizer")
-    assert module(name).__doc__.count("arXiv") or "et al." in module(name).__doc__, "a recipe names its source"
+    assert "arXiv" in module(name).__doc__, "a recipe names its source"
 
 
 def test_a_ramp_reads_as_many_tokens_as_it_says():
@@ -46,6 +50,11 @@ def test_a_ramp_reads_as_many_tokens_as_it_says():
     read = sum(rows * (end - at) for (at, rows), (end, _) in itertools.pairwise(stairs)) * config.data.length
     assert abs(read / 12e9 - 1) < 1e-3 and stairs[-1][1] == config.data.batch_size
     assert count(build(config.model).spec()) == 174_604_259_328 and "gpt3" in FAMILIES
+
+
+def test_every_recipe_is_in_the_table():
+    table = (Path(experiments.recipes.__path__[0]).parent / "README.md").read_text()
+    assert re.findall(r"^\| \[(\w+)\]\(recipes/", table, flags=re.M) == sorted(NAMES)
 
 
 @pytest.mark.slow
