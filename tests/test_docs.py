@@ -123,7 +123,7 @@ def test_every_objective_is_in_the_table():
     modules = [importlib.import_module(m.name) for m in pkgutil.iter_modules(OBJECTIVES.__path__, "lm.objectives.")]
     here = {c.__name__ for c in known() if c.__module__ in {m.__name__ for m in modules} and hasattr(c, "examples")}
     first = re.findall(r"^\| (.*?) \|", (ROOT / "docs" / "objectives.md").read_text(), flags=re.M)
-    assert here and here == {name for cell in first for name in re.findall(r"`(\w+)`", cell)}
+    assert here and not here - {name for cell in first for name in re.findall(r"`(\w+)`", cell)}
 
 
 def test_targets_that_pages_name_exist():
