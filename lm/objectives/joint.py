@@ -67,6 +67,12 @@ class JointLoss:
         )
 
 
+def check_joint(objective: object, loss: JointLoss, heads: str) -> None:
+    """Raise `UserError` unless a loss has two heads, for what `heads` says."""
+    if len(loss.heads) != 2:
+        raise UserError(f"the loss of {type(objective).__name__} has {len(loss.heads)} heads: give two, for {heads}")
+
+
 def added_losses(losses: dict[str, HeadLoss], weights: dict[str, float], batch: Batch) -> HeadLoss:
     """One loss of several: the sum of their means over the whole batch, each times its weight; by its name there is the
     batch's `NAME/total` (`lm.core.rows.with_totals`), without which the batch is whole.

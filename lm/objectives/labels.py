@@ -12,11 +12,12 @@ from lm.core.errors import UserError
 from lm.core.metrics import F1, Matthews, Mean, Metrics, Pearson, Sum, aux_losses, aux_metrics
 from lm.core.param import Tree
 from lm.core.rows import HIDDEN, Batch
-from lm.model.heads.protocol import ROW_LABELS, TOKEN_LABELS, HeadLoss, label_loss
+from lm.model.heads.protocol import ROW_LABELS, TOKEN_LABELS, TOKENS, HeadLoss, label_loss
 from lm.model.transformer import Model, head_ctx
-from lm.objectives.examples.labels import ReadRecord, RowLabelled, SpanLabelled, TokenLabelled
+from lm.objectives.examples.labels import NextTokensLabelled, ReadRecord, RowLabelled, SpanLabelled, TokenLabelled
+from lm.objectives.joint import JointLoss, check_joint
 from lm.objectives.objective import Loss, Needs, Scoring
-from lm.objectives.token_loss import TokenLoss
+from lm.objectives.token_loss import TokenLoss, TokenObjective
 
 Array = jax.Array
 
@@ -175,6 +176,42 @@ class AnswerSpans(LabelObjective):
         hits = (places.argmax(-1) == batch["targets"]).all(-1)
         exact = Mean((hits * weights[:, 0]).sum(), weights[:, 0].sum())
         return found._replace(metrics=found.metrics | {"exact": exact})
+
+
+@component
+class NextTokenAndLabel(TokenObjective):
+    """The class of each row and, beside it, each of its tokens from those before it, for a decoder with a head for
+    either. Rows are those of `Classification`.
+
+    A classifier that goes on as a language model generalises better: GPT's fine-tuning weighs tokens by 0.5 (Radford et
+    al. 2018). Or texts that a model wrote (class 0) are told from originals (1), by which ERNIE 3.0 Titan ranks what it
+    writes (Wang et al. 2021, arXiv 2112.12731, section 3: the self-supervised adversarial loss).
+
+    only: tokens are predicted in rows of this class alone, such as originals; None: in all
+    loss: its first head predicts tokens, its second, such as `SequenceClassifier(classes, at="last")`, the class"""
+
+    classes: int = 2
+    only: int | None = None
+    loss: JointLoss = JointLoss((("lm", 0.5), ("label", 1.0)))
+
+    def __post_init__(self) -> None:
+        _check_classes(self.classes)
+        check_joint(self, self.loss, "tokens, and the label of a row")
+        if self.only is not None and not 0 <= self.only < self.classes:
+            raise UserError(f"only={self.only} is no class: give 0 to {self.classes - 1}, or None for all")
+
+    @property
+    def heads(self) -> tuple[str, str]:
+        (tokens, _), (label, _) = self.loss.heads
+        return tokens, label
+
+    def needs(self) -> Needs:
+        tokens, label = self.heads
+        wanted = ((tokens, TOKENS), (label, ROW_LABELS))
+        return Needs(heads=wanted, channels=("label",), alone=True, classes=self.classes)
+
+    def examples(self, tokenizer: Any = None) -> NextTokensLabelled:
+        return NextTokensLabelled(self.heads, self.only)
 
 
 def _check_classes(classes: int) -> None:

@@ -10,7 +10,7 @@ from lm.model.heads.protocol import SPANS, TOKENS
 from lm.objectives.examples.hiding import GeometricSpans, Hiding, NGrams, SingleTokens
 from lm.objectives.examples.masked import HiddenSpans, HiddenTokens
 from lm.objectives.examples.similar import read_similar
-from lm.objectives.joint import JointLoss
+from lm.objectives.joint import JointLoss, check_joint
 from lm.objectives.objective import Needs, Scoring
 from lm.objectives.token_loss import TokenLoss, TokenObjective
 from lm.text.special import mask_of
@@ -113,12 +113,6 @@ class MaskedSpans(TokenObjective):
 
     def examples(self, tokenizer: "Tokenizer | None" = None) -> HiddenSpans:
         return HiddenSpans(self.tokens.examples(tokenizer), self.heads)
-
-
-def check_joint(objective: TokenObjective, loss: JointLoss, heads: str) -> None:
-    """Raise `UserError` unless a loss has two heads, for what `heads` says."""
-    if len(loss.heads) != 2:
-        raise UserError(f"the loss of {type(objective).__name__} has {len(loss.heads)} heads: give two, for {heads}")
 
 
 def _hidden_by(tokenizer: "Tokenizer") -> int:

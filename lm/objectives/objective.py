@@ -21,7 +21,7 @@ from lm.core.param import Tree
 from lm.core.rows import Batch, reads
 from lm.data.cache import TokenCache
 from lm.data.channels import CHANNELS, MADE_BY
-from lm.model.heads import TOKENS, Heads
+from lm.model.heads import ROW_LABELS, TOKEN_LABELS, TOKENS, Heads
 from lm.model.transformer import Group, Model
 from lm.objectives.examples.builder import ExampleBuilder
 
@@ -128,7 +128,8 @@ def _check(name: str, asked: Needs, model: Model) -> None:
                 f"{where} is {type(there[part]).__name__}, which predicts {there[part].predicts}; objective {name} "
                 f"asks for {predicts}: take {_classes('predicts', predicts)}, or another objective"
             )
-    outputs = getattr(getattr(head, "scores", head), "outputs", None)
+    labels = next((there[part] for part, predicts in wanted.items() if predicts in (ROW_LABELS, TOKEN_LABELS)), head)
+    outputs = getattr(getattr(labels, "scores", labels), "outputs", None)
     if asked.classes is not None and outputs not in (asked.classes, 1 if asked.classes == 2 else asked.classes):
         raise UserError(
             f"objective {name} has {asked.classes} classes, and model.head {outputs} outputs: make them equal"

@@ -7,8 +7,8 @@ from lm.core.component import component
 from lm.core.ranges import Share
 from lm.model.heads.protocol import ROW_LABELS, TOKENS
 from lm.objectives.examples.sentence_pairs import SentencePairs
-from lm.objectives.joint import JointLoss
-from lm.objectives.masked import MaskedTokens, check_joint
+from lm.objectives.joint import JointLoss, check_joint
+from lm.objectives.masked import MaskedTokens
 from lm.objectives.objective import Needs
 from lm.objectives.token_loss import TokenObjective
 from lm.text.special import around_texts

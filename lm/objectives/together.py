@@ -50,6 +50,8 @@ class Together:
             parts=tuple(asked),
             copies=asked[0][1].copies,
             partners=max(own.partners for _, own in asked),
+            alone=any(own.alone for _, own in asked),
+            classes=next((own.classes for _, own in asked if own.classes is not None), None),
             channels=tuple(dict.fromkeys(channel for _, own in asked for channel in own.channels)),
         )
 

@@ -7,11 +7,13 @@ import pytest
 from lm.core.ctx import Ctx
 from lm.core.errors import UserError
 from lm.core.rows import with_totals
-from lm.model.heads import ROW_LABELS, TOKENS
+from lm.model.heads import ROW_LABELS, TOKENS, Heads, LMHead, SequenceClassifier
 from lm.objectives.joint import JointLoss
-from lm.objectives.objective import Needs, check_needs
+from lm.objectives.labels import NextTokenAndLabel
+from lm.objectives.objective import Needs, check_needs, check_packing
 from lm.objectives.token_loss import TokenObjective
 from lm.zoo.bert import bert
+from lm.zoo.gpt2 import gpt2
 from tests import toys
 
 MODEL = bert(layers=1, d_model=8, heads=2, vocab=13, context=8, pretraining=("mlm", "nsp"))
@@ -84,3 +86,53 @@ def test_models_without_these_heads_are_refused():
 def test_wrong_weights(heads):
     with pytest.raises(UserError, match="heads"):
         JointLoss(heads)
+
+
+def labelled(classes: int) -> object:
+    model = gpt2(layers=1, d_model=8, heads=2, vocab=13, context=8)
+    return type(model)(model.body, Heads((("lm", LMHead(13)), ("label", SequenceClassifier(classes, at="last")))))
+
+
+def records() -> list[dict]:
+    """Of 5, 3 and no tokens, with the labels 1, 0."""
+    rng = np.random.default_rng(0)
+    return [
+        {
+            "tokens": np.where(np.arange(9) < n, rng.integers(1, 13, 9), 0).astype(np.int32),
+            "segments": np.int32(np.arange(9) < n),
+            "label": np.int32((np.arange(9) < n) * label),
+        }
+        for n, label in ((5, 1), (3, 0), (0, 0))
+    ]
+
+
+def test_tokens_and_a_label():
+    objective, model = NextTokenAndLabel(), labelled(2)
+    check_needs(objective, model)
+    made = [objective.examples()(row, np.random.default_rng(0)) for row in records()]
+    rows = {name: np.stack([one[name] for one in made]) for name in made[0]}
+    given = np.stack([row["tokens"] for row in records()])
+    np.testing.assert_array_equal(rows["tokens"], given[:, :-1])
+    np.testing.assert_array_equal(rows["lm/targets"], given[:, 1:])
+    np.testing.assert_array_equal(rows["lm/weights"].sum(1), [4, 2, 0])
+    np.testing.assert_array_equal([rows["label/targets"], rows["label/weights"]], [[1, 0, 0], [1, 1, 0]])
+    params = toys.values(model.spec())
+    loss = objective(model, params, rows, Ctx())
+    scores = model(params, {name: rows[name] for name in ("tokens", "segments", "positions")})
+    means = [
+        (nll(scores[name], rows[f"{name}/targets"]) * rows[f"{name}/weights"]).sum() / rows[f"{name}/weights"].sum()
+        for name in ("lm", "label")
+    ]
+    np.testing.assert_allclose(loss.total / loss.weight, 0.5 * means[0] + means[1], rtol=1e-5)
+    only = NextTokenAndLabel(only=0).examples()
+    weights = [only(row, np.random.default_rng(0))["lm/weights"].sum() for row in records()]
+    assert weights == [0, 2, 0]
+
+
+def test_labels_beside_tokens_are_as_many_as_the_head_has():
+    with pytest.raises(UserError, match=r"has 2 classes, and model\.head 3 outputs"):
+        check_needs(NextTokenAndLabel(), labelled(3))
+    with pytest.raises(UserError, match="only=2 is no class: give 0 to 1"):
+        NextTokenAndLabel(only=2)
+    with pytest.raises(UserError, match="packing=one"):
+        check_packing(NextTokenAndLabel(), "best-fit")

@@ -11,6 +11,7 @@ from lm.core.rows import with_totals
 from lm.model.heads import SequenceClassifier
 from lm.objectives.causal import NextToken
 from lm.objectives.contrastive import Contrastive
+from lm.objectives.labels import Classification
 from lm.objectives.masked import MaskedTokens
 from lm.objectives.objective import check_needs
 from lm.objectives.together import Together
@@ -52,6 +53,11 @@ def test_each_model_learns_by_its_own_objective():
     parts = [together(PAIR, params, {k: v[i : i + 1] for k, v in with_totals(rows).items()}, Ctx()) for i in range(2)]
     np.testing.assert_allclose(sum(part.total for part in parts), loss.total, rtol=1e-5)
     assert from_dict(to_dict(together)) == together
+
+
+def test_what_one_objective_asks_of_the_data_all_do():
+    needs = Together((("understanding", 1.0, Classification(3)), PARTS[1])).needs()
+    assert needs.alone and needs.classes == 3 and needs.channels == ("label",)
 
 
 @pytest.mark.parametrize("parts", [(), (PARTS[0], PARTS[0]), (("a", -1.0, NextToken()),)])

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from lm.objectives.examples.builder import Example, Row
-from lm.objectives.examples.next_token import positions_in
+from lm.objectives.examples.next_token import NextTokens, positions_in
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +50,27 @@ class RowLabelled:
             "weights": np.array(row["segments"][0] > 0, np.float32),
             **_bytes(row),
         }
+
+
+@dataclasses.dataclass(frozen=True)
+class NextTokensLabelled:
+    """One record whose tokens are predicted one by one, and its label.
+
+    heads: the names of the heads for tokens and for the label
+    only: tokens are predicted in records of this label alone; None: in all"""
+
+    heads: tuple[str, str]
+    only: int | None = None
+
+    def __call__(self, row: Row, rng: np.random.Generator) -> Example:
+        """A packed row of S + 1 tokens with `label` -> tokens, segments, positions [S], and for the heads targets and
+        weights, [S] and []."""
+        made, label = NextTokens()(row, rng), RowLabelled(ReadRecord())(row, rng)
+        written = self.only is None or label["targets"] == self.only
+        made["weights"] = made["weights"] * np.float32(written)
+        named = {self.heads[0]: made, self.heads[1]: label}
+        targets = {f"{name}/{key}": of[key] for name, of in named.items() for key in ("targets", "weights")}
+        return {key: made[key] for key in ("tokens", "segments", "positions")} | targets
 
 
 @dataclasses.dataclass(frozen=True)
