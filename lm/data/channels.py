@@ -15,17 +15,18 @@ from lm.core.errors import UserError
 # Whole numbers, read as int32, or real ones, read as float32.
 CHANNELS = {
     "target": "1 where a token is to be predicted: of a pair's target, of an assistant's turn",
-    "part": "number of the text within a record: 0 the first (a pair's input), 1 the second (its target)",
+    "part": "number of the text within a record: 0 the first (a pair's input), 1 the second (its target); "
+    "of a dialogue, 0 where the user speaks and 1 where the assistant does",
     "label": "class or value: of each token, or of the record, the same on all of its tokens; "
     "of an answer, 1 on its first token, 2 on its last, 3 where these are one",
-    "sentence": "1 where a sentence begins",
+    "sentence": "1 where a sentence begins, or a turn of a dialogue",
     "span": "number of a given phrase or entity within its document, from 1; 0 outside",
 }
 MADE_BY = {  # what to set to have it, as an error says
     "target": "config.data.records.type=Pairs (or Chats)",
-    "part": "config.data.records.type=Pairs (or Labelled with two texts)",
+    "part": "config.data.records.type=Pairs (or Labelled with two texts; Dialogues)",
     "label": "config.data.records.type=Labelled (or Tagged, Answers)",
-    "sentence": "config.data.records.sentences=lines (or punctuation)",
+    "sentence": "config.data.records.sentences=lines (or punctuation), or type=Dialogues",
     "span": "config.data.records.spans to the field that lists them",
 }
 

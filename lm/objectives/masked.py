@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class MaskedTokens(TokenObjective):
     """Predict some tokens of each row from the rest. For models whose tokens see both sides.
 
-    share: of the text's tokens to predict, at least one
+    share: of the text's tokens to predict, but at least one, or what `hiding` takes as a whole
     masked: share of these replaced by the mask: the vocabulary's, or else its first sentinel
     random: share replaced by a random token; the rest are left as they are
     hiding: which tokens: any (SingleTokens), or those of WholeWords, GeometricSpans, GivenSpans, NGrams

@@ -70,10 +70,11 @@ def bert(
     """A BERT of any shape; `SIZES` has the published ones. d_ff defaults to 4 d_model, head_activation to activation.
 
     `pretraining` are the heads, on one token table: "mlm" (masked tokens), "lm" (tokens, by the table alone), "nsp"
-    (whether a text follows another), "sop" (whether they are in order), "sbo" (tokens of a span from those beside it),
-    "rtd" (replaced tokens); several give a dict of scores by these names. There are `types` of tokens and `tasks`;
-    positions begin at row `offset` of their table. With `norm_first` sub-layers are pre-normed, and the last states
-    normed."""
+    (whether a text follows another), "sop" (whether they are in order), "distance" (whether they are neighbours, apart,
+    or of two documents), "reordering" (in which order one to three segments stand), "dialogue" (whether it is real),
+    "sbo" (tokens of a span from those beside it), "rtd" (replaced tokens); several give a dict of scores by these
+    names. There are `types` of tokens and `tasks`; positions begin at row `offset` of their table. With `norm_first`
+    sub-layers are pre-normed, and the last states normed."""
     norm = LayerNorm(eps)
     block = layer(d_model, heads, d_ff, activation, norm, norm_first=norm_first, mask=mask, dropout=dropout)
     return encoder(
@@ -151,12 +152,15 @@ def encoder(
         init=init,
     )
     lm = LMHead(vocab, bias=True, init=init)
-    pair = SequenceClassifier(2, activation="tanh", init=init)
+    classes = {n: SequenceClassifier(n, activation="tanh", init=init) for n in (2, 3, 9)}
     known: dict[str, Head] = {
         "mlm": TransformHead(lm, norm, activation, embed_width, init=init),
         "lm": lm,
-        "nsp": pair,
-        "sop": pair,
+        "nsp": classes[2],
+        "sop": classes[2],
+        "dialogue": classes[2],
+        "distance": classes[3],
+        "reordering": classes[9],
         "sbo": SpanBoundary(lm, norm, activation, width=embed_width, init=init),
         "rtd": TokenClassifier(1, activation, init=init),
     }

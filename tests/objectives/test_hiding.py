@@ -49,7 +49,8 @@ def row_of(text: str, length: int | None = None) -> dict:
 def test_only_text_is_hidden_within_the_budget_and_words_are_whole(hiding, seed, length, budget):
     row = maskable(seed, length)
     at, group = hiding(row, budget, np.random.default_rng(seed))
-    assert len(at) == len(group) == len(set(at.tolist())) <= budget and row.text[at].all()
+    assert len(at) == len(group) == len(set(at.tolist())) and row.text[at].all()
+    assert len(at) <= budget or np.ptp(at) == len(at) - 1  # one word that is longer
     assert sorted(set(group.tolist())) == list(range(len(set(group.tolist()))))
     hidden = np.isin(np.arange(length), at)
     if isinstance(hiding, (WholeWords, GeometricSpans, NGrams)):
@@ -77,6 +78,14 @@ def test_spans_have_a_visible_token_of_their_document_on_both_sides(seed, length
         beside = [span[0] - 1, span[-1] + 1]
         assert not np.isin(beside, at).any()
         assert set(row.segments[[*beside, *span]].tolist()) == {row.segments[span[0]]}
+
+
+@pytest.mark.parametrize("hiding", [WholeWords(), NGrams(), GeometricSpans(), GivenSpans()])
+def test_where_no_word_fits_the_shortest_is_hidden(hiding):
+    row = row_of("unbelievable thing happened") | {"span": np.zeros(28, np.int32)}
+    for predictions, hidden in ((0, " thing"), (3, " th")):
+        made = MaskedTokens(0.02, hiding=hiding, predictions=predictions).examples(BYTES)(row, _rng(0))
+        assert BYTES.decode(made["targets"][made["weights"] > 0]) == hidden
 
 
 def lengths_in_words(hiding, rows: int) -> Counter:

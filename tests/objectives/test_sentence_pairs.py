@@ -129,6 +129,24 @@ def test_half_of_the_pairs_are_wrong_and_short_ones_are_short(relation):
     )
 
 
+def test_pairs_of_every_distance_come_as_often_and_are_as_long():
+    """In tokens of a document, which count up to 20: texts are apart if what lies between is not."""
+    made = batches(MaskedPairs(relation="distance", short=0.0), corpus(sentences=40), length=30)
+    rows = [row for row in map(made.row, range(900)) if row["nsp/weights"]]
+    found = [[row for row in rows if row["nsp/targets"] == k] for k in range(3)]
+    lengths = [np.mean([len(np.concatenate(texts(row))) for row in those]) for those in found]
+    assert all(abs(len(those) / len(rows) - 1 / 3) < 4 * 0.5 / len(rows) ** 0.5 for those in found)
+    assert np.ptp(lengths) < 3
+    for label, those in enumerate(found):
+        for row in those:
+            a, b = texts(row)
+            assert (document(a) != document(b)) == (label == 2)
+    made = batches(MaskedPairs(relation="distance"), corpus(sentences=6), length=120)  # nothing is cut
+    for row in filter(lambda row: row["nsp/weights"] and row["nsp/targets"] < 2, map(made.row, range(60))):
+        a, b = texts(row)
+        assert ((int(b[0]) - int(a[-1])) % 20 == 1) == (row["nsp/targets"] == 0)
+
+
 def test_what_follows_begins_where_the_first_text_ends():
     """But where pairs are cut to fit; here there is room."""
     made = batches(ORDER, corpus(sentences=6), length=120)
@@ -242,9 +260,12 @@ def test_what_is_missing_is_told():
         batches(MaskedPairs(), packing="stream")
     with pytest.raises(UserError, match=r"no \[CLS\] to put around pairs .*config\.data\.reserved="):
         MaskedPairs().examples(ByteTokenizer())
-    with pytest.raises(UserError, match=r"rows of 4 tokens have no room for two texts.*config\.data\.length"):
+    with pytest.raises(UserError, match=r"rows of 4 tokens have no room for 2 texts.*config\.data\.length"):
         batches(MaskedPairs(), length=4).row(0)
     with pytest.raises(UserError, match="has 1 heads: give two"):
         MaskedPairs(loss=JointLoss((("mlm", 1.0),)))
     with pytest.raises(UserError, match="trains the heads mlm, nsp"):
         check_needs(MaskedPairs(), bert(layers=1, d_model=8, heads=2, vocab=BYTES.vocab_size, context=16))
+    model = bert(layers=1, d_model=8, heads=2, vocab=BYTES.vocab_size, context=16, pretraining=("mlm", "nsp"))
+    with pytest.raises(UserError, match=r"MaskedPairs has 3 classes, and model\.head 2 outputs"):
+        check_needs(MaskedPairs(relation="distance"), model)

@@ -57,7 +57,7 @@ class Chats(Records):
         return super().fingerprint(text) + repr((text.template, text.templates, text.ends))
 
     def encode(self, item: SourceRecord, text: TextFormat) -> Encoded:
-        messages = self._messages(item)
+        messages = self.messages(item)
         if not any(message["role"] == "assistant" and message.get("content") for message in messages):
             if self.unanswered == "drop":
                 return special()._replace(left_out=NO_TURN)
@@ -77,7 +77,8 @@ class Chats(Records):
         last = chat.mask[-1:].astype(np.int32)  # the end of text is the assistant's, if the last word is
         return joined(made, special(text.tokenizer.eos_id)._replace(channels={"target": last}))
 
-    def _messages(self, record: SourceRecord) -> list[dict[str, Any]]:
+    def messages(self, record: SourceRecord) -> list[dict[str, Any]]:
+        """Who says what: role and content of each turn. Raises `UserError` for what is no chat."""
         values = {name: value for name, value in record.values.items() if value not in (None, "")}
         by_fields = (name for name, (known, _) in SHAPES.items() if any(field in values for field in known))
         shape = next(by_fields, None) if self.shape == "auto" else self.shape

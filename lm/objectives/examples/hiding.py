@@ -1,6 +1,6 @@
 """Which tokens of a row are hidden: one by one, in whole words, in spans of words, in given phrases.
 
-All hide as many tokens as a budget allows, and none of the text's special tokens."""
+All hide as many tokens as a budget allows, but one word or phrase at least, and none of the text's special tokens."""
 
 from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
@@ -40,7 +40,7 @@ class Hiding(Protocol):
     channels: ClassVar[tuple[str, ...]]  # what it reads of rows besides tokens
 
     def __call__(self, row: MaskableRow, budget: int, rng: np.random.Generator) -> Hidden:
-        """At most `budget` tokens; none if no unit is so short."""
+        """At most `budget` tokens or, if all that could be hidden is longer, the shortest of it."""
 
 
 @component
@@ -178,7 +178,7 @@ def _indices(ranges: np.ndarray) -> np.ndarray:
 
 def _some(units: np.ndarray, budget: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """The indices of some of the units, at most `budget`, in random order, and the number of the unit of each. One that
-    there is no room left for is passed over."""
+    there is no room left for is passed over; where that is all, it is the shortest one."""
     taken, room = [], budget
     for first, end in units[rng.permutation(len(units))].tolist():
         if end - first <= room:
@@ -186,21 +186,22 @@ def _some(units: np.ndarray, budget: int, rng: np.random.Generator) -> tuple[np.
             room -= end - first
         if not room:
             break
-    ranges = np.array(taken, np.int64).reshape(-1, 2)
+    ranges = np.array(taken, np.int64) if taken else _shortest(units)
     return _indices(ranges), np.repeat(np.arange(len(ranges)), ranges[:, 1] - ranges[:, 0])
 
 
 def _spans(
     words: np.ndarray, segments: np.ndarray, shares: np.ndarray, budget: int, rng: np.random.Generator, apart: bool
 ) -> np.ndarray:
-    """int64 [spans, 2]: ranges of tokens, of words in a row, at most `budget` in all. Lengths are drawn by `shares`;
-    where there is no room for one, a shorter span is taken. `apart`: they leave a token between them and to the ends
-    of segments."""
+    """int64 [spans, 2]: ranges of tokens, of words in a row, at most `budget` in all, or else the shortest word.
+    Lengths are drawn by `shares`; where there is no room for one, a shorter span is taken. `apart`: they leave a token
+    between them and to the ends of segments."""
     free = np.ones(len(words), bool)
     if apart:
         first, end = words[:, 0], words[:, 1]
         padded = np.concatenate([[0], segments, [0]])
         free = (padded[first] == segments[first]) & (padded[end + 1] == segments[first])
+    allowed = words[free]
     joined = np.zeros(len(words), bool)  # whether a word goes on from the one before
     if len(words):
         joined[1:] = (words[1:, 0] == words[:-1, 1]) & (segments[words[1:, 0]] == segments[words[:-1, 0]])
@@ -226,7 +227,12 @@ def _spans(
             low -= bool(joined[start])
             high += bool(high < len(words) and joined[high])
         free[low:high] = False
-    return np.array(taken, np.int64).reshape(-1, 2)
+    return np.array(taken, np.int64) if taken else _shortest(allowed)
+
+
+def _shortest(units: np.ndarray) -> np.ndarray:
+    """int64 [1, 2]: the first of the shortest units, if there are any."""
+    return units[np.argsort(units[:, 1] - units[:, 0], kind="stable")[:1]]
 
 
 def _reach(free: np.ndarray, joined: np.ndarray) -> np.ndarray:

@@ -58,6 +58,8 @@ class HiddenTokens:
         starts = None if self.starts is None or not self.hiding.words else self.starts[tokens]
         maskable = MaskableRow(text, segments, starts, row.get("span"))
         hidden = self.hiding(maskable, min(budget, self.predictions or budget), rng)
+        if self.predictions:  # of a single word that is longer, its first tokens
+            hidden = Hidden(*(x[: self.predictions] for x in hidden))
         drawn = rng.random(int(hidden.group.max(initial=-1)) + 1)[hidden.group]
         shown = tokens.copy()
         replaced = hidden.at[drawn < self.masked]
