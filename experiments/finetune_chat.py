@@ -3,10 +3,7 @@
     python -m lm.train --config=experiments/finetune_chat.py --workdir=runs/tuned-chat \\
         --config.train.init_from=SmolLM2-135M-Instruct.gguf --config.data.source=chats.jsonl
 
-On a thousand instructions of Dolly (dolly-hhrlhf) and SmolLM2-135M-Instruct in Q4_1, 40 steps of 512 tokens took the
-loss of the first 24 held-out rows from 2.870 to 2.783 nats per token of the responses (0.940 to 0.912 bits per byte)
-in some ten minutes on two busy CPU cores: one run. Asked greedily for three uses of baking soda, it wrote a list
-of doughs before, and plain sentences after ("Baking soda is a great way to add flavor to your baked goods.").
+`experiments/README.md` has what a run of 40 steps found.
 """
 
 from ml_collections.config_dict import ConfigDict

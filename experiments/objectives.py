@@ -30,7 +30,7 @@ from lm.commands import cli
 from lm.core.component import to_dict
 from lm.core.errors import UserError, nearest
 from lm.core.metrics import values
-from lm.data.batches import EvalBatches
+from lm.data.eval_batches import EvalBatches
 from lm.data.records.labelled import Labelled
 from lm.evaluate.evaluator import Evaluator
 from lm.inspect.cost import training_flops

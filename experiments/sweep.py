@@ -4,7 +4,7 @@ minutes on two CPU cores. Both minima lie between the sizes; more budgets and si
 from ml_collections.config_dict import ConfigDict
 
 from lm.zoo.registry import knobs
-from scaling.plan import default
+from scaling.cells import default
 
 
 def get_config() -> ConfigDict:

@@ -1,225 +1,278 @@
-"""From compute budgets and model shapes to training runs: which steps, learning rate and data each one takes.
+"""Plan a sweep: which runs to make with so much compute, and how well they will answer, before any of them is made.
 
-A sweep is a grid of cells (budget x shape x seed). Its learning rate is constant and falls only in a last share
-of the steps (warm-up, stable, decay; Haegele et al. 2024, arXiv 2405.18392), so the cells of one shape and seed
-share a trunk: the run of the largest budget, off which each smaller budget branches where its cool-down starts.
+    python -m scaling.plan --flops=2e13 --out=runs/plan             # for experiments/sweep.py, on a laptop
+    python -m scaling.sweep --plan=runs/plan/plan.json --out=runs/sweep
+    python -m scaling.plan --flops=1e19 --target=1e21 --decision=loss --rule=porian --config.model.head_dim=64
+        --config.model.vocab=32768 --config.model.context=2048 --config.data.length=2048 --out=runs/large
+    python -m scaling.plan refine --flops=1e13 --runs=runs/sweep/runs.jsonl --out=runs/next
+
+--flops is what all runs may cost together. Runs of one size are cool-downs off one trunk, which is paid for once
+(--separate: each by itself). Three designs are compared: an isoFLOP grid, curves of fixed sizes, and the optimal one,
+whose runs leave the least uncertainty about --decision at --target FLOPs. The table gives the interval that each would
+answer with: its runs are simulated from the --prior law with --noise between runs, and fitted, 200 times. --out gets
+plan.json, the runs of --design for scaling.sweep, and plan.png.
+
+The prior need only be roughly right: a design is judged by several laws near it. With a first sweep of a tenth of the
+compute, give its fit (--prior=fit.json), or let `refine` choose the next runs: those that, beside
+the records, leave the answer least uncertain.
+
+The learning rate of each size, and batch, warm-up, beta2 and weight decay where the rule says them, follow --rule
+(scaling/rules.py): a search begins there. Shapes are a layer per head: config.model.head_dim times heads wide.
+With --topology=v5e:4x4 every shape is compiled ahead of time for that pod, and a plan is refused that does not fit.
 """
 
-import functools
-import itertools
 import math
-from dataclasses import dataclass
-from typing import Any
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import jax
-import numpy as np
-from ml_collections.config_dict import ConfigDict
+from absl import flags
 
-from lm.core.errors import UserError
-from lm.core.param import count
-from lm.inspect.cost import training_flops
-from lm.model.transformer import Model
-from lm.train import config as train_config
-from lm.train.optim.schedule import WSD
-from lm.zoo.registry import build
+from lm.commands import cli
+from lm.core.errors import UserError, nearest
 
-from .laws import Array
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
-row_flops = functools.cache(training_flops)  # traces the model: once for all seeds
+    from .design.making import Template
+    from .design.precision import Noise, Question
+    from .design.propose import Belief, Outlook, Proposal
+    from .design.space import Space
+    from .laws import Array, Frontier
 
-MOST_EPOCHS = 4  # up to here repeated data is nearly as good as new (Muennighoff et al. 2023, arXiv 2305.16264)
-WIDEST_GRID = 16  # largest / smallest model: a parabola in log N is biased on a wide grid (2603.22339)
+DEFAULT = Path(__file__).resolve().parents[1] / "experiments" / "sweep.py"
+REFINE = "refine"
+
+OWN = flags.FlagValues()  # a set of its own, so that several command lines can be imported into one process
+CONFIG = cli.ConfigFlag(
+    "Sweep file, config.json of a sweep, or its folder; experiments/sweep.py if not given.", flag_values=OWN
+)
+FLOPS = flags.DEFINE_float(
+    "flops", None, "Training FLOPs that all runs may cost together.", lower_bound=0, flag_values=OWN
+)
+OUT = flags.DEFINE_string("out", None, "Folder for plan.json and plan.png, made if absent.", flag_values=OWN)
+DESIGN = flags.DEFINE_enum(
+    "design", "optimal", ["optimal", "isoflop", "curves"], "Whose runs go into plan.json.", flag_values=OWN
+)
+DECISION = flags.DEFINE_enum(
+    "decision",
+    "N_opt",
+    ["a", "N_opt", "D_opt", "loss", "all"],
+    "What the sweep is for: the exponent of N_opt, size, tokens or loss at --target, or all constants of the law.",
+    flag_values=OWN,
+)
+TARGET = flags.DEFINE_float(
+    "target", None, "FLOPs of the run that is to be decided; 10 x --flops if not given.", 0, flag_values=OWN
+)
+PRIOR = flags.DEFINE_string(
+    "prior", "epoch", "A law that may hold: epoch, hoffmann, kaplan ..., or a fit.json.", flag_values=OWN
+)
+NOISE = flags.DEFINE_float(
+    "noise", None, "Of a run, in log loss: 0.005, or that of the fit, if not given.", 1e-6, 1.0, flag_values=OWN
+)
+SHARED = flags.DEFINE_float(
+    "shared", 0.5, "Part of that noise's variance that runs of one trunk share.", 0.0, 0.95, flag_values=OWN
+)
+RULE = flags.DEFINE_string(
+    "rule", "width", "For learning rate and batch: width, deepseek, porian, steplaw.", flag_values=OWN
+)
+BUDGETS = flags.DEFINE_integer(
+    "budgets", 4, "Of the isoFLOP grid, and lengths of each size's curve.", 2, 12, flag_values=OWN
+)
+SIZES = flags.DEFINE_integer("sizes", 5, "Of each budget of the grid, and number of curves.", 3, 12, flag_values=OWN)
+RATIO = flags.DEFINE_float(
+    "ratio", 2.0, "Between the grid's budgets, and between a curve's lengths.", 1.1, 16, flag_values=OWN
+)
+MOST = flags.DEFINE_integer("most_runs", 32, "Of the optimal design, and of refine.", 6, 500, flag_values=OWN)
+REACH = flags.DEFINE_float(
+    "reach", 16.0, "Tokens of a run are within this factor of what suits its size.", 1.5, 256, flag_values=OWN
+)
+SEPARATE = flags.DEFINE_bool("separate", False, "Runs of one size do not share a trunk.", flag_values=OWN)
+CORPUS = flags.DEFINE_float(
+    "corpus", None, "Training tokens that there are: a run reads them four times at most.", 1, flag_values=OWN
+)
+LEVEL = flags.DEFINE_float("interval", 90.0, "Percent that an interval holds.", 1.0, 99.9, flag_values=OWN)
+TOPOLOGY = flags.DEFINE_string(
+    "topology", None, "Compile every shape for this pod, v5e:4x4, and refuse what is too big.", flag_values=OWN
+)
+RUNS = flags.DEFINE_string(
+    "runs", None, "Of refine: the records to go on from (CSV, JSON lines, Parquet).", flag_values=OWN
+)
+WHERE = flags.DEFINE_list(
+    "where", [], "Of refine: keep records that pass every condition, as in scaling.fit.", flag_values=OWN
+)
+COLUMNS = flags.DEFINE_list(
+    "columns", [], "Of refine: our names for the file's columns, as in scaling.fit.", flag_values=OWN
+)
+SEED = flags.DEFINE_integer(
+    "seed",
+    0,
+    "Of the planned runs (refine: 0 takes one that no record has) and of what is simulated.",
+    lower_bound=0,
+    flag_values=OWN,
+)
+
+LAW = flags.DEFINE_string("law", "chinchilla", "Of refine: the law that is fitted to the records.", flag_values=OWN)
+
+USUAL_NOISE = 0.005  # of log loss, between small models that differ in their seed alone: half a percent or less
+USAGE = "[refine] --flops=X --out=DIR [--config=FILE] [--config.a.b=VALUE ...]"
 
 
-def default() -> ConfigDict:
-    """Every knob of a sweep: those of a training run (`lm.train.config.default`), except what differs from
-    run to run, and `config.sweep`. The caller gives `config.model`: a family and the knobs all sizes share."""
-    config = train_config.default()
-    with config.unlocked():
-        del config.seed, config.log, config.train.steps
-        config.schedule = train_config.as_config(WSD(final_lr_ratio=0.0))
-        del config.optimizer.learning_rate, config.schedule.warmup  # which the plan sets for each run
-        config.sweep = ConfigDict(
-            {
-                "budgets": (1e12, 2e12),  # training FLOPs of a run
-                "shapes": ((16, 2), (32, 2), (48, 3)),  # (d_model, layers); heads = d_model / model.head_dim
-                "seeds": (0,),  # of initial values and data order
-                "lr": 0.128,  # learning rate = lr * d_model ** lr_power
-                "lr_power": -1.0,
-                "warmup": 1.0,  # training tokens per parameter, so that it suits every size (2406.19146)
-                "evaluation_tokens": 262_144,  # held-out, the same for every run; 0: the whole split
-            }
-        )
-    config.optimizer.b2 = 0.99  # averages over more steps than usual, since batches are small
-    return config.lock()
+def main(argv: list[str]) -> None:
+    for flag in (FLOPS, OUT):
+        if not flag.value:
+            raise UserError(cli.lacking(flag.name, OWN, USAGE))
+    if argv[1:] not in ([], [REFINE]):
+        raise UserError(f"unexpected argument {argv[1]!r}: the only one is {REFINE!r}; see --help")
+    if TOPOLOGY.value:
+        from tpu import topology  # noqa: F401  sets up this process before jax starts
+    refine() if argv[1:] else plan()
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One point of the isoFLOP grid: a run of `steps`, of which those from `branch` on are its cool-down."""
+def plan() -> None:
+    """Three designs compared, one of them written."""
+    from .design.forecast import others
+    from .design.grids import Grid
+    from .design.making import space_of
+    from .design.propose import Belief, designs, proposal
 
-    budget: float
-    steps: int
-    branch: int
-    flops: int
-    tokens: int
-    epochs: float
-
-
-@dataclass(frozen=True, eq=False)
-class Trunk:
-    """The cells of one shape and seed, by budget. `config` is the training run (see `lm.train.config`) that
-    its largest cell equals."""
-
-    config: ConfigDict
-    model: Model
-    shape: tuple[int, int]
-    params: int
-    cells: tuple[Cell, ...]
-
-    @property
-    def name(self) -> str:
-        seed = f", seed {self.config.seed}" if self.config.seed else ""
-        return f"d{self.shape[0]} x {self.shape[1]}{seed}"
-
-    def key(self, cell: Cell) -> tuple[float, ...]:
-        """Identifies a cell among the records of a sweep."""
-        return cell.budget, *self.shape, self.config.seed
-
-    def learning_rates(self, cell: Cell) -> Array:
-        """Of each step of a cell, [steps]; before `cell.branch` the same for every cell."""
-        schedule = train_config.section(self.config, "schedule")
-        share = jax.jit(lambda step: schedule(step, cell.steps))
-        return self.config.optimizer.learning_rate * np.asarray(share(np.arange(cell.steps)), np.float64)
+    template, flops, question = _template(), _flops(), _question()
+    law, near, noise, delta = _prior()
+    space = space_of(template, law, flops, shared=not SEPARATE.value, corpus=CORPUS.value or math.inf)
+    near = near or others(law, *space.around(law), seed=SEED.value)
+    belief = Belief(law, near, _noise(noise), delta, PRIOR.value)
+    grid = Grid(BUDGETS.value, SIZES.value, RATIO.value)
+    made = designs(space, belief, question, flops, grid, runs=MOST.value, reach=REACH.value, seed=SEED.value)
+    if DESIGN.value not in made:
+        few = "or more --corpus" if CORPUS.value else "or smaller models"
+        raise UserError(f"--flops={flops:.4g} is too little for --design={DESIGN.value}: give more, {few}")
+    proposals = {
+        name: proposal(space, template, belief, question, design, flops, level=LEVEL.value, seed=SEED.value)
+        for name, design in made.items()
+    }
+    runs = {name: space.inputs(p.design) for name, p in proposals.items()}
+    outlooks = {name: p.outlook for name, p in proposals.items()}
+    _finish(template, space, belief, question, proposals[DESIGN.value], DESIGN.value, runs, outlooks)
 
 
-def plan(config: ConfigDict, lengths: tuple[int, int], corpus_tokens: int) -> list[Trunk]:
-    """The trunks of `config` (see `default`), smallest model first.
+def refine() -> None:
+    """The runs that would tell most beside those of the records."""
+    from .design.making import space_of
+    from .design.propose import Belief, proposal, with_records
+    from .design.refine import known, new_seed, refine
+    from .records import read_runs, renamings
 
-    `lengths` are the tokens of a training row and of its encoder's (0: none), `corpus_tokens` those of the
-    training split. Raises `UserError` for an empty or impossible list and a budget of less than a step.
-    """
-    s = config.sweep
-    if config.transforms:
-        raise UserError("config.transforms: a sweep compares models that train as a whole; leave the transforms out")
-    budgets = _distinct(s.budgets, "budgets", "1e12,2e12")
-    shapes = _distinct(s.shapes, "shapes", "((16, 2), (32, 2), (48, 3))")
-    seeds = _distinct(s.seeds, "seeds", "0,1")
-    for budget in budgets:
-        if not 0 < budget < math.inf:
-            raise UserError(f"config.sweep.budgets holds {budget}; give positive FLOPs, such as 1e12")
-    if len(budgets) < 2:
-        raise UserError(f"config.sweep.budgets={s.budgets} is one budget; a power law needs two or more")
-    if len(shapes) < 3:
-        raise UserError(f"config.sweep.shapes={s.shapes} has fewer than three sizes, which a parabola needs")
-    if not (s.lr > 0 and s.warmup >= 0 and s.evaluation_tokens >= 0):
-        raise UserError("config.sweep.lr must be positive, warmup and evaluation_tokens not negative")
-    if config.schedule.type != "WSD":
+    if not RUNS.value:
+        raise UserError(cli.lacking("runs", OWN, USAGE))
+    law = _frontier(LAW.value)
+    runs = read_runs(RUNS.value, columns=renamings(COLUMNS.value), where=WHERE.value)
+    template, flops, question = _template(), _flops(), _question()
+    told = known(law, runs, seed=SEED.value)
+    space = space_of(template, told.law, flops, shared=not SEPARATE.value, corpus=CORPUS.value or math.inf)
+    belief = Belief(told.law, (), _noise(told.noise), told.delta, Path(RUNS.value).name)
+    design = refine(
+        space, told, runs, belief.noise, question, flops, most=MOST.value, reach=REACH.value, seed=SEED.value
+    )
+    seed = SEED.value or new_seed(runs)
+    more = proposal(space, template, belief, question, design, flops, level=LEVEL.value, seed=seed)
+    outlooks = with_records(belief, question, runs, more, space, level=LEVEL.value, seed=SEED.value)
+    points = {"now": (runs["params"], runs["tokens"]), "and these": space.inputs(more.design)}
+    _finish(template, space, belief, question, more, "the next", points, outlooks)
+
+
+def _finish(
+    template: "Template",
+    space: "Space",
+    belief: "Belief",
+    question: "Question",
+    chosen: "Proposal",
+    name: str,
+    runs: "Mapping[str, tuple[Array, Array]]",
+    outlooks: "Mapping[str, Outlook]",
+) -> None:
+    """Tells and writes a plan."""
+    from .cells import Plan, write_plan
+    from .design.making import check_fit, outside
+    from .design.propose import expected, runs_table, table
+    from .plots import planned, save
+
+    print(table(outlooks, belief, question, LEVEL.value))
+    print(f"\nruns of {name}:\n{runs_table(chosen, space)}")
+    for line in outside(chosen.design, space, template):
+        print(f"warning: --rule={RULE.value}: {line}", file=sys.stderr)
+    if TOPOLOGY.value:
+        for line in check_fit(template, chosen.cells, TOPOLOGY.value):
+            print(line)
+    out = Path(str(OUT.value)).expanduser()
+    told = expected(outlooks, belief, question, LEVEL.value, name)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_plan(out / "plan.json", Plan(template.config, chosen.cells, told))
+        save(planned.plan(belief.law, question, runs, outlooks, LEVEL.value), out / "plan.png")
+    except OSError as e:
+        raise UserError(f"--out={out}: cannot write there ({e.strerror}); name another folder") from e
+    print(f"\nwrote {out / 'plan.json'} and {out / 'plan.png'}; to make these runs:")
+    print(f"python -m scaling.sweep --plan={out / 'plan.json'} --out=DIR")
+
+
+def _template() -> "Template":
+    """What cells are made with."""
+    from lm.train.config_file import read_config
+    from lm.train.override import override
+    from lm.train.show_config import size_notes
+
+    from .cells import default
+    from .design.making import Template
+
+    config = read_config(CONFIG.file or DEFAULT, default)
+    for line in override(config, CONFIG.knobs) + size_notes(config):
+        print(line, file=sys.stderr)
+    return Template.of(config, RULE.value)
+
+
+def _flops() -> float:
+    assert FLOPS.value is not None  # as main has seen to
+    return float(FLOPS.value)
+
+
+def _question() -> "Question":
+    from .design.precision import Question
+
+    return Question(DECISION.value, TARGET.value or 10 * _flops())
+
+
+def _noise(run: float) -> "Noise":
+    from .design.precision import Noise
+
+    return Noise(NOISE.value or run, 0.0 if SEPARATE.value else SHARED.value)
+
+
+def _prior() -> "tuple[Frontier, tuple[Frontier, ...], float, float]":
+    """The law, others that may hold (none: not known), the noise of a run, and the kink of Huber's loss."""
+    from .design.forecast import some_of
+    from .fit_file import read_fit
+    from .laws import PUBLISHED, Frontier
+
+    frontiers = {name: law for name, law in PUBLISHED.items() if isinstance(law, Frontier)}
+    if PRIOR.value in frontiers:
+        law = frontiers[PRIOR.value]
+        return law, (), USUAL_NOISE, law.delta
+    if not Path(PRIOR.value).expanduser().exists():
         raise UserError(
-            f"config.schedule.type={config.schedule.type!r} must be WSD: the runs of a size share their steps up to "
-            "where the learning rate begins to fall"
+            f"--prior={PRIOR.value} is no file, and no law of those published{nearest(PRIOR.value, frontiers)}"
         )
-    if not 0 < config.schedule.cooldown_fraction < 1:
-        raise UserError(
-            f"config.schedule.cooldown_fraction={config.schedule.cooldown_fraction} must lie between 0 and 1"
-        )
-    trunks = [
-        _trunk(config, shape, seed, budgets, lengths, corpus_tokens) for shape, seed in itertools.product(shapes, seeds)
-    ]
-    sizes = {t.params: t.shape for t in trunks}
-    if len(sizes) < len(shapes):
-        raise UserError("two of config.sweep.shapes have the same number of parameters; a parabola needs distinct ones")
-    return sorted(trunks, key=lambda t: (t.params, t.config.seed))
+    known = read_fit(PRIOR.value, "prior")
+    return known.law, () if known.resampled is None else some_of(known.resampled), known.noise, known.law.delta
 
 
-def warnings(trunks: list[Trunk]) -> list[str]:
-    """What would bend the fit, a line each."""
-    lines = []
-    sizes = [t.params for t in trunks]
-    if max(sizes) > WIDEST_GRID * min(sizes):
-        lines.append(
-            f"sizes span a factor of {max(sizes) / min(sizes):.0f}: parabolas are biased on so wide a grid; "
-            "drop the sizes far from the minimum, or fit with --nearest"
-        )
-    for trunk in trunks:
-        for cell in trunk.cells:
-            where = f"{trunk.name} at {cell.budget:.4g}"
-            if abs(cell.flops / cell.budget - 1) > 0.01:
-                lines.append(
-                    f"{where} takes {cell.steps} steps, {cell.flops / cell.budget - 1:+.1%} off the budget: "
-                    "smaller batches come nearer"
-                )
-            if cell.epochs > MOST_EPOCHS:
-                lines.append(
-                    f"{where} reads the corpus {cell.epochs:.1f} times, and repeated data counts for less: "
-                    "give more text, or drop this size"
-                )
-            if trunk.config.schedule.warmup > cell.branch / 2:
-                lines.append(
-                    f"{where} warms up for {trunk.config.schedule.warmup} of {cell.steps} steps, which "
-                    "favours smaller models: lower config.sweep.warmup"
-                )
-    return lines
+def _frontier(name: str) -> "type[Frontier]":
+    from .laws import LAWS, Frontier
+
+    frontiers = {name: law for name, law in LAWS.items() if issubclass(law, Frontier)}
+    if name not in frontiers:
+        raise UserError(f"--law={name} says nothing of how to divide compute{nearest(name, frontiers)}")
+    return frontiers[name]
 
 
-def _distinct(values: Any, name: str, example: str) -> list[Any]:
-    values = list(values) if isinstance(values, tuple | list) else [values]
-    if not values:
-        raise UserError(f"config.sweep.{name} is empty; give for example {example}")
-    if len(set(values)) < len(values):
-        raise UserError(f"config.sweep.{name}={tuple(values)} names the same one twice; drop the repetition")
-    return values
-
-
-def _trunk(
-    config: ConfigDict,
-    shape: Any,
-    seed: int,
-    budgets: list[float],
-    lengths: tuple[int, int],
-    corpus_tokens: int,
-) -> Trunk:
-    run = _train_config(config, shape, seed)
-    model, rows = build(run.model), run.data.batch_size
-    params, step_flops = count(model.spec()), rows * row_flops(model, *lengths)
-    step_tokens = rows * sum(lengths)
-    run.schedule.warmup = math.ceil(config.sweep.warmup * params / step_tokens)
-    cells = []
-    for budget in sorted(budgets):
-        steps = round(budget / step_flops)
-        if steps < 1:
-            raise UserError(
-                f"config.sweep.budgets holds {budget:.4g} FLOPs, less than one step of d_model={shape[0]}, "
-                f"layers={shape[1]} ({step_flops:.3g}): raise it, or lower config.data.batch_size"
-            )
-        branch, tokens = int(steps * (1 - config.schedule.cooldown_fraction)), steps * step_tokens
-        cells.append(Cell(float(budget), steps, branch, steps * step_flops, tokens, tokens / corpus_tokens))
-    run.train.steps = cells[-1].steps
-    train_config.check(run)
-    return Trunk(run.lock(), model, tuple(shape), params, tuple(cells))
-
-
-def _train_config(config: ConfigDict, shape: Any, seed: int) -> ConfigDict:
-    """The training run of one shape and seed; its length and warm-up are still to be set."""
-    if not (isinstance(shape, tuple | list) and len(shape) == 2 and all(isinstance(n, int) for n in shape)):
-        raise UserError(f"config.sweep.shapes holds {shape!r}; each is (d_model, layers), such as (32, 2)")
-    d_model, layers = shape
-    head_dim = config.model.get("head_dim")
-    if not head_dim or d_model % head_dim or d_model < 1:
-        raise UserError(
-            f"config.sweep.shapes holds d_model={d_model}, not a multiple of config.model.head_dim={head_dim}: "
-            "heads = d_model / head_dim must be whole"
-        )
-    for name in ("layers", "d_model", "heads"):
-        if config.model.get(name) is not None:
-            raise UserError(f"config.model.{name} comes from config.sweep.shapes: leave it unset")
-    run = train_config.default()
-    with run.unlocked():
-        chosen = ("optimizer", "schedule")
-        run.update({k: v for k, v in config.to_dict().items() if k not in ("sweep", *chosen)})
-        run.optimizer, run.schedule = (ConfigDict(config[name].to_dict()) for name in chosen)
-        run.optimizer.learning_rate = config.sweep.lr * d_model**config.sweep.lr_power
-        run.schedule.warmup = 0  # until the number of parameters is known
-        run.model.update({"d_model": d_model, "layers": layers, "heads": d_model // head_dim})
-    run.seed = seed
-    return run
+if __name__ == "__main__":
+    cli.run(main, arguments=1, usage=USAGE, flag_values=OWN)

@@ -1,16 +1,17 @@
 """Run records: what a sweep writes (one JSON object a line, `runs.jsonl`) and what a fit reads (that, or any
 table).
 
-A record is a flat object. `RECORD` lists the keys every record has, beside the number of its format; a sweep adds its
-own (budget, seed, shape and optimizer knobs ...), and readers ignore what they do not use.
+A record is a flat object. `RECORD` lists the keys every record has, beside the number of its format; a sweep adds those
+of `scaling.swept.SWEPT` (budget, seed, shape and optimizer knobs ...), and readers ignore what they do not use.
 """
 
+import contextlib
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -20,6 +21,10 @@ from lm.core.formats import RECORD as FORMAT
 
 from .laws import FLOPS_PER_PARAM_TOKEN
 from .tables import BOOLEANS, Row, number_of, read_rows
+
+with contextlib.suppress(ImportError):  # Windows has none
+    import fcntl
+
 
 RECORD = {
     "params": "parameters, of which one token meets all (mixture of experts: the active ones)",
@@ -32,13 +37,18 @@ RECORD = {
 POSITIVE = ("params", "tokens", "flops", "loss")
 UNIFORM = ("loss_unit", "flops_convention")  # values that cannot be mixed in one fit
 
+MADE_FROM = {"tokens": ("params", "flops"), "flops": ("params", "tokens")}  # by C = 6 N D
+
 Runs = dict[str, np.ndarray]
 Tell = Callable[[str], None]
 
 
-def append_run(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
-    """Append one record to a JSON-lines file in a single write. Raises `UserError` for a key of `RECORD`
-    missing, or a number that JSON cannot hold (a diverged run has `loss` None, not nan)."""
+def append_run(path: str | os.PathLike[str], record: Mapping[str, Any], once: str = "") -> None:
+    """Append one record to a JSON-lines file in a single write; where `once` names a key, only if the file has no
+    result of the same key (a record whose `failure` is null). A last line that a kill cut short is dropped.
+
+    Raises `UserError` for a key of `RECORD` missing, or a number that JSON cannot hold (a diverged run has `loss` None,
+    not nan)."""
     missing = [key for key in RECORD if key not in record]
     if missing:
         raise UserError(
@@ -47,12 +57,39 @@ def append_run(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
     for key, value in record.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"run record has {key} = {value}; write None for a value that does not exist")
-    with open(path, "a", encoding="utf-8") as f:
-        f.write(json.dumps({KEY: FORMAT.number, **record}) + "\n")
+    with open(path, "ab+") as f, locked(f):
+        f.seek(0)
+        *lines, rest = f.read().split(b"\n")
+        if once and any(r[once] == record[once] for r in map(json.loads, lines) if r.get("failure") is None):
+            return
+        if rest:
+            f.truncate(f.tell() - len(rest))
+        f.write((json.dumps({KEY: FORMAT.number, **record}) + "\n").encode())
+        f.flush()
+        os.fsync(f.fileno())
+
+
+@contextlib.contextmanager
+def locked(file: IO[bytes]) -> Iterator[None]:
+    """Hold a file against other processes that ask so; where the file system has no locks, a single write has to do."""
+    with contextlib.suppress(NameError, OSError):
+        fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed, by a kill too
+    yield
 
 
 def unsaid(note: str) -> None:
     """The `tell` that reports nothing."""
+
+
+def renamings(pairs: Sequence[str]) -> dict[str, str]:
+    """What `--columns` says: {ours: theirs}."""
+    found = {}
+    for pair in pairs:
+        ours, _, theirs = pair.partition("=")
+        if not ours or not theirs:
+            raise UserError(f"--columns={pair}: write OURS=THEIRS, for example loss=c4_loss")
+        found[ours] = theirs
+    return found
 
 
 def read_runs(
@@ -60,6 +97,7 @@ def read_runs(
     *,
     columns: Mapping[str, str] | None = None,
     where: Sequence[str] = (),
+    needs: Sequence[str] = ("params", "tokens", "loss"),
     tell: Tell = unsaid,
 ) -> Runs:
     """Read the runs of a table (see `scaling.tables`) into columns of one length: float64, or str where a cell is
@@ -67,9 +105,9 @@ def read_runs(
 
     `columns` maps our names to the file's ({"loss": "loss_c4_val"}); `where` keeps the rows that pass every
     condition: "name" (neither empty, zero nor false), "name=value" or "name!=value", where a value may be a text, a
-    number, true, false, or null for an empty cell. Of `tokens` and `flops` one may be absent and is then made from C =
-    6 N D. An empty number is nan, and an error in `params`, `tokens`, `flops` or `loss`. `tell` gets lines about what
-    is odd, but no error.
+    number, true, false, or null for an empty cell. `needs` are columns that must be there and hold numbers. Of `tokens`
+    and `flops` one may be absent and is then made from C = 6 N D. An empty number elsewhere is nan, and an error in
+    `params`, `tokens`, `flops` or `loss`. `tell` gets lines about what is odd, but no error.
 
     Raises `UserError` for a missing file, a malformed line, a missing column, a value that is not a positive
     number, runs whose loss units or FLOP conventions differ, or no rows left.
@@ -91,16 +129,17 @@ def read_runs(
     names = list(dict.fromkeys([*names, *(columns or {})]))
     for condition in where:
         rows = _filter(rows, condition, names, path, tell)
-    for need in ("params", "loss"):
-        if need not in names:
+    for need in needs:
+        if need not in names and not set(MADE_FROM.get(need, (need,))) <= set(names):
             remedy = f"rename one with --columns={need}=NAME{nearest(need, names)}"
-            raise UserError(f"{path} has no column {need!r}; {remedy}")
-    if "tokens" not in names and "flops" not in names:
-        remedy = f"rename one with --columns=tokens=NAME{nearest('tokens', names)}"
-        raise UserError(f"{path} has neither 'tokens' nor 'flops'; {remedy}")
-    for name in POSITIVE:
-        if name in names:
-            _check_positive(rows, name, path)
+            either = MADE_FROM.get(need, ())[1:]
+            lacks = f"neither {need!r} nor {either[0]!r}" if either else f"no column {need!r}"
+            raise UserError(f"{path} has {lacks}; {remedy}")
+    for name in names:
+        if name in POSITIVE:
+            _check_numbers(rows, name, path, lambda v: not isinstance(v, bool) and 0 < v < math.inf, "positive")
+        elif name in needs:
+            _check_numbers(rows, name, path, math.isfinite, "finite")
     runs = {name: _column([cells.get(name) for _, cells in rows]) for name in names}
     for name in UNIFORM:
         if name in runs and len(kinds := sorted({str(v) for v in runs[name]})) > 1:
@@ -108,11 +147,11 @@ def read_runs(
                 f"{path} mixes {name} {' and '.join(kinds)}, which cannot be fitted together; "
                 f"keep one with --where={name}={kinds[0]}"
             )
-    if "tokens" not in runs:
+    if "params" in runs and "flops" in runs and "tokens" not in runs:
         runs["tokens"] = runs["flops"] / (FLOPS_PER_PARAM_TOKEN * runs["params"])
-    if "flops" not in runs:
+    if "params" in runs and "tokens" in runs and "flops" not in runs:
         runs["flops"] = FLOPS_PER_PARAM_TOKEN * runs["params"] * runs["tokens"]
-    _tell_copies(runs, [where for where, _ in rows], tell)
+    _tell_copies(runs, [where for where, _ in rows], needs, tell)
     return runs
 
 
@@ -163,27 +202,28 @@ def _seen(values: list[Any]) -> str:
     return ", ".join(seen[:8]) + (" ..." if len(seen) > 8 else "")
 
 
-def _tell_copies(runs: Runs, where: list[str], tell: Tell) -> None:
-    """Rows with the same params, tokens and loss, to the last digit, are one run that stands there twice."""
+def _tell_copies(runs: Runs, where: list[str], needs: Sequence[str], tell: Tell) -> None:
+    """Rows with the same params, tokens and loss (what the fit needs), to the last digit, are one run that stands there
+    twice."""
     first: dict[tuple[float, ...], str] = {}
     copies = []
-    for i, key in enumerate(zip(runs["params"], runs["tokens"], runs["loss"], strict=True)):
+    for i, key in enumerate(zip(*(runs[name] for name in needs), strict=True)):
         if first.setdefault(key, where[i]) != where[i]:
             copies.append(f"{where[i]} that of {first[key]}")
     if copies:
         tell(
-            f"rows that repeat the params, tokens and loss of another: {len(copies)} ({copies[0]}); they count twice, "
-            "and make intervals too narrow"
+            f"rows that repeat the {', '.join(needs[:-1])} and {needs[-1]} of another: {len(copies)} ({copies[0]}); "
+            "they count twice, and make intervals too narrow"
         )
 
 
-def _check_positive(rows: list[Row], name: str, path: Path) -> None:
+def _check_numbers(rows: list[Row], name: str, path: Path, good: Callable[[float], bool], kind: str) -> None:
     for where, cells in rows:
         value = cells.get(name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not (0 < value < math.inf):
+        if not isinstance(value, int | float) or not good(value):  # true and false are one and zero, where that may be
             shown = "empty" if value is None else repr(value)
             raise UserError(
-                f"{path} {where}: {name} is {shown}, not a positive number; mend the row or leave it out with --where"
+                f"{path} {where}: {name} is {shown}, not a {kind} number; mend the row or leave it out with --where"
             )
 
 

@@ -9,6 +9,7 @@ import json
 import re
 import sys
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,18 @@ def read_rows(path: Path) -> list[Row]:
         return _parquet(path)
     text = "".join(read_text(path))
     return _json(text, path) if text.lstrip()[:1] in ("{", "[") else _csv(text, path)
+
+
+def write_csv(columns: Mapping[str, Iterable[Any]], path: Path) -> None:
+    """A file that `read_rows` reads back; an empty cell for nan. Raises `UserError` where it cannot be written."""
+    try:
+        with open(path, "w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(columns)
+            for row in zip(*columns.values(), strict=True):
+                writer.writerow("" if isinstance(v, float) and v != v else v for v in row)
+    except OSError as e:
+        raise UserError(f"{path}: cannot write there ({e.strerror}); name another file") from e
 
 
 def number_of(text: str) -> float | None:
@@ -133,3 +146,17 @@ def _parquet(path: Path) -> list[Row]:
         (f"row {i}", {k: v if isinstance(v, plain) else str(v) for k, v in record.items()})
         for i, record in enumerate(records, 1)
     ]
+
+
+def write_parquet(rows: list[Row], path: Path) -> None:
+    """Write rows as Parquet, a column for each name that one of them has. Raises `UserError` for a file that cannot be
+    written, and for a column of numbers and texts, which Parquet has not."""
+    arrow, module = needs("pyarrow", path), needs("pyarrow.parquet", path)
+    names = list(dict.fromkeys(name for _, cells in rows for name in cells))
+    try:
+        columns = {name: arrow.array([cells.get(name) for _, cells in rows]) for name in names}
+        module.write_table(arrow.table(columns), path)
+    except arrow.ArrowInvalid as e:
+        raise UserError(f"{path} cannot hold these rows ({' '.join(str(e).split())[:120]})") from e
+    except OSError as e:
+        raise UserError(f"cannot write {path}: {e.strerror or e}; name another file") from e

@@ -2,7 +2,9 @@
 
 import os
 from importlib.metadata import version
+from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # Eight devices on any machine: meshes are tested as they are used, and no accelerator is held by the tests.
@@ -21,3 +23,17 @@ settings.register_profile(
     "lm", deadline=None, derandomize="CI" in os.environ, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("lm")
+
+MAPS = 20_000  # of the 65,530 memory maps that Linux gives a process
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_memory_maps():
+    """Compiled programs keep memory maps for as long as JAX remembers them, and XLA crashes where it is refused one:
+    let go of them when thousands of tests have left many in one process."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_text().count("\n") > MAPS:
+        import jax
+
+        jax.clear_caches()

@@ -12,7 +12,8 @@ from lm.commands import cli
 from lm.core.errors import UserError
 
 ROOT = Path(__file__).parents[1]
-MORE = ("scaling.sweep", "scaling.fit", "tpu.compile")
+SCALING = ("sweep", "export", "fit", "laws", "flops", "tuning", "published")
+MORE = (*(f"scaling.{name}" for name in SCALING), "tpu.compile", "tpu.plan", "tpu.launch")
 COMMANDS = ("lm.train", "lm.generate", "lm.evaluate", "lm.clean", "lm.hub", "lm.zoo", *MORE)
 
 
@@ -20,7 +21,20 @@ def call(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", *words], cwd=ROOT, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "benchmarks.lowering", "benchmarks.step", "benchmarks.against_torch"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *COMMANDS,
+        "benchmarks.lowering",
+        "benchmarks.step",
+        "benchmarks.parts",
+        "benchmarks.experts",
+        "benchmarks.together",
+        "benchmarks.pipelines",
+        "benchmarks.against_torch",
+        "benchmarks.maxtext",
+    ],
+)
 def test_help_begins_with_how_to_type_the_command(command):
     done = call(command, "--help")
     assert done.returncode == 0 and not done.stderr

@@ -98,7 +98,7 @@ def body_of(body: list[ast.stmt], name: str) -> list[ast.stmt] | None:
         ("lm.zoo.llama.llama", True),
         ("lm.train.step.Trainer.step", True),
         ("lm.train.step.Trainer.stop", False),
-        ("lm.core.mesh.RULES", True),
+        ("lm.core.rules.RULES", True),
         ("lm.nowhere", False),
         ("lm.train.nowhere", False),
     ],

@@ -24,6 +24,8 @@ SHORTER = {
     "python -m lm.train": "--config.train.steps=6 --config.log.eval_batches=1 --config.data.length=64",
     "python -m lm.evaluate": "--batches=2",
     "python -m scaling.sweep": "--config.sweep.budgets=1e10,2e10",
+    "python -m scaling.coordinates": "--steps=1 --config.model.layers=1 --config.data.length=64",
+    "python -m tpu.plan": "--config.model.layers=2",
     "python -m tpu.compile": "--config.model.layers=2 --config.data.length=128",
 }
 

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("lm", "scaling", "tpu", "experiments")
 OURS = ("lm", "lm.train", "lm.generate", "lm.evaluate", "lm.clean", "lm.zoo", "lm.hub")
-CLIS = (*OURS, "scaling.fit", "scaling.sweep", "tpu.compile")
+CLIS = (*OURS, "scaling.fit", "scaling.sweep", "scaling.export", "tpu.compile", "tpu.plan", "tpu.plan", "tpu.launch")
 
 
 def run(*command: object, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -21,11 +21,14 @@ from lm.model.masks import (
     Window,
 )
 from lm.model.mlp import GatedMLP
+from lm.model.moe.dispatch import RouterSlots
+from lm.model.moe.expert_choice import ExpertChoice, SoftMixture
 from lm.model.positions import Learned
 from lm.model.residual import PostNorm, PreNorm
 from lm.model.special.block_sparse import EdgeBlocks
+from lm.model.special.branch import Branched
 from lm.model.special.conditional import ConditionalAttention, ConditionalMLP, SoftTopK
-from lm.model.special.convolution import Convolution, ParallelConvolution
+from lm.model.special.convolution import Convolution
 from lm.model.special.enhanced_decoder import EnhancedDecoderLayer
 from lm.model.special.global_attention import GlobalAttention
 from lm.model.special.global_tokens import GlobalBefore, GlobalFirst
@@ -34,7 +37,23 @@ from lm.model.special.streams import StreamAttention, StreamHead, StreamTransfor
 from lm.model.special.summaries import BlockSummaries, GlobalKV
 from lm.model.stack import Stack
 from lm.model.transformer import EncoderDecoder, Group, LanguageModel, Transformer
-from tests.toys import HEADS, LENGTH, SIZE, VOCAB, WIDE, D, attention, block, gated, maps, mlp, pre, tower
+from tests.toys import (
+    HEADS,
+    LENGTH,
+    SIZE,
+    VOCAB,
+    WIDE,
+    D,
+    attention,
+    block,
+    experts,
+    gated,
+    language_model,
+    maps,
+    mlp,
+    pre,
+    tower,
+)
 
 
 def encoder_decoder() -> EncoderDecoder:
@@ -112,11 +131,18 @@ def windowed_encoder() -> LanguageModel:
     last = Block((("attention", attention(mask=Bidirectional(), source=CrossKV("context"))),), PostNorm(LayerNorm()))
     convolution = Convolution(3, groups=2, dropout=0.25, init=WIDE)
     edges = block(attention(mask=Bidirectional(), bias=(EdgeBlocks(2, 3, LENGTH // 2),)), mlp, PostNorm(LayerNorm()))
-    blocks = [ParallelConvolution(one, convolution, LayerNorm()), one, edges, EnhancedDecoderLayer(last)]
+    blocks = [Branched(one, convolution, LayerNorm()), one, edges, EnhancedDecoderLayer(last)]
     embed = Embed(VOCAB, width=6, project="sum", norm=LayerNorm(), init=WIDE)
     body = Transformer(D, embed, Stack.of(blocks, tables=(("absolute", BiasTable(16, init=WIDE)),)))
     head = FirstTokenFeature(TokenClassifier(1, "gelu", init=WIDE), LayerNorm())
     return LanguageModel(body, head, marks=(("global", GlobalFirst()), ("question", GlobalBefore(2))))
+
+
+def taking_experts() -> LanguageModel:
+    """An encoder whose experts take tokens, and mixtures of them."""
+    routers = (ExpertChoice(1.5, group=4, init=WIDE), SoftMixture(2, group=4, init=WIDE, scale=2.0))
+    layers = [block(attention(mask=Bidirectional()), experts(router, RouterSlots())) for router in routers]
+    return language_model(layers)
 
 
 def two_models() -> Group:

@@ -28,9 +28,13 @@ from lm.model.masks import (
     Window,
 )
 from lm.model.mlp import MLP, GatedMLP
+from lm.model.moe.balanced import BalancedAssignment, Sinkhorn
 from lm.model.moe.dispatch import Capacity, Dispatch, Dropless
+from lm.model.moe.hash import Hash
 from lm.model.moe.layer import MoE
-from lm.model.moe.routers import BalancedRouter, Router, SoftmaxRouter
+from lm.model.moe.routers import Router
+from lm.model.moe.sparse_mixer import SparseMixer
+from lm.model.moe.top_k import Groups, TopK
 from lm.model.positions import Learned, Sinusoidal
 from lm.model.residual import Plain, PostNorm, PreNorm, ResiDual, Sandwich
 from lm.model.rotary import (
@@ -47,6 +51,7 @@ from lm.model.rotary import (
 from lm.model.special.adaptive import AdaptiveEmbed, AdaptiveHead
 from lm.model.special.block_sparse import BlockSparse
 from lm.model.special.disentangled import ContentToPosition, Distances, PositionToContent
+from lm.model.special.head_experts import HeadExperts
 from lm.model.special.latent import LatentAttention
 from lm.model.special.multi_token import MultiTokenHead
 from lm.model.special.query_attention import QueryAttention
@@ -185,16 +190,32 @@ def shared_layers() -> LanguageModel:
     )
 
 
+def balanced(**knobs: Any) -> TopK:
+    """DeepSeek-V3's router."""
+    return TopK(**{"score": "sigmoid", "normalize": 1.0, "rate": 1e-3, **knobs})
+
+
 def dense_first(dispatch: Dispatch = Capacity(4.0, group=4), dropout: float = 0.0) -> LanguageModel:
     """A dense layer, then two with experts and balance buffers."""
     residual = PreNorm(RMSNorm(), dropout=dropout)
-    moe = experts(BalancedRouter(k=2, rate=0.01, init=WIDE), dispatch)
+    moe = experts(balanced(k=2, rate=0.01, init=WIDE), dispatch)
     return language_model([block(attention(rotary=rotary), m, residual) for m in (gated, moe, moe)])
 
 
 def routed() -> LanguageModel:
-    moe = experts(SoftmaxRouter(k=2, renormalize=True, init=WIDE), Dropless())
+    groups = Groups(2, kept=1, best=1)
+    router = TopK(k=2, normalize=2.0, scale=1.5, groups=groups, bias=True, jitter=0.25, init=WIDE)
+    shared = GatedMLP(5, init=WIDE, out_init=WIDE)
+    moe = dataclasses.replace(experts(router, Dropless()), shared=shared, shared_gate=True)
     return language_model([block(attention(), moe)] * 2)
+
+
+def drawn() -> LanguageModel:
+    """Experts that training draws or assigns, and such as are drawn once for all."""
+    by_id = Hash(k=2, domains=2)
+    base, s_base = BalancedAssignment(group=4, init=WIDE), BalancedAssignment(Sinkhorn(), "softmax", init=WIDE)
+    routers = (SparseMixer(0.2, jitter=0.25, init=WIDE), by_id, base, s_base)
+    return language_model([block(attention(), experts(router, Dropless())) for router in routers])
 
 
 def relative_embeddings(mask: Any = Causal()) -> LanguageModel:
@@ -257,6 +278,14 @@ def latents() -> LanguageModel:
     return language_model([block(one), block(two)])
 
 
+def routed_heads() -> LanguageModel:
+    """JetMoE's attention, and experts whose sum has a bias."""
+    knobs = {"experts": 3, "heads": 2, "head_dim": 4, "rotary": rotary, "dropout": 0.25, "init": WIDE}
+    one = HeadExperts(router=TopK(2, normalize=1.0, init=WIDE), out_init=WIDE, **knobs)
+    two = HeadExperts(router=TopK(1, rate=0.1, init=WIDE), mask=Window(3), bias=False, out_init=WIDE, **knobs)
+    return language_model([block(one, MoE(3, mlp, TopK(2), Dropless(), bias=True)), block(two)])
+
+
 def narrowing() -> LanguageModel:
     """Another width from the second layer on."""
     first, second = (Stack.of([block(attention(rotary=rotary))] * n).segments for n in (1, 2))
@@ -283,6 +312,7 @@ DECODERS = {
         shared_layers,
         dense_first,
         routed,
+        drawn,
         relative_embeddings,
         bucketed,
         recurrent,
@@ -291,6 +321,7 @@ DECODERS = {
         prefixed,
         query_layer,
         latents,
+        routed_heads,
         narrowing,
         stretched,
         sparse,

@@ -1,22 +1,22 @@
-"""Compile a training step for a TPU pod, on any machine, and say what it needs there.
+"""Compile a program for a TPU pod, on any machine, and say what it needs and does there.
 
     python -m tpu.compile --topology=v5e:4x4                                  GPT-2 small, experiments/recipes/gpt2.py
-    python -m tpu.compile --topology=v5p:4x4x4 --config=experiments/recipes/llama.py:3-8b --config.mesh.fsdp=64
+    python -m tpu.compile --topology=v5p:4x4x4 --mesh=fsdp=64 --config=experiments/recipes/llama.py:3-8b
+    python -m tpu.compile --topology=v5e:4x4 --slices=2 --price=1.2 --out=report.json --plot=report.png
+    python -m tpu.compile --topology=v5e:2x2 --mesh=tensor=4 --step=decode --batch=8 --length=1024
 
 The real TPU compiler runs (libtpu, `pip install "pure-lm[tpu]"`); nothing is executed and no parameter is allocated.
-The report gives memory per chip, FLOPs per step, and the collectives by kind."""
+The report: whether it fits, memory by kind, FLOPs and collectives with loops counted, a roofline of the step time, MFU,
+tokens/s. tpu/README.md tells how to read it."""
 
-import collections
 import json
-import re
 import sys
-import time
 from pathlib import Path
-from typing import Any
 
 from absl import flags
 
 from lm.commands import cli
+from lm.core.errors import UserError
 
 DEFAULT = Path(__file__).resolve().parents[1] / "experiments" / "recipes" / "gpt2.py"
 
@@ -24,99 +24,48 @@ CONFIG = cli.ConfigFlag(
     "Experiment file, config.json of a run, or its folder; experiments/recipes/gpt2.py if not given."
 )
 TOPOLOGY = flags.DEFINE_string("topology", "v5e:4x4", "TPU generation and shape: v5e:4x4, v5p:4x4x4, v6e:16x16 ...")
+SLICES = flags.DEFINE_integer("slices", 1, "So many such slices, joined by the data-centre network.", lower_bound=1)
+MESH = flags.DEFINE_list("mesh", [], "Axes of the mesh, in place of --config.mesh.fsdp=16 --config.mesh.tensor=4.")
+STEP = flags.DEFINE_enum("step", "train", ["train", "prefill", "decode"], "What is compiled.")
+BATCH = flags.DEFINE_integer("batch", 0, "Rows of prefill and decode; 0: config.data.batch_size.", lower_bound=0)
+LENGTH = flags.DEFINE_integer("length", 0, "Tokens read, or room of the cache; 0: config.data.length.", lower_bound=0)
+PRICE = flags.DEFINE_float("price", 0.0, "US dollars for a chip and hour: report what a trillion tokens cost.", 0)
 OUT = flags.DEFINE_string("out", None, "Also write the report to this JSON file.")
-
-COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
-
-
-def report(config: Any, topology: str) -> dict[str, Any]:
-    """Compile the train step of `config` for `topology`; bytes are per chip."""
-    from tpu.topology import chip_of, devices, quiet_stderr  # isort: skip  # sets up this process before jax starts
-    import jax
-
-    from lm.core.param import count
-    from lm.inspect.cost import training_flops
-    from lm.train.config import check
-    from lm.train.setup import assemble
-
-    check(config)
-    chip, pod = chip_of(topology), devices(topology)
-    parts = assemble(config, devices=pod)
-    model, sharding, state, batch = parts.model, parts.sharding, parts.abstract_state, parts.abstract_batch
-    start = time.perf_counter()
-    with quiet_stderr():
-        compiled = parts.trainer.jitted(state).lower(state, batch).compile()
-    seconds = time.perf_counter() - start
-    memory: Any = compiled.memory_analysis()
-    # Donated arguments and the results that take their place share memory ("alias").
-    total = (
-        memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        - memory.alias_size_in_bytes
-        + memory.temp_size_in_bytes
-        + memory.generated_code_size_in_bytes
-    )
-    # One instruction a line: "%name = type{layout} all-gather(...)", asynchronous ones as all-gather-start.
-    kinds = re.compile(rf" ({'|'.join(COLLECTIVES)})(?:-start)?\(")
-    found = collections.Counter(m[1] for m in map(kinds.search, (compiled.as_text() or "").splitlines()) if m)
-    encoder = batch.get("encoder/tokens")
-    row = training_flops(model, batch["tokens"].shape[1], 0 if encoder is None else encoder.shape[1])
-    return {
-        "topology": topology,
-        "chips": len(pod),
-        "mesh": {} if sharding is None else {k: v for k, v in sharding.mesh.shape.items() if v > 1},
-        "parameters": count(model.spec()),
-        "tokens_per_step": config.data.batch_size * config.data.length,
-        "flops_per_step": row * config.data.batch_size,
-        "seconds_per_step_at_peak": row * config.data.batch_size / len(pod) / chip.flops,
-        "arguments_bytes": memory.argument_size_in_bytes,
-        "output_bytes": memory.output_size_in_bytes,
-        "alias_bytes": memory.alias_size_in_bytes,
-        "temporary_bytes": memory.temp_size_in_bytes,
-        "code_bytes": memory.generated_code_size_in_bytes,
-        "hbm_bytes": total,
-        "hbm_available_bytes": chip.hbm,
-        "collectives_in_program": dict(sorted(found.items())),
-        "compile_seconds": round(seconds, 1),
-        "jax": jax.__version__,
-    }
-
-
-def describe(r: dict[str, Any]) -> str:
-    """The report as a person reads it."""
-    gib = {k: f"{v / 2**30:.2f} GiB" for k, v in r.items() if k.endswith("_bytes")}
-    mesh = " x ".join(f"{k}={v}" for k, v in r["mesh"].items()) or "one device"
-    used = r["hbm_bytes"] / r["hbm_available_bytes"]
-    collectives = ", ".join(f"{n} {k}" for k, n in r["collectives_in_program"].items()) or "none"
-    return "\n".join(
-        [
-            f"{r['topology']}: {r['chips']} chips, mesh {mesh}; compiled in {r['compile_seconds']} s with JAX "
-            f"{r['jax']}",
-            f"model        {r['parameters']:,} parameters, {r['tokens_per_step']:,} tokens a step",
-            f"HBM per chip {gib['hbm_bytes']} of {gib['hbm_available_bytes']} ({used:.0%}): state and batch "
-            f"{gib['arguments_bytes']}, temporaries {gib['temporary_bytes']}, program {gib['code_bytes']}",
-            f"compute      {r['flops_per_step']:.3g} FLOPs a step, {1e3 * r['seconds_per_step_at_peak']:.1f} ms at "
-            f"peak",
-            f"collectives  {collectives} (in the program text; those inside loops run once per trip)",
-        ]
-    )
+PLOT = flags.DEFINE_string("plot", None, "Also draw memory and time of the report to this PNG file.")
+HLO = flags.DEFINE_string("hlo", None, "Also write the compiled program to this file, as XLA's text.")
+EXECUTABLE = flags.DEFINE_string("executable", None, "Also write the compiled program to this file, to be run.")
 
 
 def main(argv: list[str]) -> None:
-    from tpu import topology  # noqa: F401  sets up this process before jax starts  # isort: skip
+    from tpu.ahead import Options, report  # isort: skip  # sets up this process before jax starts
     from lm.train.config_file import read_config
     from lm.train.override import override
     from lm.train.show_config import size_notes
+    from tpu.report import describe
 
     config = read_config(CONFIG.file or DEFAULT)
-    for line in override(config, CONFIG.knobs) + size_notes(config):
+    slices = (("mesh.slice", str(SLICES.value)),) if SLICES.value > 1 else ()
+    for line in override(config, slices + _mesh(MESH.value) + CONFIG.knobs) + size_notes(config):
         print(line, file=sys.stderr)
-    result = report(config, TOPOLOGY.value)
+    options = Options(STEP.value, BATCH.value, LENGTH.value, PRICE.value, HLO.value, EXECUTABLE.value)
+    result = report(config, TOPOLOGY.value, options)
     print(describe(result))
     if OUT.value:
-        with open(OUT.value, "w") as file:
-            json.dump(result, file, indent=2)
+        Path(OUT.value).write_text(json.dumps(result.to_json(), indent=2) + "\n")
+    if PLOT.value:
+        from tpu.plots import draw
+
+        draw(result).savefig(PLOT.value, dpi=130)
+
+
+def _mesh(given: list[str]) -> cli.Overrides:
+    """--mesh=fsdp=16,tensor=4, as knobs."""
+    pairs = [axis.partition("=") for axis in given]
+    for name, sign, size in pairs:
+        if not (sign and size.lstrip("-").isdigit()):
+            raise UserError(f"--mesh has {name + sign + size!r}: write axes and sizes as fsdp=16,tensor=4")
+    return tuple((f"mesh.{name.strip()}", size) for name, _, size in pairs)
 
 
 if __name__ == "__main__":
-    cli.run(main, usage="[--topology=v5e:4x4] [--config=FILE] [--config.a.b=VALUE ...]")
+    cli.run(main, usage="[--topology=v5e:4x4] [--mesh=fsdp=16,tensor=4] [--config=FILE] [--config.a.b=VALUE ...]")

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 # Before jax is imported: this process runs on the CPU, and libtpu must not ask a metadata server what machine it is on.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # a lock keeps TPUs to one process; compiling needs none
 
 import jax
 from jax.experimental import topologies
@@ -19,8 +20,12 @@ from lm.train.chips import TPUS, Chip
 CHIPS = {name: chip for name, chip in TPUS.items() if name not in ("v2", "v3")}  # which libtpu compiles for
 
 
+def generation_of(topology: str) -> str:
+    return topology.split(":")[0]
+
+
 def chip_of(topology: str) -> Chip:
-    name = topology.split(":")[0]
+    name = generation_of(topology)
     if name not in CHIPS:
         raise UserError(f"topology {topology!r}: no TPU generation {name!r}{nearest(name, CHIPS)}; write it as v5e:4x4")
     return CHIPS[name]
@@ -48,12 +53,13 @@ def quiet_stderr() -> Iterator[None]:
             os.close(kept)
 
 
-def devices(topology: str) -> list[jax.Device]:
-    """The devices of e.g. "v5e:4x4", "v5p:4x4x4" or "v6e:16x16": they compile, they do not run."""
+def devices(topology: str, slices: int = 1) -> list[jax.Device]:
+    """The devices of e.g. "v5e:4x4", "v5p:4x4x4" or "v6e:16x16", slice by slice: they compile, they do not run."""
     chip_of(topology)
     with quiet_stderr():
         try:
-            description = topologies.get_topology_desc(platform="tpu", topology_name=topology)
+            several = {"num_slices": slices} if slices > 1 else {}
+            description = topologies.get_topology_desc(platform="tpu", topology_name=topology, **several)
         except (RuntimeError, ValueError, NotImplementedError) as e:
             reason = " ".join(str(e).split())[:200]
             missing = "libtpu" in reason or "not installed" in reason

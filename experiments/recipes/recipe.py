@@ -1,5 +1,9 @@
 """What the recipes share: how long, in tokens; batches that grow; and the variant that runs anywhere."""
 
+import hashlib
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ml_collections.config_dict import ConfigDict
@@ -90,3 +94,14 @@ def small_run(config: ConfigDict, learning_rate: float = 3e-3) -> ConfigDict:
             config.schedule[knob] = 30 if knob == "decay" else 3
     config.log.update(every=1, eval_every=0, checkpoint_every=0, eval_batches=2)
     return config
+
+
+def written(name: str, lines: Sequence[str]) -> str:
+    """The path of a small file of these lines among temporary files, for tiny variants of what no corpus has. The same
+    lines stand in the same place."""
+    text = "".join(f"{line}\n" for line in lines)
+    digest = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    path = Path(tempfile.gettempdir()) / f"pure-lm-{digest}-{name}"
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="utf-8")
+    return str(path)

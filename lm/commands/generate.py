@@ -4,6 +4,7 @@
     python -m lm.generate --checkpoint=runs/quickstart --prompt="import " --temperature=0        # greedy
     python -m lm.generate --checkpoint=runs/quickstart --prompt="class " --num=3 --top_k=40 --seed=1
     python -m lm.generate --checkpoint=t5-small --fill --prompt="the <extra_id_0> river"         # blanks in the text
+    python -m lm.generate --checkpoint=starcoder2-3b --fill --prompt="def <fim_suffix>(x): return x + 1"
     python -m lm.generate --checkpoint=SmolLM2-135M-Instruct --chat --prompt="Why is the sky blue?"
     python -m lm.generate --checkpoint=model.gguf --chat --system="Answer in French."   # asks for each message
     python -m lm.generate --checkpoint=nllb --language=fra_Latn --temperature=0 --prompt="The river is old."
@@ -47,7 +48,8 @@ FILL = flags.DEFINE_boolean(
     "fill",
     False,
     "Fill in the blanks of --prompt and show the whole text: [MASK] and [gMASK] of a model that was trained to write "
-    "spans behind the text, <extra_id_0> and so on of an encoder-decoder that was trained on sentinels.",
+    "spans behind the text, <extra_id_0> and so on of an encoder-decoder that was trained on sentinels; of a model "
+    "that was trained to fill in middles one, its token for what comes behind: <fim_suffix>, <|fim_suffix|>, <SUF> ...",
 )
 MAX_NEW = flags.DEFINE_integer(
     "max_new", None, "Most tokens to add, in each blank; if not given 200, or what is left of the context trained on."
@@ -186,9 +188,11 @@ def _fill(opened: Any, ids: Any) -> None:
     """Print the text of these tokens with its blanks filled in."""
     import jax.numpy as jnp
 
+    from lm.core.component import from_dict
     from lm.infer.blanks import fill
     from lm.infer.decoding import decoding_of
     from lm.infer.sampling import Sampler
+    from lm.objectives.middle import middle_ids
 
     decoding = decoding_of(opened.text)
     sampler = Sampler(TEMPERATURE.value, TOP_K.value, TOP_P.value, decoding.banned, decoding.banned_first)
@@ -202,6 +206,7 @@ def _fill(opened: Any, ids: Any) -> None:
             num=NUM.value,
             max_new=MAX_NEW.value,
             trained=opened.text.context or opened.config.data.length,
+            middle=middle_ids(from_dict(opened.config.objective.to_dict(), "config.objective"), opened.text.tokenizer),
             sampler=sampler,
             seed=SEED.value,
             dtype=jnp.dtype(opened.config.train.dtype),

@@ -7,7 +7,8 @@
     python -m lm.hub export runs/quickstart out --dtype=bfloat16   # a folder that transformers opens
 
 inspect reads no more than names and shapes and ends with status 1 where a model would not open. export takes the latest
-checkpoint (or --step), averaged parameters where the run kept an average. No pickle is ever read or written.
+checkpoint (or --step), averaged parameters where the run kept an average, and weights that the multipliers of
+config.parametrization are folded into. No pickle is ever read or written.
 """
 
 import re
@@ -122,8 +123,10 @@ def part(run: str, name: str, out: str) -> None:
 
 
 def export(run: str, out: str) -> None:
+    from lm.adapt.fold import folded
     from lm.hub.save import save_folder
     from lm.runs.checkpoint import open_model
+    from lm.zoo.registry import build
 
     shard = size_of(MAX_SHARD_SIZE.value)
     if (Path(out).expanduser() / "checkpoints").exists():
@@ -133,12 +136,15 @@ def export(run: str, out: str) -> None:
         folder, step = folder.parent.parent, int(folder.name)
     _tell(f"reading {run} ...")
     opened = open_model(folder, step)
-    knobs = opened.config.model.to_dict()
+    knobs, params = opened.config.model.to_dict(), opened.program.merge(opened.params)
+    if opened.config.get("parametrization", {}).get("base"):  # multipliers, of which most files say nothing
+        knobs |= {"tied": False} if "tied" in knobs else {}
+        params = folded(opened.program.model, build(knobs), params)
     _tell(f"writing {out} ...")
     config = save_folder(
         out,
         knobs,
-        opened.program.merge(opened.params),
+        params,
         opened.text,
         dtype=DTYPE.value,
         model_type=MODEL_TYPE.value,

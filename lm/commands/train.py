@@ -6,7 +6,8 @@
     python -m lm.train --config=runs/quickstart --workdir=runs/again        # repeats a run, from its config.json
 
 The workdir gets config.json, metrics.jsonl, loss.png and checkpoints/; the same command again goes on from the last
-checkpoint. SIGTERM saves and ends with status 0, Ctrl-C saves and ends with status 130; the second Ctrl-C ends at once.
+checkpoint. SIGTERM saves and ends with status 143, Ctrl-C with 130; the second Ctrl-C ends at once. Status 0: all steps
+are done.
 
 The file's get_config() returns an ml_collections.ConfigDict; --config.a.b=value changes a knob of it:
 
@@ -51,7 +52,7 @@ def main(argv: list[str]) -> None:
     from lm.train.config import check, default  # JAX is imported here, not for --help
     from lm.train.config_file import read_config
     from lm.train.override import override
-    from lm.train.processes import connect
+    from lm.train.processes import connect, host_of
     from lm.train.show_config import shown, size_notes
 
     config = read_config(CONFIG.file) if CONFIG.file else default()
@@ -62,12 +63,14 @@ def main(argv: list[str]) -> None:
     if PRINT.value:
         return
     connect(COORDINATOR.value, PROCESSES.value, PROCESS.value, WAIT.value, _tell)
+    from lm.train.heartbeat import watched
     from lm.train.loop import train
 
     for line in () if PROCESS.value else notes + size_notes(config):
         _tell(line)
     try:
-        train(config, str(WORKDIR.value))
+        with watched(host_of(COORDINATOR.value), _tell):
+            train(config, str(WORKDIR.value))
     except KeyboardInterrupt:  # the run is saved
         sys.exit(130)
 

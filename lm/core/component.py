@@ -232,11 +232,12 @@ def checked(value: Any, hint: Any, where: str) -> Any:
     """`value` if it suits the type hint (an int is accepted, and converted, where a float is due) and is in its range:
     that of the hint (`lm.core.ranges.Share`), or else the one that goes with the knob's name."""
     allowed_range = RANGES.get(where.rpartition(".")[2], FINITE)
-    if typing.get_origin(hint) is typing.Annotated:
-        hint, allowed_range, *_ = typing.get_args(hint)
     if typing.get_origin(hint) is typing.Literal:
         return _one_of(value, typing.get_args(hint), where)
-    allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    allowed = list(typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,))
+    for i, member in enumerate(allowed):
+        if typing.get_origin(member) is typing.Annotated:  # also as in `Count | None`
+            allowed[i], allowed_range, *_ = typing.get_args(member)
     plain = [typing.get_origin(t) or t for t in allowed]
     if any(t is Any or not isinstance(t, type) for t in plain):
         return value  # anything with the right methods

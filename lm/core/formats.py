@@ -21,6 +21,7 @@ CHECKPOINT = Format("checkpoint", 3)  # meta of checkpoints/<step>, which stands
 RUN = Format("config.json of a run", 2)  # stands for the metrics.jsonl beside it too
 SWEEP = Format("config.json of a sweep", 2)
 RECORD = Format("run record", 1)  # a line of runs.jsonl
+FIT = Format("fit of a scaling law", 1)
 TOKEN_CACHE = Format("token cache", 4)
 
 

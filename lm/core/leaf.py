@@ -8,6 +8,7 @@ needs to know which it has. Each leaf type is defined next to the transform that
 
 import abc
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, TypeVar, dataclass_transform
 
 import jax
@@ -25,9 +26,16 @@ def dot(x: Array, w: Any, bias: Any = None, *, transpose: bool = False, dtype: A
 
     With batch axes (experts) the leading axes of x and w correspond, as in `jnp.matmul`."""
     if isinstance(w, Leaf):
-        y = w.dot(x, transpose).astype(dtype or x.dtype)
-        return y if bias is None else y + bias.astype(y.dtype)
+        return w.linear(x, bias, transpose, dtype)
     return matmul(x, w, bias, transpose, dtype)
+
+
+def dots(x: Array, ws: Sequence[Any], biases: Sequence[Any]) -> list[Array]:
+    """`dot` of x with each of several weights. Leaves of one type may read x once for all of them."""
+    kind = type(ws[0])
+    if not (issubclass(kind, Leaf) and all(type(w) is kind for w in ws)):
+        return [dot(x, w, b) for w, b in zip(ws, biases, strict=True)]
+    return kind.linears(x, ws, biases)
 
 
 def take(w: Any, ids: Array | int, dtype: Any = jnp.float32) -> Array:
@@ -58,6 +66,16 @@ class Leaf(abc.ABC):
     @abc.abstractmethod
     def dot(self, x: Array, transpose: bool) -> Array:
         """x [..., in] -> [..., out], as the function `dot` without bias."""
+
+    def linear(self, x: Array, bias: Any, transpose: bool, dtype: Any) -> Array:
+        """As the function `dot`."""
+        y = self.dot(x, transpose).astype(dtype or x.dtype)
+        return y if bias is None else y + bias.astype(y.dtype)
+
+    @classmethod
+    def linears(cls, x: Array, leaves: Sequence[Any], biases: Sequence[Any]) -> list[Array]:
+        """As the function `dots`, of leaves that are all of this type."""
+        return [w.linear(x, b, False, None) for w, b in zip(leaves, biases, strict=True)]
 
     @abc.abstractmethod
     def take(self, ids: Array | int, dtype: Any) -> Array:

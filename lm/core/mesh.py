@@ -1,8 +1,8 @@
-"""Meshes, and the rules that map logical axis names to mesh axes. Models know the logical names only.
+"""Meshes of devices, and what lies where on them by rules (`lm.core.rules`).
 
 A mesh is a list of named axes with sizes, outermost first. Neighbours along the last axis are neighbours on the
-machine, so the axis that communicates most comes last. Rules say which logical axes each mesh axis cuts; an axis that
-no rule uses is an error, since all its devices would compute the same."""
+machine, so the axis that communicates most comes last. An axis that no rule uses is an error, since all its devices
+would compute the same."""
 
 import dataclasses
 import math
@@ -10,67 +10,19 @@ from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.experimental import mesh_utils
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from lm.core.errors import UserError, nearest
 from lm.core.param import Param, Tree, flatten
-
-Rules = tuple[tuple[str, str | tuple[str, ...] | None], ...]
-
-STAGE = "stage"  # the axis over which a pipeline spreads repeated layers
-MESH_AXES = (
-    STAGE,
-    "data",
-    "fsdp",
-    "expert",
-    "context",
-    "tensor",
-)  # as they are laid out
-
-# Logical axis -> mesh axes. Within one tensor each mesh axis is used once, by the first logical axis that names it:
-# activations [batch, seq, embed] use fsdp for batch, weights [embed, mlp] for embed.
-RULES: Rules = (
-    ("batch", ("data", "fsdp", "expert")),
-    ("group", ("data", "fsdp")),
-    ("expert", "expert"),
-    ("vocab", "tensor"),
-    ("heads", "tensor"),
-    ("kv_heads", "tensor"),
-    ("mlp", "tensor"),
-    ("embed", "fsdp"),
-    ("seq", "context"),
-    ("layers", STAGE),
-    ("position", None),
-)
-
-
-def with_own(own: Rules, preset: Rules = RULES) -> Rules:
-    """A preset's rules, with those in `own` replacing the ones for the same logical axes."""
-    mine = dict(own)
-    return (*mine.items(), *(rule for rule in preset if rule[0] not in mine))
-
-
-# "sequence": activations between the sub-layers are cut along the sequence where the tensor axis has nothing else to
-# cut (sequence parallelism, Korthikanti et al. 2022, arXiv 2205.05198).
-PRESETS: dict[str, Rules] = {
-    "default": RULES,
-    "sequence": with_own((("seq", ("context", "tensor")),)),
-}
-
-
-def axes_of(rules: Rules, name: str) -> tuple[str, ...]:
-    """The mesh axes that may cut a logical axis. Raises `UserError` if no rule covers it."""
-    table = dict(rules)
-    if name not in table:
-        raise UserError(f"no sharding rule covers the logical axis {name!r}{nearest(name, table)}")
-    over = table[name]
-    return (over,) if isinstance(over, str) else over or ()
+from lm.core.rules import FSDP, PRESETS, RULES, SLICE, Rules, as_axes, axes_of
 
 
 def make_mesh(axes: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A mesh with these axes and sizes, outermost first; one size may be -1 (whatever remains).
 
-    Raises `UserError` when the sizes do not multiply to the number of devices."""
+    Raises `UserError` when the sizes do not multiply to the number of devices, and when another axis than `slice` would
+    lie across TPU slices."""
     devices = jax.devices() if devices is None else list(devices)
     sizes = [int(size) for size in axes.values()]
     wanted = ", ".join(f"{n}={s}" for n, s in zip(axes, sizes, strict=True) if s != 1) or "1"
@@ -84,54 +36,116 @@ def make_mesh(axes: Mapping[str, int], devices: Sequence[jax.Device] | None = No
             f"mesh {wanted} does not divide over the {len(devices)} devices here: "
             "make the sizes multiply to that number, or give one axis -1"
         )
-    return Mesh(np.asarray(devices).reshape(sizes), tuple(axes), axis_types=(AxisType.Auto,) * len(axes))
+    placed = _placed(dict(zip(axes, sizes, strict=True)), devices)
+    return Mesh(placed, tuple(axes), axis_types=(AxisType.Auto,) * len(axes))
+
+
+def mesh_around(mesh: Mesh | AbstractMesh) -> Mesh | AbstractMesh:
+    """The mesh as what is being traced sees it: within a stage of a pipeline, that stage's, with one axis taken."""
+    around = jax.sharding.get_abstract_mesh()
+    return around if around.manual_axes else mesh
+
+
+def lay_out(x: jax.Array, layout: NamedSharding) -> jax.Array:
+    """Ask for a layout, within a stage of a pipeline too."""
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh_around(layout.mesh), layout.spec))
+
+
+def _placed(axes: dict[str, int], devices: Sequence[jax.Device]) -> np.ndarray:
+    """The devices as an array of these sizes. On TPUs `mesh_utils` lays axes along rings and planes of the chips'
+    torus, inner axes along whole rings where it can, and tells slices apart. Elsewhere devices keep their order, in
+    which those of a process, and the simulated devices of a `slice`, are neighbours."""
+    slices = len({getattr(d, "slice_index", 0) for d in devices})
+    if devices[0].platform != "tpu":
+        return np.asarray(devices).reshape(tuple(axes.values()))
+    if axes.get(SLICE, 1) != slices:
+        raise UserError(
+            f"mesh slice={axes.get(SLICE, 1)}, but these {len(devices)} devices lie in {slices} TPU slice(s), and no "
+            f"other axis may lie across them: set config.mesh.slice={slices}"
+        )
+    inside = tuple(1 if axis == SLICE else size for axis, size in axes.items())
+    across = tuple(size if axis == SLICE else 1 for axis, size in axes.items())
+    if slices > 1:
+        return mesh_utils.create_hybrid_device_mesh(inside, across, devices, allow_split_physical_axes=True)
+    return mesh_utils.create_device_mesh(inside, devices, allow_split_physical_axes=True)
 
 
 @dataclasses.dataclass(frozen=True)
 class Sharding:
     """A mesh with its rules. Travels in ctx, not in a global: under jit a changed global is silently ignored.
 
-    Raises `UserError` for a mesh axis that no rule uses."""
+    zero: what the axis `fsdp` shares out, beside rows of the batch, in place of keeping copies: the optimizer's state
+    (1), gradients too (2), parameters too (3), as in ZeRO (Rajbhandari et al. 2020, arXiv 1910.02054).
+
+    Raises `UserError` for a mesh axis of several devices that no rule uses."""
 
     mesh: Mesh
     rules: Rules = RULES
+    zero: int = 3
 
     def __post_init__(self) -> None:
         used = {axis for name, _ in self.rules for axis in axes_of(self.rules, name)}
-        for axis in self.mesh.shape:
-            if axis not in used:
-                raise UserError(f"no sharding rule uses the mesh axis {axis!r}{nearest(axis, used)}")
+        for axis, size in self.mesh.shape.items():
+            if size > 1 and axis not in used:
+                fit = [repr(name) for name, rules in PRESETS.items() if any(axis in as_axes(over) for _, over in rules)]
+                hint = f"; config.parallel.rules={' or '.join(fit)} does" if fit else nearest(axis, used)
+                raise UserError(f"no sharding rule uses the mesh axis {axis!r}{hint}")
+
+    def over(self, name: str) -> tuple[str, ...]:
+        """The axes of this mesh that cut a logical axis into more than one part."""
+        return tuple(axis for axis in axes_of(self.rules, name) if self.mesh.shape.get(axis, 1) > 1)
 
     def ways(self, name: str) -> int:
         """Into how many parts this logical axis is cut."""
-        return math.prod(self.mesh.shape.get(axis, 1) for axis in axes_of(self.rules, name))
+        return self._parts(self.over(name))
 
-    def spec(self, axes: Sequence[str | None]) -> PartitionSpec:
-        """PartitionSpec of a tensor with these logical axes. A name that no rule covers is an error."""
-        parts: list = []
-        used: set[str] = set()
+    def _parts(self, axes: Sequence[str]) -> int:
+        return math.prod(self.mesh.shape[axis] for axis in axes)
+
+    def spec(self, axes: Sequence[str | None], whole: Sequence[str] = ()) -> PartitionSpec:
+        """PartitionSpec of a tensor with these logical axes, along the mesh axes `whole` a copy each. A name that no
+        rule covers is an error."""
         for name in axes:
-            wanted = () if name is None else axes_of(self.rules, name)
-            free = tuple(axis for axis in wanted if axis not in used and self.mesh.shape.get(axis, 1) > 1)
-            used.update(free)
-            parts.append(free[0] if len(free) == 1 else free or None)
-        return PartitionSpec(*parts)
+            axes_of(self.rules, name) if name is not None else ()
+        parts: list[list[str]] = [[] for _ in axes]
+        used = set(whole)
+        for name, over in self.rules:
+            for i in (i for i, wanting in enumerate(axes) if wanting == name):
+                free = [axis for axis in as_axes(over) if axis not in used and self.mesh.shape.get(axis, 1) > 1]
+                used.update(free)
+                parts[i] += free
+        return PartitionSpec(*(part[0] if len(part) == 1 else tuple(part) or None for part in parts))
 
     def named(self, axes: Sequence[str | None]) -> NamedSharding:
         return NamedSharding(self.mesh, self.spec(axes))
 
+    def fitting(self, shape: Sequence[int], axes: Sequence[str | None]) -> NamedSharding:
+        """Of an activation of that shape: as `named`, but an axis that does not divide is not cut."""
+        parts = zip(shape, self.spec(axes), strict=True)
+        return NamedSharding(self.mesh, PartitionSpec(*(None if n % self._parts(as_axes(a)) else a for n, a in parts)))
+
     def param(self, p: Param) -> NamedSharding:
         """Of a parameter. An axis of size 1 is not cut: layers that are not repeated lie on every stage."""
-        return self.named([name if size > 1 else None for size, name in zip(p.shape, p.axes, strict=True)])
+        names = [name if size > 1 else None for size, name in zip(p.shape, p.axes, strict=True)]
+        return NamedSharding(self.mesh, self.spec(names, () if self.zero == 3 else (FSDP,)))
 
     def tree(self, spec: Tree) -> Tree:
-        """NamedShardings for a spec tree, after checking that every sharded axis divides."""
+        """NamedShardings for a spec tree of parameters, after checking that every sharded axis divides."""
         for path, p in flatten(spec):
             for size, name, over in zip(p.shape, p.axes, self.param(p).spec, strict=True):
-                parts = math.prod(self.mesh.shape[a] for a in ([over] if isinstance(over, str) else over or ()))
-                if size % parts:
+                if size % (parts := self._parts(as_axes(over))):
                     raise UserError(
                         f"axis {name!r} of {path} has size {size}, which mesh axis {over!r} of size {parts} does not "
                         "divide: change the mesh, pad that size, or map the axis to None in the rules"
                     )
         return jax.tree.map(self.param, spec)
+
+    @property
+    def of_gradients(self) -> "Sharding":
+        """Where gradients of parameters, and their sums, lie."""
+        return dataclasses.replace(self, zero=1 if self.zero == 1 else 3)
+
+    @property
+    def of_state(self) -> "Sharding":
+        """Where the optimizer's state lies, and averages of parameters."""
+        return dataclasses.replace(self, zero=3)

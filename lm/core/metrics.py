@@ -5,8 +5,9 @@ No JAX here: values may be traced arrays, arrays or plain numbers.
 """
 
 import abc
+import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -22,6 +23,31 @@ class Mean(NamedTuple):
     def value(self) -> float:
         """As reported; undefined where the weight is 0."""
         return float(self.total) / float(self.weight)
+
+
+class Each(NamedTuple):
+    """Weighted means of several things, as of the layers of a model: totals and weights [...], reported as lists."""
+
+    total: Any
+    weight: Any
+
+    @property
+    def value(self) -> list:
+        with np.errstate(invalid="ignore"):
+            return (np.asarray(self.total, np.float64) / np.asarray(self.weight, np.float64)).tolist()
+
+
+class Entropy(NamedTuple):
+    """The entropies, in nats, of distributions [..., n] that are given as sums of probabilities, as lists."""
+
+    total: Any
+
+    @property
+    def value(self) -> list:
+        sums = np.asarray(self.total, np.float64)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            p = sums / sums.sum(-1, keepdims=True)
+            return (-np.where(p == 0, 0.0, p * np.log(p)).sum(-1)).tolist()
 
 
 class Bits(Mean):
@@ -94,7 +120,7 @@ class Pearson(NamedTuple):
         return max(-1.0, min(1.0, (n * xy - x * y) / math.sqrt(spread))) if spread > 0 else math.nan
 
 
-Kinds = Mean | Sum | F1 | Matthews | Pearson
+Kinds = Mean | Each | Entropy | Sum | F1 | Matthews | Pearson
 Metrics = dict[str, Any]  # of these kinds; untyped, as whoever knows a metric's name also knows its kind
 Metric = TypeVar("Metric", bound=Kinds)
 
@@ -109,12 +135,12 @@ def added(parts: Iterable[Mapping[str, Metric]]) -> dict[str, Metric]:
     return whole
 
 
-def values(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Metrics as reported: means divided, sums and plain scalars as they are. Means of weight 0 are left out, as are
-    scores of labels that are undefined."""
-    reported = {name: m for name, m in metrics.items() if not isinstance(m, Mean) or float(m.weight)}
+def values(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics as reported, floats or lists of them: means divided, sums and plain scalars as they are. Means of weight
+    0 are left out, as are scores of labels that are undefined."""
+    reported = {name: m for name, m in metrics.items() if not isinstance(m, Mean | Each) or np.any(m.weight)}
     numbers = {name: m.value if isinstance(m, Kinds) else float(m) for name, m in reported.items()}
-    undefined = {name for name, m in reported.items() if isinstance(m, F1 | Pearson) and math.isnan(numbers[name])}
+    undefined = {name for name, m in reported.items() if isinstance(m, F1 | Pearson) and math.isnan(m.value)}
     return {name: number for name, number in numbers.items() if name not in undefined}
 
 
@@ -127,27 +153,48 @@ class AuxRecord(abc.ABC):
     @abc.abstractmethod
     def losses(self) -> dict[str, Mean]:
         """Auxiliary losses by name. The total sums over layers and rows, each row times its tokens; the weight is the
-        number of layers, over which the losses of all records are averaged."""
+        number of layers, over which the losses of all records are averaged, or 1 for a loss of all layers together."""
 
     @abc.abstractmethod
     def metrics(self) -> Metrics:
         """Metrics to report, by name."""
 
+    @abc.abstractmethod
+    def by_layer(self) -> Metrics:
+        """Metrics with a leading axis for layers, which are reported by name and place: `name/place`."""
+
+    @property
+    @abc.abstractmethod
+    def alike(self) -> Hashable:
+        """The same for records of a tower that can be joined."""
+
+    @classmethod
+    @abc.abstractmethod
+    def joined(cls, records: Sequence[Any]) -> Any:
+        """One record of the layers of several that are alike."""
+
 
 def aux_losses(aux: Any, weights: Iterable[tuple[str, float]]) -> Any:
     """Sum of the recorded auxiliary losses, times the weights of their names; names without a weight do not count."""
-    losses = added(record.losses() for record in _records(aux))
+    towers: dict[Hashable, list[AuxRecord]] = {}
+    for path, record in _records(aux):
+        tower = tuple(itertools.takewhile(lambda name: not name.isdecimal(), path))
+        towers.setdefault((tower, record.alike), []).append(record)
+    losses = added(records[0].joined(records).losses() for records in towers.values())
     terms = [weight * (losses[name].total / losses[name].weight) for name, weight in weights if name in losses]
     return sum(terms[1:], terms[0]) if terms else 0.0
 
 
 def aux_metrics(aux: Any) -> Metrics:
-    """Metrics of all records."""
-    return added(record.metrics() for record in _records(aux))
+    """Metrics of all records; those of layers under their places: the path of the record's layer in `aux`."""
+    records = _records(aux)
+    placed = {f"{name}/{'.'.join(at[:-1])}": m for at, record in records for name, m in record.by_layer().items()}
+    return added(record.metrics() for _, record in records) | placed
 
 
-def _records(aux: Any) -> list[AuxRecord]:
-    """All in an aux tree, dicts within dicts, in order."""
+def _records(aux: Any, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], AuxRecord]]:
+    """All in an aux tree, dicts within dicts, in order, with their paths."""
     if isinstance(aux, AuxRecord):
-        return [aux]
-    return [record for value in aux.values() for record in _records(value)] if isinstance(aux, dict) else []
+        return [(path, aux)]
+    inner = aux.items() if isinstance(aux, dict) else ()
+    return [record for name, value in inner for record in _records(value, (*path, name))]

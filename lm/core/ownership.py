@@ -48,15 +48,26 @@ def walk(component: Any, spec: Tree, path: str = "") -> Iterator[Visit]:
 
 
 def parts(owner: Any, spec: Tree) -> Iterator[Part]:
-    """What a component holds directly. The parameters of a field's component stand under the field's name, or under
-    that which the owner's class gives in `places`; those of a tuple's under the names or numbers in it."""
-    places = getattr(type(owner), "places", {})
+    """What a component holds directly. The parameters of a field's component stand under the field's name, or where
+    the owner's `places` say: under another name, or at each of several paths, as parts of their own; those of a tuple's
+    under the names or numbers in it."""
+    places = getattr(owner, "places", {})
     for field in dataclasses.fields(owner):
         value, place = getattr(owner, field.name), places.get(field.name, field.name)
         if isinstance(value, tuple):
             yield from _items(field.name, value, spec)
-        elif dataclasses.is_dataclass(value) and place in spec:
-            yield Part(field.name, None, place, value, spec[place])
+        elif dataclasses.is_dataclass(value):
+            for path in (place,) if isinstance(place, str) else place:
+                if (own := _below(spec, path)) is not None:
+                    yield Part(field.name, None, path, value, own)
+
+
+def _below(spec: Tree, path: str) -> Tree | None:
+    for name in path.split("/"):
+        if name not in spec:
+            return None
+        spec = spec[name]
+    return spec
 
 
 def _items(field: str, value: tuple, spec: Tree) -> Iterator[Part]:

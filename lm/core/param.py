@@ -4,6 +4,7 @@ A spec names every tensor once. Stacked layers carry a leading `layers` axis, ex
 axes to everything that works on one matrix at a time (initialisers, per-tensor optimizers).
 """
 
+import abc
 import dataclasses
 import math
 import zlib
@@ -26,37 +27,47 @@ class Initializer(Protocol):
     def __call__(self, key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array: ...
 
 
+class Gaussian(abc.ABC):
+    """An initializer that draws from a Gaussian, of a standard deviation that may depend on the tensor's shape."""
+
+    @abc.abstractmethod
+    def deviation(self, shape: tuple[int, ...]) -> float:
+        """The standard deviation in a tensor of that shape."""
+
+    def __call__(self, key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+        return self.deviation(shape) * jax.random.normal(key, shape, dtype)
+
+
 @component
-class Normal:
+class Normal(Gaussian):
     """Gaussian of a given standard deviation; `depth` > 0 divides it by sqrt(depth) (GPT-2's residual projections)."""
 
     std: float = 0.02
     depth: int = 0
 
-    def __call__(self, key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-        std = self.std / math.sqrt(self.depth) if self.depth else self.std
-        return std * jax.random.normal(key, shape, dtype)
+    def deviation(self, shape: tuple[int, ...]) -> float:
+        return self.std / math.sqrt(self.depth) if self.depth else self.std
 
 
 @component
-class FanIn:
+class FanIn(Gaussian):
     """Gaussian of variance scale / fan-in, the fan-in being the axis before the last."""
 
     scale: float = 1.0
 
-    def __call__(self, key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-        return math.sqrt(self.scale / shape[-2]) * jax.random.normal(key, shape, dtype)
+    def deviation(self, shape: tuple[int, ...]) -> float:
+        return math.sqrt(self.scale / shape[-2])
 
 
 @component
-class Xavier:
+class Xavier(Gaussian):
     """Gaussian of standard deviation gain * sqrt(2 / (fan-in + fan-out)), of the last two axes (Glorot and Bengio 2010,
     "Understanding the difficulty of training deep feedforward neural networks")."""
 
     gain: float = 1.0
 
-    def __call__(self, key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-        return self.gain * math.sqrt(2 / (shape[-2] + shape[-1])) * jax.random.normal(key, shape, dtype)
+    def deviation(self, shape: tuple[int, ...]) -> float:
+        return self.gain * math.sqrt(2 / (shape[-2] + shape[-1]))
 
 
 @component
@@ -92,10 +103,13 @@ class Param:
         return next((i for i, a in enumerate(self.axes) if a not in BATCH_AXES), len(self.axes))
 
 
+TABLES = frozenset({"vocab", "position"})  # axes of what is looked up by a row's number
+
+
 def is_matrix(p: Param) -> bool:
     """Whether a tensor, apart from batch axes, is a matrix between features, and not a vocabulary or position table."""
     inner = p.axes[p.batch_dims :]
-    return p.kind == "weight" and len(inner) == 2 and not {"vocab", "position"} & set(inner)
+    return p.kind == "weight" and len(inner) == 2 and not TABLES & set(inner)
 
 
 def name_of(path: tuple[Any, ...]) -> str:

@@ -7,8 +7,8 @@ at once, targets and weights stand under the name of their head: `nsp/targets`, 
 """
 
 import dataclasses
-from collections.abc import Collection, Mapping
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,9 @@ MODEL_KEYS = {
     "span_right": "index of the token after it",
     "span_index": "position within that span, from 0",
     "row": "[B] number of the row in the whole batch, which keys its dropout",
+    "source": "[B] number of the source that the row is of, where a run has several",
 }
+OF_ROW = ("row", "source")  # of both sides of a pair
 # What the loss reads and the model never sees.
 OF_A_HEAD = {
     "targets": "ids to predict: [B, S], or fewer, which are those of the last positions; or a label of each row, [B]",
@@ -49,7 +51,6 @@ OF_A_HEAD = {
 LOSS_KEYS = OF_A_HEAD | {
     "bytes": "[B] bytes of text that the row's targets cover",
     "group": "[B] number of the objective of a mixture that the row is of",
-    "source": "[B] number of the source that the row is of, where a run has several",
     "reset": "[B] 1 where the row does not continue the previous batch, so that its memory is cleared",
 }
 ENCODER = "encoder/"
@@ -75,6 +76,12 @@ def check_keys(batch: Mapping[str, Any], own: Collection[str] = (), encoder: boo
 def weights_of(batch: Mapping[str, Any]) -> dict[str, Any]:
     """The weights of a batch by the name of their head, "" for that of a model with one."""
     return {k.rpartition("/")[0]: v for k, v in batch.items() if k.rpartition("/")[2] == "weights"}
+
+
+def tokens_read(batch: Mapping[str, Any]) -> Any:
+    """How many tokens of a batch a model reads, padding aside: of an encoder-decoder on both sides, and of every text
+    that has a name of its own."""
+    return sum((value > 0).sum() for key, value in batch.items() if key.rpartition("/")[2] == "segments")
 
 
 def with_totals(batch: Batch) -> Batch:
@@ -117,6 +124,30 @@ class Tokens:
 _OPTIONAL = {field.name: field.name for field in dataclasses.fields(Tokens)[1:]} | {"globals": "global"}
 
 
+class Separated(NamedTuple):
+    """A mask in parts that a kernel can ask for block by block: a query sees the keys of its own piece at the distances
+    that are `near`, and those that are shown to all.
+
+    near: key position - query position, integers of any shape -> bool; None: at any distance. Operators alone, so that
+        kernels may call it with NumPy's arrays as well;
+    pieces: numbers [B, S] from 0 of the pieces into which texts are cut; None: into none;
+    shown: which keys all queries of their text see, bool [B, T], or None where tokens do not say; None: none."""
+
+    near: Callable[[Any], Any] | None
+    pieces: Callable[[Tokens], Array] | None = None
+    shown: Callable[[Tokens], Array | None] | None = None
+
+    def allowed(self, q: Tokens, k: Tokens) -> Array:
+        """As `Mask.allowed`."""
+        ok = jnp.ones((1, 1, 1), bool)
+        if self.near is not None:
+            ok = self.near(k.positions[:, None, :] - q.positions[:, :, None])
+        if self.pieces is not None:
+            ok &= self.pieces(q)[:, :, None] == self.pieces(k)[:, None, :]
+        shown = self.shown(k) if self.shown is not None else None
+        return ok if shown is None else ok | shown[:, None, :]
+
+
 @runtime_checkable
 class Mask(Protocol):
     """A description of which keys a query sees; never a [seq, seq] array made by the model."""
@@ -130,6 +161,9 @@ class Mask(Protocol):
 
     def band(self) -> tuple[int | None, int | None]:
         """Bounds of (key index - query index) outside which nothing is visible; None where unbounded."""
+
+    def separated(self) -> Separated | None:
+        """The same in parts; None where it has none."""
 
 
 def visible(mask: Mask, q: Tokens, k: Tokens, extra: int = 0) -> Array:

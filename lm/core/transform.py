@@ -23,7 +23,7 @@ class Transform(Protocol):
     It works on spec trees, where it may
 
     - replace a `Param` by a `lm.core.leaf.Leaf` that holds other `Param`s and reads like the weight it replaces;
-    - add tensors, with the logical axes (`lm.core.mesh.RULES`) that decide their sharding.
+    - add tensors, with the logical axes (`lm.core.rules.RULES`) that decide their sharding.
 
     Batch axes (`layers`, `expert`) stay in front: a transform of one matrix must also work on a stack of them.
     """

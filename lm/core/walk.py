@@ -4,24 +4,21 @@ A walk is a choice of execution (`Execution.walk`), not of the model: all of the
 random bits from the same parameter tree."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 
 from lm.core.param import Tree
+from lm.core.remat import named, rematerialised
 
 if TYPE_CHECKING:
     from lm.core.ctx import Ctx
+    from lm.core.mesh import Sharding
 
 Array = jax.Array
-
-REMAT = {
-    "none": None,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    "full": jax.checkpoint_policies.nothing_saveable,
-}
 
 
 class Repeats(NamedTuple):
@@ -45,6 +42,12 @@ class Repeat(Protocol):
     ) -> tuple[Tree, Tree, Tree]: ...
 
 
+# loss(walk, weights, fixed, batch, memory) -> total, (weight, metrics, aux): sums over the rows of the batch, and aux,
+# leaves [layers, B, ...]. `fixed` is all that it reads besides, and nothing traced comes from elsewhere: a walk may
+# call it within `jax.shard_map`.
+WalkedLoss = Callable[..., tuple[Array, Any]]
+
+
 class Walk(Protocol):
     """Calls `repeat` for each repeat in turn, rematerialised as `ctx.execution.remat` says. A walk is static under
     `jax.jit`, so it must be hashable.
@@ -53,6 +56,12 @@ class Walk(Protocol):
 
     def __call__(self, repeat: Repeat, repeats: Repeats, carry: Tree, ctx: "Ctx") -> tuple[Tree, list | None, Tree]: ...
 
+    def value_and_grad(self, loss: WalkedLoss, sharding: "Sharding | None") -> Callable:
+        """A function (weights, fixed, batch, memory) -> (total, (weight, metrics, aux)), gradient by the weights, of a
+        loss whose layers are walked so: usually what `jax.value_and_grad` makes of it. A schedule in which forward and
+        backward passes alternate is a matter of the whole loss, not of its layers alone."""
+        return jax.value_and_grad(functools.partial(loss, self), has_aux=True)
+
 
 def step_of(repeat: Repeat, common: Tree, ctx: "Ctx", in_loop: bool) -> Callable[[Tree, tuple], tuple[Tree, tuple]]:
     """`repeat` as a body for `lax.scan`, (carry, (index, own, cache)) -> carry, (cache, aux), rematerialised as
@@ -60,15 +69,14 @@ def step_of(repeat: Repeat, common: Tree, ctx: "Ctx", in_loop: bool) -> Callable
     original."""
 
     def step(carry: Tree, xs: tuple) -> tuple[Tree, tuple]:
-        carry, cache, aux = repeat(ctx, common, carry, *xs)
+        carry, cache, aux = repeat(ctx, common, named(carry, "layer_input"), *xs)
         return carry, (cache, aux)
 
-    remat = ctx.execution.remat
-    return step if remat == "none" else jax.checkpoint(step, policy=REMAT[remat], prevent_cse=not in_loop)
+    return rematerialised(step, ctx.execution.remat, ctx.execution.remat_names, in_loop)
 
 
 @dataclasses.dataclass(frozen=True)
-class Scan:
+class Scan(Walk):
     """`jax.lax.scan`: traced and compiled once, however many repeats there are."""
 
     def __call__(self, repeat: Repeat, repeats: Repeats, carry: Tree, ctx: "Ctx") -> tuple[Tree, list | None, Tree]:
@@ -82,7 +90,7 @@ class Scan:
 
 
 @dataclasses.dataclass(frozen=True)
-class Unrolled:
+class Unrolled(Walk):
     """A Python loop over repeats: slower to compile, but faster to run when layers are small (decoding, models on a
     CPU). The index of a repeat is an int."""
 

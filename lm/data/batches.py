@@ -20,96 +20,13 @@ from numpy.typing import DTypeLike
 from lm.core.errors import UserError, nearest
 from lm.data.cache import TokenCache
 from lm.data.mixture import Mixture
-from lm.data.packing import NO_CHANNELS, PACKINGS, PackedRows, Row, evaluation_rows, padding
-from lm.data.partners import beside, check_partners, with_partners
+from lm.data.packing import NO_CHANNELS, PACKINGS, PackedRows, Row, padding
+from lm.data.partners import check_partners, with_partners
 from lm.data.record_rows import Long, RecordRows, Sides, packed
+from lm.data.streams import VERSIONS, Builder, ContiguousStreams, Stream, addressed, packed_row
 
 PACKED = (*PACKINGS, "one")
-Builder = Callable[[Row, np.random.Generator], Row]
 Batch = dict[str, np.ndarray]  # an example's arrays with a leading batch axis
-
-# What a random number is for. Seeds of different uses are derived by hashing, not by adding: grain shuffles epoch e
-# with seed + e, so with the run's own seed epoch 1 of run 0 would repeat epoch 0 of run 1.
-ORDER, SHIFT, EXAMPLE, RESHUFFLE, PARTNER = range(5)
-VERSIONS = {"numpy": np.__version__, "grain": grain.__version__}  # their random streams may change between versions
-
-
-def packed_row(row: Row, rng: np.random.Generator) -> Row:
-    """The simplest example builder: returns the row itself, without its address."""
-    return {key: value for key, value in row.items() if key not in ("source", "index")}
-
-
-def addressed(row: Row, source: int, index: int) -> Row:
-    """A row with its address: the number of its source, and its index in the stream of that."""
-    return row | {"source": np.array(source, np.int32), "index": np.array(index, np.int64)}
-
-
-@dataclass(frozen=True)
-class Stream:
-    """[n] -> the example of row n of one source, over endless epochs."""
-
-    rows: PackedRows
-    seed: int
-    source: int  # its number in the run, so that no two sources share random bits
-    example: Builder
-    reshuffles: tuple[int, ...] = ()  # from each of these n on, rows come in another order
-    copies: int = 0
-    partners: int = 0
-
-    def __getitem__(self, n: int) -> Row:
-        return self._examples[self._reshuffled(n)]
-
-    def _reshuffled(self, n: int) -> int:
-        """The n of which row n was before: what was left of its epoch is permuted, so that no row is lost."""
-        for number, first in reversed([*enumerate(self.reshuffles)]):
-            if n >= first:
-                epoch = n // len(self.rows)
-                start, end = max(first, epoch * len(self.rows)), (epoch + 1) * len(self.rows)
-                seed = _seed_sequence(self.seed, self.source, RESHUFFLE, number, epoch).generate_state(1)
-                n = int(grain.MapDataset.range(start, end).shuffle(seed=int(seed[0]))[n - start])
-        return n
-
-    @cached_property
-    def _examples(self) -> grain.MapDataset:
-        order = int(_seed_sequence(self.seed, self.source, ORDER, 0).generate_state(1)[0])
-        return grain.MapDataset.range(len(self.rows)).shuffle(seed=order).map_with_index(self._example).repeat()
-
-    def _example(self, n: int, i: int) -> Row:
-        epoch, drawn = n // len(self.rows), n
-        if self.copies:  # of a row, not of its turn in the epoch
-            epoch %= self.copies
-            drawn = epoch * len(self.rows) + i
-        rows = self.rows.shifted(_shift(self.seed, self.source, epoch))
-        row = beside(rows, i, self.partners, _rng(self.seed, self.source, PARTNER, drawn))
-        return self.example(addressed(row, self.source, n), _rng(self.seed, self.source, EXAMPLE, drawn))
-
-
-@dataclass(frozen=True)
-class ContiguousStreams:
-    """[n] -> the example of row n of one source, which continues row n - count (Transformer-XL, Dai et al. 2019, arXiv
-    1901.02860): the text is cut into `count` lanes of equal length that are read side by side, and cut elsewhere in the
-    next epoch. `reset` is 1 where a lane begins: memory from another part of the text must be cleared."""
-
-    rows: PackedRows
-    seed: int
-    source: int
-    example: Builder
-    count: int
-    copies: int = 0
-
-    @property
-    def length(self) -> int:
-        """Rows per lane."""
-        return len(self.rows) // self.count
-
-    def __getitem__(self, n: int) -> Row:
-        turn, lane = divmod(n, self.count)
-        epoch, i = divmod(turn, self.length)
-        epoch = epoch % self.copies if self.copies else epoch
-        row = self.rows.shifted(_shift(self.seed, self.source, epoch))[lane * self.length + i]
-        row = addressed(row, self.source, n)
-        drawn = (epoch * self.length + i) * self.count + lane  # n, if nothing repeats
-        return self.example(row, _rng(self.seed, self.source, EXAMPLE, drawn)) | {"reset": np.array(i == 0, np.int32)}
 
 
 @dataclass(frozen=True)
@@ -223,7 +140,7 @@ class Batches:
     @property
     def left_out(self) -> tuple[Mapping[str, int], ...]:
         """Of each source, how many records are not in its rows, or not whole, by the reason."""
-        return tuple(_left_out(stream.rows) for stream in self._streams)
+        return tuple(left_out_of(stream.rows) for stream in self._streams)
 
     def address(self, k: int) -> int:
         """The index of step k's batch in the stream without skips."""
@@ -238,10 +155,10 @@ class Batches:
         first, real = self._rows_before(self.address(k)), self.rows_of(k)
         full = real * self.accumulate // self.batch_size  # microbatches that have rows
         examples = []
-        for r in _chosen(self.batch_size, rows):
+        for r in row_numbers(self.batch_size, rows):
             turn, part = divmod(r, self.accumulate)
             examples.append(self.row(first + turn * full + part) if part < full else self._empty)
-        batch = _stack(examples)
+        batch = stack(examples)
         if "reset" in batch and k and self.address(k) != self.address(k - 1) + 1:  # after skipped batches
             batch["reset"] = np.ones_like(batch["reset"])
         return batch
@@ -334,90 +251,16 @@ def empty_row(length: int, example: Builder, channels: Mapping[str, DTypeLike] =
     return example(addressed(row, 0, 0), np.random.default_rng(0))
 
 
-@dataclass(frozen=True)
-class EvalBatches:
-    """All tokens of some caches in order, each a target exactly once; of whole records, all that there is to predict.
-    With `packing` "stream" the text is cut into lanes, and each batch has the next piece of every lane, as in training.
-
-    Every cache starts a new batch. The last batch of a cache is filled with rows of padding (segment 0, weight 0).
-    Random parts of examples, such as masks, are the same at every evaluation.
-    """
-
-    caches: tuple[TokenCache, ...]
-    length: int
-    batch_size: int
-    example: Builder = packed_row
-    seed: int = 0
-    packing: str = "concat"
-    long: Long = "error"
-    sides: Sides | None = None
-    partners: int = 0
-
-    def __len__(self) -> int:
-        return self.ranges[-1].stop
-
-    @cached_property
-    def ranges(self) -> tuple[range, ...]:
-        """The range of batch numbers of each cache."""
-        ends = np.cumsum([0] + [-(-len(rows) // self.batch_size) for rows in self._rows]).tolist()
-        return tuple(map(range, ends, ends[1:]))
-
-    def batch(self, k: int, rows: Sequence[int] | slice | None = None) -> Batch:
-        """Batch k of len(self), or only these of its rows. [rows, ...]"""
-        if not 0 <= k < len(self):
-            raise IndexError(k)
-        source, of_source = next((i, r) for i, r in enumerate(self.ranges) if k in r)
-        at, steps, chosen = k - of_source.start, len(of_source), _chosen(self.batch_size, rows)
-        if self.packing != "stream":
-            return _stack([self._example(source, at * self.batch_size + j) for j in chosen])
-        batch = _stack([self._example(source, j * steps + at) for j in chosen])
-        return batch | {"reset": np.full(len(batch["tokens"]), at == 0, np.int32)}
-
-    def __iter__(self) -> Iterator[Batch]:
-        return map(self.batch, range(len(self)))
-
-    @cached_property
-    def _rows(self) -> list[PackedRows]:
-        return [
-            packed(cache, self.length, self.packing, self.long, self.sides)
-            if cache.whole or self.packing == "one"
-            else evaluation_rows(cache, self.length, self.packing)
-            for cache in self.caches
-        ]
-
-    @property
-    def left_out(self) -> tuple[Mapping[str, int], ...]:
-        """As of `Batches`."""
-        return tuple(map(_left_out, self._rows))
-
-    def _example(self, source: int, n: int) -> Row:
-        if n >= len(self._rows[source]):
-            return empty_row(self.length, self.example, channels_of(self.caches), self.partners)
-        row = beside(self._rows[source], n, self.partners, _rng(self.seed, source, PARTNER, n))
-        return self.example(addressed(row, source, n), _rng(self.seed, source, EXAMPLE, n))
-
-
-def _left_out(rows: PackedRows) -> Mapping[str, int]:
+def left_out_of(rows: PackedRows) -> Mapping[str, int]:
+    """How many records are not in these rows, or not whole, by the reason."""
     return rows.left_out if isinstance(rows, RecordRows) else {}
 
 
-def _shift(seed: int, source: int, epoch: int) -> int:
-    """How far an epoch's row boundaries are shifted, in tokens."""
-    return int(_seed_sequence(seed, source, SHIFT, epoch).generate_state(1, np.uint64)[0])
-
-
-def _rng(*what: int) -> np.random.Generator:
-    return np.random.default_rng(_seed_sequence(*what))
-
-
-def _seed_sequence(*what: int) -> np.random.SeedSequence:
-    """From the run's seed, a source, what it is for, and an index."""
-    return np.random.SeedSequence(what[0], spawn_key=what[1:])
-
-
-def _chosen(batch_size: int, rows: Sequence[int] | slice | None) -> Sequence[int]:
+def row_numbers(batch_size: int, rows: Sequence[int] | slice | None) -> Sequence[int]:
+    """Numbers of rows of a batch: all, or these."""
     return range(batch_size)[rows or slice(None)] if rows is None or isinstance(rows, slice) else rows
 
 
-def _stack(examples: list[Row]) -> Batch:
+def stack(examples: list[Row]) -> Batch:
+    """Examples of the same arrays, as a batch of them."""
     return {key: np.stack([example[key] for example in examples]) for key in examples[0]}

@@ -24,7 +24,7 @@ CHANNELS = {
 }
 MADE_BY = {  # what to set to have it, as an error says
     "target": "config.data.records.type=Pairs (or Chats)",
-    "part": "config.data.records.type=Pairs (or Labelled with two texts; Dialogues)",
+    "part": "config.data.records.type=Pairs (or Functions; Labelled with two texts; Dialogues)",
     "label": "config.data.records.type=Labelled (or Tagged, Answers)",
     "sentence": "config.data.records.sentences=lines (or punctuation), or type=Dialogues",
     "span": "config.data.records.spans to the field that lists them",

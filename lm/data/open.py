@@ -146,7 +146,7 @@ def open_split(
 ) -> Source | TransformedSource:
     """A split of one of a run's sources, transformed where it holds plain documents; options as of `open_source`."""
     if not transforms or not transformable(s.records):
-        return open_source(s.where, split, field=s.field, fields=s.fields, **options)
+        return open_source(s.where, split, field=s.field, fields=s.fields, knobs=s.records.knobs(s.field), **options)
     source = open_source(s.where, split, field=s.field, fields=fields_of(transforms, s.field), **options)
     return TransformedSource(source, transforms)
 

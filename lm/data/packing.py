@@ -3,8 +3,9 @@
 [i] -> {"tokens": int32[length + 1], "segments": int32[length + 1], "bytes": int32[length + 1]}: segments number the
 documents within the row from 1, padding is token 0 in segment 0, and bytes counts the text that each token covers.
 Channels of the cache (`lm.data.channels`) stand beside them under their names, 0 on padding. A row has one more token
-than it predicts. Rows that continue others (`RunningRows`) also have `positions`, and number
-documents and positions consistently across rows.
+than it predicts. Rows that continue others (`RunningRows`) also have `positions`, and number documents and positions
+consistently across rows. `overlaps`, int32 [], is 1 in rows that begin with the last token of the one before, which is
+not to be read twice where it is not only read to predict the next (`read_of`).
 """
 
 import fcntl
@@ -78,7 +79,7 @@ class ConcatenatedRows:
             copy(self.cache, row, at, start, stop)
             at += stop - start
         row["segments"][:real] = document - self._before(document) + 1
-        return row | self._more(index)
+        return row | {"overlaps": np.array(1, np.int32)} | self._more(index)
 
     def documents(self, i: int) -> np.ndarray:
         first = i * self.length + self.shift
@@ -256,7 +257,17 @@ def write_index(folder: Path, index: Mapping[str, np.ndarray]) -> None:
 def padding(length: int, channels: Mapping[str, DTypeLike] = NO_CHANNELS) -> Row:
     """A row of padding only, with these channels of these types."""
     row = {key: np.zeros(length + 1, np.int32) for key in ("tokens", "segments", "bytes")}
+    row |= {"overlaps": np.array(0, np.int32)}
     return row | {name: np.zeros(length + 1, dtype) for name, dtype in channels.items()}
+
+
+def read_of(row: Row, *names: str) -> Row:
+    """What is known under these names of the `length` tokens of a row that are read where none is predicted from the
+    one before: of overlapping rows all but the first, so that each token of the corpus is in one; of rows of whole
+    documents, or pieces of long ones, all but the last, which is of a row that is full, so that every document keeps
+    its first."""
+    part = slice(1, None) if row.get("overlaps", 0) else slice(None, -1)
+    return {name: row[name][part] for name in names if name in row}
 
 
 def documents_at(cache: TokenCache, index: np.ndarray) -> np.ndarray:

@@ -82,7 +82,10 @@ class RecordRows:
     def left_out(self) -> dict[str, int]:
         """How many records are not in the rows, or not whole, and why."""
         dropped, cut = self._pieces.left_out.tolist()
-        found = {"records left out: longer than a row (data.long)": dropped, "records cut to fit (data.long)": cut}
+        why = "longer than a row (data.long)"
+        if self.long == "cut":
+            why = "all that a row has room for is only read, nothing predicted (data.length)"
+        found = {f"records left out: {why}": dropped, "records cut to fit (data.long)": cut}
         return {reason: count for reason, count in found.items() if count}
 
     def __getstate__(self) -> dict:  # data workers map the index themselves

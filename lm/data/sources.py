@@ -15,7 +15,7 @@ one document, whatever its size; long ones are read in pieces.
 import dataclasses
 import hashlib
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, islice
@@ -29,7 +29,7 @@ from lm.data.files import Where, find_files, matches, walk
 from lm.data.formats import Read, doubt, entries, records
 from lm.data.plain import PIECE
 from lm.data.records.records import SourceRecord
-from lm.data.tables import Fields, sound
+from lm.data.tables import KNOB, Fields, NoField, sound
 
 READING = 2  # raised where the same files are read as other documents than before
 STDLIB = "python-stdlib"
@@ -99,6 +99,7 @@ class Source:
     holdout: float
     field: str
     fields: tuple[str, ...] = ()  # of each record; without any the documents are the text of `field`
+    knobs: Mapping[str, str] = dataclasses.field(default_factory=dict, compare=False)  # what names each, for errors
     notes: tuple[str, ...] = dataclasses.field(default=(), compare=False)  # what the folders hold besides
     meter: Meter = dataclasses.field(default_factory=Meter, compare=False, repr=False)  # of an iteration
 
@@ -176,7 +177,10 @@ class Source:
     def _records(self) -> Iterator[tuple[str, str, Fields]]:
         """(name, file and line, how to read its fields) of every record of every split."""
         for name, path in self.files:
-            yield from records(path, name, self.fields, self.meter)
+            try:
+                yield from records(path, name, self.fields, self.meter)
+            except NoField as e:
+                raise e.named_by(self.knobs.get(e.field, KNOB)) from e
 
     def _entries(self) -> Iterator[tuple[str, Read]]:
         """(name, how to read the text) of every document of every split."""
@@ -205,14 +209,15 @@ def open_source(
     pattern: str = "*.txt",
     field: str = "text",
     fields: tuple[str, ...] = (),
+    knobs: Mapping[str, str] | None = None,
     holdout: float = 0.02,
 ) -> Source:
     """A split of "python-stdlib", or of files, folders, globs, a sequence or comma-separated list of these.
 
     `pattern` selects by name within a folder (several: "*.txt,*.md"). `field` names the text in each record of JSON, or
     the column of a table or of Parquet; "meta.text" is a field within a field; `fields` are those to read of
-    records that are not plain text. `validation` names the files that are the validation split; without it a fraction
-    `holdout` of the documents is.
+    records that are not plain text, and `knobs` says what names each of them. `validation` names the files that are the
+    validation split; without it a fraction `holdout` of the documents is.
     """
     if split not in SPLITS:
         raise UserError(f"unknown split {split!r}{nearest(split, SPLITS)}")
@@ -237,7 +242,7 @@ def open_source(
         raise UserError(f"{first if len(files) == 1 else where} is empty; give files with text in them")
     ordered = sorted((name, path) for path, name in files.items())
     notes += tuple(note for path in list(files)[:LOOKED_AT] if (note := doubt(path)))
-    return Source(tuple(ordered), split, holdout, field, fields, notes)
+    return Source(tuple(ordered), split, holdout, field, fields, knobs or {}, notes)
 
 
 def held_out(names: Iterable[str], holdout: float) -> np.ndarray:

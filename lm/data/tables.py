@@ -27,6 +27,17 @@ MISSING = object()
 KNOB = "config.data.field"
 
 
+class NoField(UserError):
+    """A file without a field that is asked for. `knob`: what names that field, and can name another."""
+
+    def __init__(self, found: str, field: str, rest: str = "", knob: str = KNOB) -> None:
+        super().__init__(f"{found} set {knob}{rest}")
+        self.found, self.field, self.rest = found, field, rest
+
+    def named_by(self, knob: str) -> "NoField":
+        return NoField(self.found, self.field, self.rest, knob)
+
+
 def json_lines(path: Path, fields: tuple[str, ...], meter: Meter) -> Iterator[Entry]:
     """The records of a file with an object a line; only a wanted one is parsed."""
     return _entries(path, fields, _lines(path, meter))
@@ -176,14 +187,14 @@ def _no_field(path: Path, field: str, record: dict) -> UserError:
             f"(jq -c '.{wrapped}[]' {path.name} > {path.stem}.jsonl)"
         )
     inner = [f"{key}.{name}" for key, value in record.items() if isinstance(value, dict) for name in value]
-    return UserError(f"{path} has no field {field!r} in any record{_known(field, [*record, *inner])}")
+    return NoField(f"{path} has no field {field!r} in any record{_known(field, [*record, *inner])}", field)
 
 
 def _known(field: str, names: list[str]) -> str:
     shown = ", ".join(map(repr, names[:12])) + (" ..." if len(names) > 12 else "")
     close = nearest(field, names)
     did = close if close.startswith("; did you mean") else ";"
-    return f"{did} it has {shown}: set {KNOB}"
+    return f"{did} it has {shown}:"
 
 
 def text_of(value: Any, where: str, field: str) -> str:
@@ -237,8 +248,8 @@ def _column(path: Path, schema: Any, field: str) -> str | None:
     if field.endswith("?"):
         return None
     if column not in schema.names:
-        raise UserError(f"{path} has no column {field!r}{_known(field, schema.names)}")
-    raise UserError(f"{path}: column {column!r} has no field {field!r}; set {KNOB}")
+        raise NoField(f"{path} has no column {field!r}{_known(field, schema.names)}", field)
+    raise NoField(f"{path}: column {column!r} has no field {field!r};", field)
 
 
 def _has(kind: Any, keys: list[str]) -> bool:
@@ -269,10 +280,8 @@ def table(path: Path, fields: tuple[str, ...], meter: Meter, tabs: bool) -> Iter
             columns[name], headless = int(name) - 1, True
         elif not optional:
             names = [name if len(name) <= 40 else name[:40] + "..." for name in head]
-            raise UserError(
-                f"{path} has no column {name!r}{_known(name, names)}; if that is no header, set it to a column's "
-                f"number, 1 to {len(head)}"
-            )
+            rest = f"; if that is no header, set it to a column's number, 1 to {len(head)}"
+            raise NoField(f"{path} has no column {name!r}{_known(name, names)}", name, rest)
     wanted = tuple(field.rstrip("?") for field in fields)
     for number, row in enumerate(chain([head], rows) if headless else rows, 1):
         if any(row):

@@ -111,6 +111,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _write(source: Corpus, records: Records, text: TextFormat, folder: Path, workers: int, shard: int) -> None:
+    records.check(source)
     counts = {"dropped": 0, "read": 0}
     tally = Tally()
     groups = _groups(source, records, text, shard, counts)

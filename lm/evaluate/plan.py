@@ -1,6 +1,5 @@
 """Planning an evaluation: which data, in which rows, with which measure."""
 
-import dataclasses
 from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
@@ -13,9 +12,9 @@ from ml_collections.config_dict import ConfigDict
 from lm.core.component import components, from_dict
 from lm.core.ctx import Ctx
 from lm.core.errors import UserError
-from lm.core.param import Tree, abstract, with_aliases
-from lm.data.batches import EvalBatches
+from lm.core.param import Tree, abstract
 from lm.data.cache import TokenCache
+from lm.data.eval_batches import EvalBatches
 from lm.data.open import CorpusPart, Data, Weighted, format_for, open_split, sources_of, transforms_of
 from lm.data.progress import tell
 from lm.data.records.documents import Documents
@@ -30,7 +29,7 @@ from lm.evaluate.rows import ScoredRows, batches, groups, rows_together
 from lm.inspect.cost import largest
 from lm.model.heads import AHEAD, TOKENS, Heads
 from lm.model.masks import Permuted
-from lm.model.transformer import EncoderDecoder, Model
+from lm.model.transformer import EncoderDecoder, Model, with_part
 from lm.objectives.causal import NextToken
 from lm.objectives.multi_token import MultiToken
 from lm.objectives.objective import Objective
@@ -142,11 +141,8 @@ def with_scoring_head(model: Model, params: Tree) -> tuple[Model, Tree]:
     """For a model with several heads on the same states, the model with only the head that scores the vocabulary, if
     there is one."""
     parts = model.head.parts if isinstance(model.head, Heads) else ()
-    name, head = next(((name, head) for name, head in parts if head.predicts in SCORING), (None, None))
-    if head is None:
-        return model, params
-    params = with_aliases(params, model.ties)
-    return dataclasses.replace(model, head=head, ties=()), {**params, "head": params["head"][name]}
+    name = next((name for name, head in parts if head.predicts in SCORING), None)
+    return (model, params) if name is None else with_part(model, params, name)
 
 
 def _as_trained(opened: Setting, asked: Asked) -> Plan:

@@ -23,7 +23,7 @@ from lm.hub.tables.tensor_names import TensorNames
 from lm.model.stack import Stack
 from lm.model.transformer import Model
 
-LAYER = "/stack/{layer}/"
+LAYER = "/{layer}/"  # below a stack
 LEAVES = {"w": "weight", "b": "bias"}
 INDEXED = ("expert", "heads")  # axes of ours along which they may keep a tensor each
 
@@ -45,6 +45,8 @@ class Link(NamedTuple):
     groups: int
     parts: int | None  # their last axis is this many, times the rest
     convolution: bool
+    swapped: bool
+    merged: bool
     optional: bool
 
     @property
@@ -54,6 +56,8 @@ class Link(NamedTuple):
         if self.convolution and len(whole) > 1:
             groups, share, read = whole
             return (groups * share, share, read // share)
+        if self.merged:
+            return (whole[0] * whole[1], *whole[2:])
         return (*whole[:-1], self.parts, whole[-1] // self.parts) if self.parts else whole
 
     @property
@@ -65,7 +69,7 @@ class Link(NamedTuple):
 
     def split(self, tensor: np.ndarray) -> list[np.ndarray]:
         """Their tensor -> our pieces."""
-        x = self._turned(tensor.reshape(self._matrix))
+        x = self._swapped(self._turned(tensor.reshape(self._matrix)))
         x = x.reshape(*x.shape[:-1], self.groups, -1)
         ends = np.cumsum([shape[-1] // self.groups for shape in self.shapes])
         return [y.reshape(shape) for y, shape in zip(np.split(x, ends[:-1], axis=-1), self.shapes, strict=True)]
@@ -74,10 +78,14 @@ class Link(NamedTuple):
         """Our pieces -> their tensor, contiguous as file formats want it."""
         parts = [y.reshape(*y.shape[:-1], self.groups, -1) for y in pieces]
         x = np.concatenate(parts, axis=-1)
-        return np.ascontiguousarray(self._turned(x.reshape(*x.shape[:-2], -1))).reshape(self.shape)
+        x = self._swapped(x.reshape(*x.shape[:-2], -1))
+        return np.ascontiguousarray(self._turned(x)).reshape(self.shape)
 
     def _turned(self, x: np.ndarray) -> np.ndarray:
         return np.swapaxes(x, -1, -2) if self.transpose and x.ndim > 1 else x
+
+    def _swapped(self, x: np.ndarray) -> np.ndarray:
+        return np.roll(x, x.shape[-2] // 2, axis=-2) if self.swapped and x.ndim > 1 else x
 
 
 class Binding:
@@ -262,13 +270,16 @@ def _links(model: Model, table: TensorNames, tree: Tree, spec: Mapping[str, Para
                     parts = tuple(Slice(path, at + more) for path, at in pieces)
                     shapes = tuple(p.shape[len(part.at) :] for p, part in zip(params, parts, strict=True))
                     name = theirs.format(layer=layer, leaf=LEAVES.get(leaf), **{axis: index} if axis else {})
-                    kind = (layout.convolution, layout.optional)
+                    kind = (layout.convolution, layout.swapped, layout.merged, layout.optional)
                     yield Link(name, parts, shapes, layout.transpose, groups, split, *kind)
 
 
 def _stack(model: Model, path: str) -> Stack:
-    """The stack that a path with `{layer}` leads through."""
-    return getattr(model, path.partition(LAYER)[0]).stack
+    """The stack that a path with `{layer}` leads through; of several alike, which have numbers, any."""
+    found: Any = model
+    for name in path.partition(LAYER)[0].split("/"):
+        found = found if name.isdigit() else getattr(found, name)
+    return found
 
 
 def _slice(model: Model, path: str, layer: int) -> Slice:

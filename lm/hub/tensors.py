@@ -12,6 +12,7 @@ import numpy as np
 from lm.core.errors import UserError
 from lm.core.optional import package
 from lm.core.param import Tree
+from lm.hub import fp8, mxfp4
 from lm.hub.binding import Binding, Link
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -49,13 +50,17 @@ class InSafetensors(NamedTuple):
     def dtype(self) -> str:
         return self.file.get_slice(self.name).get_dtype()
 
+    def raw(self) -> np.ndarray:
+        """As it is stored."""
+        return self.file.get_tensor(self.name)
+
     def read(self) -> np.ndarray:
         """As float32."""
         if self.dtype not in FLOATS:
             raise UserError(
                 f"tensor {self.name!r} is {self.dtype}, not {', '.join(FLOATS)}: convert it to one of these"
             )
-        return self.file.get_tensor(self.name).astype(np.float32)
+        return self.raw().astype(np.float32)
 
 
 ProgressCallback = Callable[[str], None]  # called with a line now and then
@@ -187,11 +192,12 @@ def _modern(name: str) -> str:
 
 
 def stored_in(folder: Path, stack: contextlib.ExitStack) -> dict[str, Stored]:
-    """Every tensor of a folder by its name there, in files that `stack` closes.
+    """Every tensor of a folder by its name there, in files that `stack` closes. Two that hold blocks and scales are one
+    (`lm.hub.mxfp4`, `lm.hub.fp8`).
 
     Raises `UserError` where the package safetensors or a file is missing, damaged, or not the index's."""
     if (folder / WHOLE).is_file():
-        return _open(folder / WHOLE, stack)
+        return _joined(_open(folder / WHOLE, stack))
     if not (folder / INDEX).is_file():
         pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
         if pickles:
@@ -211,7 +217,11 @@ def stored_in(folder: Path, stack: contextlib.ExitStack) -> dict[str, Stored]:
             where = f"in {shard}, but not listed as such" if name in tensors else f"listed as in {shard}, but not there"
             raise UserError(f"{folder / INDEX}: tensor {name!r} is {where}: download index and shards again")
         found |= tensors
-    return found
+    return _joined(found)
+
+
+def _joined(stored: dict[str, Stored]) -> dict[str, Stored]:
+    return fp8.joined(mxfp4.joined(stored))
 
 
 def _open(path: Path, stack: contextlib.ExitStack) -> dict[str, Stored]:

@@ -1,6 +1,6 @@
 """Filling in a text's blanks, as a model does that was trained so. A decoder with a `Prefix` mask writes a span for
 each blank behind the text (`lm.objectives.examples.blanks`), an encoder-decoder a list of spans, each behind its
-sentinel."""
+sentinel; a decoder that learned to fill in middles (`lm.objectives.examples.middle`) writes one behind its text."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -17,12 +17,15 @@ from lm.core.param import Tree
 from lm.core.rows import reads
 from lm.core.walk import Unrolled
 from lm.infer.generate import ENDED, Generator, padded_left, unrolled
-from lm.infer.prompt import prompt_of
+from lm.infer.prompt import Prompt, prompt_of
 from lm.infer.sampling import Sampler
 from lm.model.cache import CacheShape
 from lm.model.transformer import EncoderDecoder, Model
 from lm.objectives.examples.blanks import BlankIds
+from lm.objectives.examples.middle import MiddleIds
 from lm.text.format import TextFormat
+from lm.text.special import MIDDLE_ENDS, first_of
+from lm.text.tokenizers import Tokenizer
 
 Array = jax.Array
 MOST = 200  # tokens of a blank, where nothing else is asked for
@@ -38,38 +41,68 @@ def fill(
     num: int = 1,
     max_new: int | None = None,
     trained: int = 0,
+    middle: MiddleIds | None = None,
     sampler: Sampler = Sampler(),
     seed: int = 0,
     dtype: jax.typing.DTypeLike = jnp.float32,
 ) -> list[np.ndarray]:
     """`num` ways to fill the blanks of a text: its ids int [tokens] with spans in their place; a blank that an
     encoder-decoder passed over is left. `max_new`: most tokens of a blank; None: what is left of the `trained` tokens,
-    at most MOST. Raises `UserError` for a text without blanks, and a model or vocabulary that knows none."""
-    tokenizer = text.tokenizer
-    prompt = prompt_of(model, text, ids)
+    at most MOST. `middle`: the tokens of a model that fills in middles; None: those that the tokenizer has a name for.
+    Raises `UserError` for a text without blanks, and a model or vocabulary that knows none."""
+    tokenizer, middle = text.tokenizer, middle or MiddleIds.of(text.tokenizer)
+
+    def write(prompt: Prompt, most: int, ends: Sequence[int]) -> list[np.ndarray]:
+        return Generator(model, params, dtype=dtype)(
+            [prompt.ids] * num,
+            encoder=None if prompt.encoder is None else [prompt.encoder] * num,
+            max_new=max_new or max(1, most),
+            sampler=sampler,
+            seed=seed,
+            eos_id=tuple(ends),
+        )
+
     if isinstance(model, EncoderDecoder):
         sentinels = [tokenizer.sentinel(i) for i in range(tokenizer.sentinels)]
         at = np.flatnonzero(np.isin(ids, sentinels))
         if not len(at):
             raise UserError("the text has no blank: write <extra_id_0>, <extra_id_1> ... where something is missing")
-        written = Generator(model, params, dtype=dtype)(
-            [prompt.ids] * num,
-            encoder=[prompt.encoder] * num,
-            max_new=max_new or MOST,
-            sampler=sampler,
-            seed=seed,
-            eos_id=text.ends,
-        )
+        written = write(prompt_of(model, text, ids), MOST, text.ends)
         found = (sentinel_spans(one, sentinels) for one in written)
         return [filled(ids, {int(i): spans[int(ids[i])] for i in at if int(ids[i]) in spans}) for spans in found]
+    if middle is not None and "prefix" not in reads(model):
+        place, laid = around_middle(ids, middle, tokenizer)
+        prompt = prompt_of(model, text, laid)
+        # whoever goes on with one of its own marks is done as well
+        ends = (*text.ends, first_of(tokenizer, MIDDLE_ENDS), middle.prefix, middle.suffix, middle.middle)
+        written = write(prompt, min(MOST, trained - len(prompt.ids)), [i for i in ends if i is not None])
+        return [filled(ids, {place: one}) for one in written]
+    prompt = prompt_of(model, text, ids)
     filler = BlankFiller(model, params, BlankIds.of(tokenizer, ()), dtype=dtype)
     at = filler.blanks(prompt.ids)
     if not len(at):
-        names = [name for name in tokenizer.markers if tokenizer.piece_id(name) in filler.ids.blanks]
+        names = names_of(tokenizer, filler.ids.blanks)
         raise UserError(f"the text has no blank: write {' or '.join(names)} where something is missing")
     left = max(1, (trained - len(prompt.ids)) // len(at) - 1)
     spans_of = filler([prompt.ids] * num, max_new=max_new or min(MOST, left), sampler=sampler, seed=seed)
     return [filled(prompt.ids, dict(zip(at.tolist(), spans, strict=True))) for spans in spans_of]
+
+
+def around_middle(ids: np.ndarray, middle: MiddleIds, tokenizer: Tokenizer) -> tuple[int, np.ndarray]:
+    """Where the middle of a text int [tokens] is missing: at the token that stands before the suffix; and the text as a
+    model is asked for it, "<prefix> .. <suffix> .. <middle>". Raises `UserError` unless there is one such place."""
+    at = np.flatnonzero(ids == middle.suffix)
+    if len(at) != 1:
+        (name,) = names_of(tokenizer, (middle.suffix,)) or (f"token {middle.suffix}",)
+        raise UserError(f"the text has {len(at) or 'no'} blanks: write {name} once, where something is missing")
+    before, after = ids[: at[0]], ids[at[0] + 1 :]
+    prefix, suffix, end = (np.array([i]) for i in (middle.prefix, middle.suffix, middle.middle))
+    return int(at[0]), np.concatenate([prefix, before, suffix, after, end]).astype(np.int32)
+
+
+def names_of(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
+    """How the special tokens of these ids are spelled."""
+    return [name for name in tokenizer.markers if tokenizer.piece_id(name) in ids]
 
 
 class FilledStep(NamedTuple):

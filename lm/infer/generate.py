@@ -10,7 +10,7 @@ not affected.
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -55,35 +55,8 @@ class Generator:
     ) -> None:
         self.model, self.params = unrolled(model, params)
         self.dtype, self.least = dtype, least
-        ctx = Ctx(sharding=sharding, execution=Execution(walk=Unrolled()))
-        unrolled_model = self.model
-
-        def advance(params: Tree, batch: dict, cache: Tree, keys: Array, sampler: Sampler) -> tuple[Array, Tree]:
-            """Read batch [B, S] and sample the next token of each row."""
-            x, cache, _ = unrolled_model.hidden(params, batch, ctx, cache, dtype)
-            logits = unrolled_model.logits(params, x[:, -1], ctx.at("head"))
-            keys = jax.vmap(jax.random.fold_in)(keys, batch["positions"][:, -1] + 1)
-            return sampler(keys, logits), cache
-
-        def prefill(params: Tree, batch: dict, keys: Array, shape: CacheShape, sampler: Sampler) -> tuple[Array, Tree]:
-            return advance(params, batch, unrolled_model.cache(shape), keys, sampler)
-
-        def decode(
-            params: Tree, cache: Tree, token: Array, positions: Array, keys: Array, sampler: Sampler
-        ) -> tuple[Array, Tree]:
-            batch = {"tokens": token, "positions": positions, "segments": jnp.ones_like(token)}
-            return advance(params, {k: v[:, None] for k, v in batch.items()}, cache, keys, sampler)
-
-        def reread(params: Tree, cache: Tree, batch: dict, rows: Array) -> Tree:
-            """The cache after these rows [B] have read batch [B, S] anew, which is part of texts of its "length"."""
-            emptied = rewind(cache, 0)
-            _, new, _ = unrolled_model.hidden(params, batch, ctx, emptied, dtype)
-            return for_rows(rows, new, cache)
-
         self._turns = turns(model)
-        self._reread = jax.jit(reread, donate_argnames="cache")
-        self._prefill = jax.jit(prefill, static_argnames=("shape", "sampler"))
-        self._decode = jax.jit(decode, static_argnames="sampler", donate_argnames="cache")
+        self._prefill, self._decode, self._reread = steps_of(self.model, self.dtype, sharding)
 
     def __call__(self, prompts: Prompts, **options: Any) -> list[np.ndarray]:
         """The continuations, int32[<= max_new] each, without prompt and end-of-text; options as of `stream`."""
@@ -158,6 +131,47 @@ class Generator:
         embed = self.model.encoder.embed
         batch = padded_left("encoder input", encoder, embed.vocab, embed.max_length, 0)
         return {f"encoder/{name}": value for name, value in batch.items()}
+
+
+class GeneratorSteps(NamedTuple):
+    """The functions of a generator, jitted."""
+
+    prefill: jax.stages.Wrapped  # (params, batch [B, S], keys [B], shape, sampler) -> tokens [B], cache
+    decode: jax.stages.Wrapped  # (params, cache, tokens [B], positions [B], keys [B], sampler) -> tokens [B], cache
+    reread: jax.stages.Wrapped  # (params, cache, batch [B, S], rows bool [B]) -> cache
+
+
+def steps_of(model: Model, dtype: jax.typing.DTypeLike, sharding: Sharding | None = None) -> GeneratorSteps:
+    """Of a model whose layers are `unrolled`. Caches are donated, shapes and samplers static."""
+    ctx = Ctx(sharding=sharding, execution=Execution(walk=Unrolled()))
+
+    def advance(params: Tree, batch: dict, cache: Tree, keys: Array, sampler: Sampler) -> tuple[Array, Tree]:
+        """Read batch [B, S] and sample the next token of each row."""
+        x, cache, _ = model.hidden(params, batch, ctx, cache, dtype)
+        logits = model.logits(params, x[:, -1], ctx.at("head"))
+        keys = jax.vmap(jax.random.fold_in)(keys, batch["positions"][:, -1] + 1)
+        return sampler(keys, logits), cache
+
+    def prefill(params: Tree, batch: dict, keys: Array, shape: CacheShape, sampler: Sampler) -> tuple[Array, Tree]:
+        return advance(params, batch, model.cache(shape), keys, sampler)
+
+    def decode(
+        params: Tree, cache: Tree, token: Array, positions: Array, keys: Array, sampler: Sampler
+    ) -> tuple[Array, Tree]:
+        batch = {"tokens": token, "positions": positions, "segments": jnp.ones_like(token)}
+        return advance(params, {k: v[:, None] for k, v in batch.items()}, cache, keys, sampler)
+
+    def reread(params: Tree, cache: Tree, batch: dict, rows: Array) -> Tree:
+        """The cache after these rows [B] have read batch [B, S] anew, which is part of texts of its "length"."""
+        emptied = rewind(cache, 0)
+        _, new, _ = model.hidden(params, batch, ctx, emptied, dtype)
+        return for_rows(rows, new, cache)
+
+    return GeneratorSteps(
+        jax.jit(prefill, static_argnames=("shape", "sampler")),
+        jax.jit(decode, static_argnames="sampler", donate_argnames="cache"),
+        jax.jit(reread, donate_argnames="cache"),
+    )
 
 
 def turns(model: Model) -> list[int]:

@@ -12,9 +12,12 @@ import jax.numpy as jnp
 from jax.extend import core as jex
 
 from lm.core.ctx import Ctx, Execution
-from lm.core.param import abstract, flatten
+from lm.core.ownership import walk
+from lm.core.param import abstract, count, flatten
 from lm.core.transform import Transform
+from lm.model.moe.layer import MoE
 from lm.model.program import Program
+from lm.model.special.head_experts import HeadExperts
 from lm.model.transformer import Group, Model
 
 CONVENTION = "matmuls of the forward pass x 3, attention not halved"
@@ -81,14 +84,25 @@ def _inner(params: dict) -> list:
     return found
 
 
+def active_parameters(model: Model) -> int:
+    """Parameters that one token passes through, all tables included, buffers excluded: of experts those that its router
+    chooses."""
+    spec = model.spec()
+    idle = 0
+    for visit in walk(model, spec):
+        if isinstance(moe := visit.component, (MoE, HeadExperts)):
+            idle += count(visit.spec["experts"]) // moe.experts * round(moe.experts - min(moe.router.k, moe.experts))
+    return count(spec) - idle
+
+
 def forward_flops(model: Model, length: int, encoder_length: int = 0, transforms: tuple[Transform, ...] = ()) -> int:
     """FLOPs of the forward pass, head included, over one row of `length` tokens; of a group, of all its parts."""
 
     def forward(params: Any, batch: dict) -> list:
-        ctx = Ctx(execution=Execution(attention="reference"))
+        ctx = Ctx(execution=Execution(attention="reference", grouped_matmul="ragged_dot"))
         own = model.resolve(params) if isinstance(model, Group) else {"": params}
         parts = model.parts if isinstance(model, Group) else (("", model),)
-        return [part.logits(own[name], part.hidden(own[name], batch, ctx)[0], ctx) for name, part in parts]
+        return [part(own[name], batch, ctx) for name, part in parts]
 
     batch = {"tokens": jax.ShapeDtypeStruct((1, length), jnp.int32)}
     if encoder_length:

@@ -2,24 +2,27 @@
 
 Shapes: B batch, S queries, T keys, D model width, H heads, K key/value heads, d width of a head."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 
 from lm.core.component import component
 from lm.core.ctx import Ctx, constrain
 from lm.core.errors import UserError, nearest
 from lm.core.param import Initializer, Normal, Param, Tree, stack
 from lm.core.rows import Tokens
-from lm.kernels.attention.spec import AttentionSpec
+from lm.kernels.attention.spec import AttentionSpec, Bias
 from lm.model.attend import attend
 from lm.model.attention_bias import AttentionBias
 from lm.model.cache import CacheShape, KVShape
 from lm.model.kv_sources import KV, KVSource, SelfKV
 from lm.model.layers import ZEROS, Norm, linear, linear_spec
 from lm.model.masks import Causal, MaskKind
+from lm.model.order import any_order
 from lm.model.rotary import Rotary, Rotary2D
 
 Array = jax.Array
@@ -52,18 +55,22 @@ class QKNorm:
     q, k: the norms; None: queries, or keys, stay as they are;
     over: "head", each head with one gain for all; "each", each with its own gain (StableLM 2, Command R+); "whole", all
         heads at once (OLMo 2);
-    after_rotation: norms come after the rotary embedding, not before it; of "head" only."""
+    after_rotation: norms come after the rotary embedding, not before it; of "head" only;
+    clip_after: what `Projections.clip` bounds are normed queries and keys (OLMoE); of "whole" only."""
 
     q: Norm | None = None
     k: Norm | None = None
     over: str = "head"
     after_rotation: bool = False
+    clip_after: bool = False
 
     def __post_init__(self) -> None:
         if self.over not in OVER:
             raise UserError(f"over={self.over!r} of a QKNorm is unknown{nearest(self.over, OVER)}")
         if self.after_rotation and self.over != "head":
             raise UserError(f"over={self.over!r} cannot be after_rotation: only over='head' can")
+        if self.clip_after and self.over != "whole":
+            raise UserError(f"over={self.over!r} cannot be clip_after: only over='whole' can")
 
     def of(self, name: str) -> Norm | None:
         """The norm of "q", "k" or "v"."""
@@ -154,6 +161,16 @@ class Attention:
     def kv(self) -> int:
         return self.heads if self.kv_heads is None else self.kv_heads
 
+    @property
+    def scale(self) -> float:
+        """Of scores."""
+        return self.head_dim**-0.5 if self.softmax.scale is None else self.softmax.scale
+
+    @property
+    def any_order(self) -> bool:
+        turned = self.rotary is None or self.rotary.any_order
+        return turned and any_order(self.source) and all(b.pairwise for b in self.bias) and not self.dropout
+
     def spec(self, d: int) -> Tree:
         wide, narrow, maps = self.heads * self.head_dim, self.kv * self.head_dim, self.projections
         read = self.source.width or d
@@ -180,19 +197,22 @@ class Attention:
         """What the heads give, [B, S, H d], and the new cache. `queries` [B, S, D] are the inputs of queries, x those
         of keys and values."""
         tokens = Tokens.of(ctx.rows)
-        q = constrain(self._projected("q", p, queries, tokens), ctx, "batch", "heads", "seq", None)
+        q = self._projected("q", p, queries, tokens, ctx)
         q = q / (ctx.layer + 1) if self.softmax.by_layer else q
         kv = self.source(
-            p, lambda of, at: (self._projected("k", p, of, at), self._projected("v", p, of, at)), x, ctx, cache
+            p,
+            lambda of, at: (self._projected("k", p, of, at, ctx), self._projected("v", p, of, at, ctx)),
+            x,
+            ctx,
+            cache,
         )
         kv = kv._replace(k=kv.k.astype(x.dtype), v=kv.v.astype(x.dtype))
-        scale = self.head_dim**-0.5 if self.softmax.scale is None else self.softmax.scale
-        biased = self.bias or kv.extra_bias
+        bias = self._bias(p, q, kv, ctx)
         spec = AttentionSpec(
             self.mask,
-            scale,
+            self.scale,
             cap=self.softmax.cap,
-            bias=None if not biased else "pairwise" if all(b.pairwise for b in self.bias) else "whole",
+            bias=None if bias is None else "pairwise" if all(b.pairwise for b in self.bias) else "whole",
             sinks=self.softmax.sinks,
             aligned=kv.aligned,
             extra=kv.extra,
@@ -207,7 +227,7 @@ class Attention:
             ctx,
             aux,
             rate=self.dropout,
-            bias=(lambda own, near: self._bias(p, q, tokens, kv, scale, ctx, own, near)) if biased else None,
+            bias=bias,
             sinks=p["sinks"] if self.softmax.sinks else None,
         )
         return jnp.swapaxes(y, 1, 2).reshape(*x.shape[:2], -1), kv.cache
@@ -216,13 +236,15 @@ class Attention:
         """[B, S, H d] -> [B, S, D]"""
         return constrain(linear(p["o"], y), ctx, "batch", "seq", "embed")
 
-    def _projected(self, name: str, p: Tree, x: Array, tokens: Tokens) -> Array:
+    def _projected(self, name: str, p: Tree, x: Array, tokens: Tokens, ctx: Ctx) -> Array:
         """Queries, keys or values ("q", "k", "v") of inputs x [B, S, D] that are these tokens: [B, heads, S, d]."""
         y, clip = linear(p[name], x), self.projections.clip
-        y = jnp.clip(y, -clip, clip) if clip else y
+        y = constrain(y, ctx, "batch", "seq", "heads" if name == "q" else "kv_heads")
         qk, norm_p = self.qk_norm or QKNorm(), p.get(f"{name}_norm")
         norm = qk.of(name)
-        y = norm(norm_p, y) if norm and qk.over == "whole" else y
+        y = norm(norm_p, y) if norm and qk.clip_after else y
+        y = jnp.clip(y, -clip, clip) if clip else y
+        y = norm(norm_p, y) if norm and qk.over == "whole" and not qk.clip_after else y
         y = y.reshape(*y.shape[:2], -1, self.head_dim)
         # Before heads and tokens change places: a gain for each head is [heads, d].
         y = norm(norm_p, y) if norm and qk.over != "whole" and not qk.after_rotation else y
@@ -230,21 +252,36 @@ class Attention:
         y = self.rotary(y, tokens, name == "k") if self.rotary and (name != "v" or self.rotary.values) else y
         return norm(norm_p, y) if norm and qk.after_rotation else y
 
-    def _bias(
-        self, p: Tree, q: Array, tokens: Tokens, kv: KV, scale: float, ctx: Ctx, own: slice, near: slice
-    ) -> Array:
-        """What is added to the scores of the queries `own` with the keys `near` and all extra ones: see `Bias`."""
-        q, tokens = q[:, :, own], tokens[own]
-        t = kv.k.shape[2] - kv.extra
-        k = jnp.repeat(kv.k[:, :, :t][:, :, near], self.heads // self.kv, axis=1)  # one for each head of queries
-        k_tokens = kv.tokens[:t][near]
+    def _bias(self, p: Tree, q: Array, kv: KV, ctx: Ctx) -> Bias | None:
+        """What is added to scores; see `lm.kernels.attention.spec.Bias`."""
+        if not (self.bias or kv.extra_bias):
+            return None
+        if all(b.pairwise for b in self.bias):
+            # All that they read of ctx is what their stack computed.
+            added = Partial(self._pairwise, p["terms"], ctx.replace(rows={}, key=None))
+        else:
+            keys = jnp.repeat(kv.k[:, :, : kv.k.shape[2] - kv.extra], self.heads // self.kv, axis=1)  # for each head
+            added = Partial(self._added, p["terms"], ctx, q, keys)
+        return functools.partial(self._with_extra, added, kv) if kv.extra else added
+
+    def _pairwise(self, terms: Tree, ctx: Ctx, asking: Tokens, seen: Tokens) -> Array:
+        """Of the queries `asking` with the keys `seen`, [B or 1, H or 1, s, t]: of q and k the shapes count."""
+        b, s, t = *asking.positions.shape, seen.positions.shape[1]
+        q, k = (jax.ShapeDtypeStruct((b, self.heads, n, self.head_dim), jnp.float32) for n in (s, t))
+        return self._added(terms, ctx, q, k, asking, seen)
+
+    def _added(self, terms: Tree, ctx: Ctx, q: Any, k: Any, asking: Tokens, seen: Tokens) -> Array:
         total = jnp.zeros((), jnp.float32)
         for i, bias in enumerate(self.bias):
-            added = bias(p["terms"][str(i)], q, k, tokens, k_tokens, ctx, scale).astype(jnp.float32)
+            added = bias(terms[str(i)], q, k, asking, seen, ctx, self.scale).astype(jnp.float32)
             total = total + added if i else added
-        if not kv.extra:
-            return total
-        extra = kv.extra_bias(q, tokens).astype(jnp.float32) if kv.extra_bias else 0.0
-        shape = q.shape[:3]
-        both = jnp.broadcast_to(total, (*shape, k.shape[2])), jnp.broadcast_to(extra, (*shape, kv.extra))
+        return total
+
+    def _with_extra(self, added: Bias, kv: KV, asking: Tokens, seen: Tokens) -> Array:
+        """The same where the last of the keys are extra ones."""
+        t = seen.positions.shape[1] - kv.extra
+        shape = (asking.positions.shape[0], self.heads, asking.positions.shape[1])
+        q = jax.ShapeDtypeStruct((*shape, self.head_dim), kv.k.dtype)
+        extra = kv.extra_bias(q, asking).astype(jnp.float32) if kv.extra_bias else 0.0
+        both = jnp.broadcast_to(added(asking, seen[:t]), (*shape, t)), jnp.broadcast_to(extra, (*shape, kv.extra))
         return jnp.concatenate(both, axis=3)

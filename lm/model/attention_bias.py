@@ -28,8 +28,8 @@ class AttentionBias(Protocol):
 
     @property
     def pairwise(self) -> bool:
-        """Whether it is known of each pair of query and key by itself, given the two tokens: then kernels may ask for
-        some queries and keys only."""
+        """Whether it is known of each pair of query and key by their two tokens: then kernels may ask for some queries
+        and keys only, and it is given shapes in the place of q and k."""
 
     def spec(self, d: int, heads: int, head_dim: int) -> Tree:
         """Parameters, of an attention with so many heads of that width in a model of width d."""

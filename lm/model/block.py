@@ -7,13 +7,15 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 
 from lm.core.component import component
-from lm.core.ctx import Ctx
+from lm.core.ctx import Ctx, tap
 from lm.core.errors import UserError
 from lm.core.param import Tree
+from lm.core.remat import named
 from lm.model.cache import CacheShape
 from lm.model.kv_sources import CrossKV
 from lm.model.layers import Norm
 from lm.model.masks import Bidirectional
+from lm.model.order import any_order
 from lm.model.residual import Carry, ResiDual, Residual
 
 Array = jax.Array
@@ -24,7 +26,7 @@ class SubLayer(Protocol):
     """A part of a layer: attention, MLP, experts.
 
     One that owns buffers also has `update(p, aux) -> p`, called after the optimizer's step with what its call left in
-    `aux`."""
+    `aux`; one that works on tokens in any order says so by `any_order` (`lm.model.order`)."""
 
     def spec(self, d: int) -> Tree:
         """Its parameters, a tree of `Param`, in a model of width d."""
@@ -75,6 +77,10 @@ class Parallel:
         spec = {name: part.spec(d) for name, part in self.parts}
         return spec | ({f"{name}_norm": self.norms.spec(d) for name, _ in self.parts} if self.norms else {})
 
+    @property
+    def any_order(self) -> bool:
+        return all(any_order(part) for _, part in self.parts)
+
     def cache(self, d: int, shape: CacheShape) -> Tree:
         return {name: part.cache(d, shape) for name, part in self.parts}
 
@@ -93,7 +99,8 @@ class Parallel:
 @component
 class Block:
     """One layer: each part of `parts` in turn, wired by `residual`, which has its own parameters for every part. With
-    `norm` the single stream that comes in is normed first (a final norm in front of PanGu-alpha's query layer)."""
+    `norm` the single stream that comes in is normed first (a final norm in front of PanGu-alpha's query layer). Records
+    in `aux`, if asked, what each part gives: its "sublayer" [B, S, D]."""
 
     parts: Named
     residual: Residual
@@ -109,6 +116,10 @@ class Block:
         norms |= {"norm": self.norm.spec(d)} if self.norm else {}
         return {name: part.spec(d) for name, part in self.parts} | {n: s for n, s in norms.items() if s}
 
+    @property
+    def any_order(self) -> bool:
+        return all(any_order(part) for _, part in self.parts) and not self.residual.dropout
+
     def cache(self, d: int, shape: CacheShape) -> Tree:
         return {name: part.cache(d, shape) for name, part in self.parts}
 
@@ -119,12 +130,17 @@ class Block:
         carry = self.norm(p.get("norm", {}), carry) if self.norm else carry
         for name, part in self.parts:
             inner, aux[name] = ctx.at(name), {}
-            call = functools.partial(part, p[name], ctx=inner, cache=cache_of(cache, name), aux=aux[name])
+            call = functools.partial(_called, part, p[name], inner, cache_of(cache, name), aux[name])
             carry, new[name] = self.residual(p.get(f"{name}_norm", {}), carry, call, inner)
         return carry, None if cache is None else new, aux
 
     def update(self, p: Tree, aux: Tree) -> Tree:
         return update_parts(self.parts, p, aux)
+
+
+def _called(part: SubLayer, p: Tree, ctx: Ctx, cache: Tree, aux: dict, x: Array) -> tuple[Array, Tree]:
+    y, cache = part(p, x, ctx, cache, aux)
+    return named(tap(aux, ctx, "sublayer", y), "sublayer"), cache
 
 
 @runtime_checkable

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from lm.core.component import component
 from lm.core.ctx import Ctx, constrain, dropout
 from lm.core.errors import UserError, nearest
+from lm.core.fsdp import FullySharded
 from lm.core.leaf import take
 from lm.core.param import Initializer, Normal, Param, Tree
 from lm.model.layers import Norm, linear, linear_spec
@@ -110,10 +111,17 @@ class Embed:
         """Number of positions there are rows for; None without a limit."""
         return self.position.max_length if self.position else None
 
+    @property
+    def any_order(self) -> bool:
+        return not self.dropout
+
     def __call__(self, p: Tree, ids: Array, ctx: Ctx, d: int, dtype: jax.typing.DTypeLike) -> Array:
-        table = p["token"]
-        if isinstance(table, jax.Array):  # whole rows, before the lookup: a lookup of split ones is partitioned badly
-            table = constrain(table, ctx, "vocab", None)
+        def whole_rows(w: Array) -> Array:
+            """Before the lookup: that of split ones is partitioned badly, or not at all within a pipeline's stage."""
+            return constrain(w, ctx, "vocab", None) if w.ndim == 2 and len(w) == self.vocab else w
+
+        table = p["token"]  # which sees to it by itself where it is known to be in shards
+        table = table if isinstance(table, FullySharded) else jax.tree.map(whole_rows, table)
         x = take(table, ids, dtype)
         if self.blank and "order" in ctx.rows:
             x = jnp.where((ctx.rows["order"] < 0)[..., None], take(p["blank"], 0, dtype), x)

@@ -29,9 +29,7 @@ class KV(NamedTuple):
     cache: Any = None
     aligned: bool = False  # key i is query i's own token, but for the extra ones (`AttentionSpec.aligned`)
     extra: int = 0  # the last so many keys are seen by all queries of their segment
-    extra_bias: Callable[[Array, Tokens], Array] | None = (
-        None  # q [B, H, S, d] of these -> scores added [B, H, S, extra]
-    )
+    extra_bias: Callable[[Any, Tokens], Array] | None = None  # q [B, H, S, d] of these -> scores added [B, H, S, extra]
 
     def with_extra(
         self, k: Array, v: Array, tokens: Tokens, bias: Callable[[Array, Tokens], Array] | None = None
@@ -72,6 +70,7 @@ class SelfKV:
     """Self-attention: keys and values of the layer's own inputs, and of those before them that are cached."""
 
     width: ClassVar[None] = None
+    any_order: ClassVar[bool] = True
 
     def extra_spec(self, d: int, heads: int, head_dim: int) -> Tree:
         return {}
@@ -97,6 +96,8 @@ class SelfKV:
 class CrossKV:
     """Cross-attention to `ctx.rows[name]`, an encoder's output. Its keys and values are computed by the first call,
     which has that output among its rows, and read from the cache by later ones, which have not."""
+
+    any_order: ClassVar[bool] = True
 
     name: str = "encoder"
     width: int | None = None  # of that output; None: the model's own

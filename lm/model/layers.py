@@ -1,13 +1,13 @@
 """The small parts: linear maps, norms, activations."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 
 from lm.core.component import component
 from lm.core.errors import UserError, nearest
-from lm.core.leaf import dot
+from lm.core.leaf import dot, dots
 from lm.core.param import Constant, Initializer, Normal, Param, Tree
 
 Array = jax.Array
@@ -24,6 +24,11 @@ def linear_spec(
 
 def linear(p: Tree, x: Array) -> Array:
     return dot(x, p["w"], p.get("b"))
+
+
+def linears(ps: Sequence[Tree], x: Array) -> list[Array]:
+    """`linear` of each of several on the same x."""
+    return dots(x, [p["w"] for p in ps], [p.get("b") for p in ps])
 
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {

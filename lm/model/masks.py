@@ -4,6 +4,7 @@ by the kernel; these say what holds within one.
 `causal`: whether no query sees a key behind it in the text, so that a model may write token by token."""
 
 import functools
+import operator
 from typing import ClassVar
 
 import jax
@@ -11,40 +12,50 @@ import jax.numpy as jnp
 
 from lm.core.component import component
 from lm.core.errors import UserError
-from lm.core.rows import Mask, Tokens
+from lm.core.rows import Mask, Separated, Tokens
 
 Array = jax.Array
 Bounds = tuple[int | None, int | None]
 
 
+class _InParts:
+    """A mask that is told in parts, and allowed by them."""
+
+    def separated(self) -> Separated:
+        raise NotImplementedError
+
+    def allowed(self, q: Tokens, k: Tokens) -> Array:
+        return self.separated().allowed(q, k)
+
+
 @component
-class Bidirectional:
+class Bidirectional(_InParts):
     """Every key."""
 
     causal: ClassVar[bool] = False
 
-    def allowed(self, q: Tokens, k: Tokens) -> Array:
-        return jnp.ones((1, 1, 1), bool)
+    def separated(self) -> Separated:
+        return Separated(None)
 
     def band(self) -> Bounds:
         return None, None
 
 
 @component
-class Causal:
+class Causal(_InParts):
     """Keys at or before the query."""
 
     causal: ClassVar[bool] = True
 
-    def allowed(self, q: Tokens, k: Tokens) -> Array:
-        return k.positions[:, None, :] <= q.positions[:, :, None]
+    def separated(self) -> Separated:
+        return Separated(lambda ahead: ahead <= 0)
 
     def band(self) -> Bounds:
         return None, 0
 
 
 @component
-class Window:
+class Window(_InParts):
     """Keys in query - left < key < query + right, the query itself included (Beltagy et al. 2020, arXiv 2004.05150).
 
     `Window(w, 1)` is the causal sliding window of width w."""
@@ -60,32 +71,30 @@ class Window:
     def causal(self) -> bool:
         return self.right == 1
 
-    def allowed(self, q: Tokens, k: Tokens) -> Array:
-        ahead = k.positions[:, None, :] - q.positions[:, :, None]
-        return (ahead > -self.left) & (ahead < self.right)
+    def separated(self) -> Separated:
+        return Separated(lambda ahead: (ahead > -self.left) & (ahead < self.right))
 
     def band(self) -> Bounds:
         return 1 - self.left, self.right - 1
 
 
 @component
-class Prefix:
+class Prefix(_InParts):
     """Causal, but tokens marked in `ctx.rows["prefix"]` are seen by all (Raffel et al. 2020, arXiv 1910.10683). They
     are read at once, before anything is written."""
 
     causal: ClassVar[bool] = True
     reads: ClassVar[tuple[str, ...]] = ("prefix",)
 
-    def allowed(self, q: Tokens, k: Tokens) -> Array:
-        causal = k.positions[:, None, :] <= q.positions[:, :, None]
-        return causal if k.prefix is None else causal | k.prefix[:, None, :]
+    def separated(self) -> Separated:
+        return Separated(lambda ahead: ahead <= 0, shown=lambda k: k.prefix)
 
     def band(self) -> Bounds:
         return None, None
 
 
 @component
-class Strided:
+class Strided(_InParts):
     """Causal: the last `stride` tokens and, before them, every `stride`-th (Sparse Transformer, Child et al. 2019,
     arXiv 1904.10509; GPT-3 alternates such layers with dense ones)."""
 
@@ -96,16 +105,15 @@ class Strided:
         if self.stride < 1:
             raise UserError(f"Strided({self.stride}) sees nothing: stride must be at least 1")
 
-    def allowed(self, q: Tokens, k: Tokens) -> Array:
-        behind = q.positions[:, :, None] - k.positions[:, None, :]
-        return (behind >= 0) & ((behind < self.stride) | (behind % self.stride == 0))
+    def separated(self) -> Separated:
+        return Separated(lambda ahead: (ahead <= 0) & ((ahead > -self.stride) | (ahead % self.stride == 0)))
 
     def band(self) -> Bounds:
         return None, 0
 
 
 @component
-class Dilated:
+class Dilated(_InParts):
     """Every `dilation`-th key, `width` of them on either side or, if `causal`, behind (Longformer, 2004.05150)."""
 
     width: int
@@ -116,10 +124,9 @@ class Dilated:
         if self.width < 1 or self.dilation < 1:
             raise UserError(f"Dilated({self.width}, {self.dilation}): both numbers must be at least 1")
 
-    def allowed(self, q: Tokens, k: Tokens) -> Array:
-        behind = q.positions[:, :, None] - k.positions[:, None, :]
-        distance = behind if self.causal else jnp.abs(behind)
-        return (distance >= 0) & (distance <= self.width * self.dilation) & (behind % self.dilation == 0)
+    def separated(self) -> Separated:
+        low, high = -self.width * self.dilation, 0 if self.causal else self.width * self.dilation
+        return Separated(lambda ahead: (ahead >= low) & (ahead <= high) & (ahead % self.dilation == 0))
 
     def band(self) -> Bounds:
         reach = self.width * self.dilation
@@ -127,7 +134,7 @@ class Dilated:
 
 
 @component
-class Chunked:
+class Chunked(_InParts):
     """Causal within chunks of `size` positions (Llama 4); bidirectional with `causal` off."""
 
     size: int
@@ -137,9 +144,9 @@ class Chunked:
         if self.size < 1:
             raise UserError(f"Chunked({self.size}) holds nothing: size must be at least 1")
 
-    def allowed(self, q: Tokens, k: Tokens) -> Array:
-        same = q.positions[:, :, None] // self.size == k.positions[:, None, :] // self.size
-        return same & (k.positions[:, None, :] <= q.positions[:, :, None]) if self.causal else same
+    def separated(self) -> Separated:
+        behind = (lambda ahead: ahead <= 0) if self.causal else None
+        return Separated(behind, pieces=lambda tokens: tokens.positions // self.size)
 
     def band(self) -> Bounds:
         return 1 - self.size, 0 if self.causal else self.size - 1
@@ -165,18 +172,21 @@ class Permuted:
         last = jnp.where(q.order < 0, ~q.order - 1, q.order)  # the highest rank that a query sees
         return seen & (k.order >= 0)[:, None, :] & (k.order[:, None, :] <= last[:, :, None])
 
+    def separated(self) -> None:
+        return None
+
     def band(self) -> Bounds:
         return None, 0 if self.causal else None
 
 
 @component(was=("Anchors",))
-class GlobalMask:
+class GlobalMask(_InParts):
     """Keys marked in `ctx.rows["global"]`: none without such rows (Longformer, Beltagy et al. 2020, 2004.05150)."""
 
     causal: ClassVar[bool] = False
 
-    def allowed(self, q: Tokens, k: Tokens) -> Array:
-        return jnp.zeros((1, 1, 1), bool) if k.globals is None else (k.globals > 0)[:, None, :]
+    def separated(self) -> Separated:
+        return Separated(lambda ahead: ahead != ahead, shown=lambda k: None if k.globals is None else k.globals > 0)
 
     def band(self) -> Bounds:
         return None, None
@@ -199,6 +209,23 @@ class Either:
     def allowed(self, q: Tokens, k: Tokens) -> Array:
         return functools.reduce(jnp.logical_or, (part.allowed(q, k) for part in self.parts))
 
+    def separated(self) -> Separated | None:
+        """Of parts that have parts, but cut texts into no pieces."""
+        told = [part.separated() for part in self.parts]
+        parts = [part for part in told if part is not None and part.pieces is None]
+        if len(parts) < len(self.parts):
+            return None
+        nears = [part.near for part in parts if part.near is not None]
+
+        def near(ahead: Array) -> Array:
+            return functools.reduce(operator.or_, (near(ahead) for near in nears))
+
+        def shown(k: Tokens) -> Array | None:
+            seen = [keys for part in parts if part.shown is not None and (keys := part.shown(k)) is not None]
+            return functools.reduce(operator.or_, seen) if seen else None
+
+        return Separated(near if len(nears) == len(parts) else None, shown=shown)
+
     def band(self) -> Bounds:
         lows, highs = zip(*(part.band() for part in self.parts), strict=True)
         return None if None in lows else min(lows), None if None in highs else max(highs)
@@ -217,6 +244,9 @@ class Except:
 
     def allowed(self, q: Tokens, k: Tokens) -> Array:
         return self.mask.allowed(q, k) & ~self.hidden.allowed(q, k)
+
+    def separated(self) -> None:
+        return None
 
     def band(self) -> Bounds:
         return self.mask.band()

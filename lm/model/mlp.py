@@ -6,8 +6,9 @@ import jax.numpy as jnp
 from lm.core.component import component
 from lm.core.ctx import Ctx, constrain, dropout
 from lm.core.param import Initializer, Normal, Tree
+from lm.core.remat import named
 from lm.model.cache import CacheShape
-from lm.model.layers import Norm, activation, linear, linear_spec
+from lm.model.layers import Norm, activation, linear, linear_spec, linears
 
 Array = jax.Array
 
@@ -31,11 +32,15 @@ class MLP:
             "down": linear_spec((self.d_ff, d), ("mlp", "embed"), self.bias, self.out_init),
         } | ({"inner_norm": self.inner_norm.spec(self.d_ff)} if self.inner_norm else {})
 
+    @property
+    def any_order(self) -> bool:
+        return not self.dropout
+
     def cache(self, d: int, shape: CacheShape) -> Tree:
         return None
 
     def __call__(self, p: Tree, x: Array, ctx: Ctx, cache: Tree, aux: dict) -> tuple[Array, Tree]:
-        h = constrain(activation(self.activation)(linear(p["up"], x)), ctx, "batch", "seq", "mlp")
+        h = constrain(activation(self.activation)(named(linear(p["up"], x), "hidden")), ctx, "batch", "seq", "mlp")
         h = self.inner_norm(p["inner_norm"], h) if self.inner_norm else h
         return linear(p["down"], dropout(h, self.dropout, ctx, "hidden")), cache
 
@@ -61,11 +66,15 @@ class GatedMLP:
             "down": linear_spec((self.d_ff, d), ("mlp", "embed"), self.bias, self.out_init),
         }
 
+    @property
+    def any_order(self) -> bool:
+        return not self.dropout
+
     def cache(self, d: int, shape: CacheShape) -> Tree:
         return None
 
     def __call__(self, p: Tree, x: Array, ctx: Ctx, cache: Tree, aux: dict) -> tuple[Array, Tree]:
-        gate, up = linear(p["gate"], x), linear(p["up"], x)
+        gate, up = named(linears((p["gate"], p["up"]), x), "hidden")
         if self.limit is not None:
             gate, up = jnp.minimum(gate, self.limit), jnp.clip(up, -self.limit, self.limit)
         h = activation(self.activation)(gate) * (up + self.shift if self.shift else up)

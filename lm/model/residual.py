@@ -19,6 +19,10 @@ Inner = Callable[[Array], tuple[Array, Tree]]
 FinalNorm = Callable[[Array], Array]
 
 
+def _times(scale: float, y: Array) -> Array:
+    return y if scale == 1 else y * scale
+
+
 class SingleStream:
     """The carry is one array [B, S, D], and the final norm acts on it."""
 
@@ -31,16 +35,17 @@ class SingleStream:
 
 @component
 class Plain(SingleStream):
-    """x + f(x); for sub-layers that norm their own inputs (parallel blocks)."""
+    """x + scale * f(x); for sub-layers that norm their own inputs (parallel blocks)."""
 
     dropout: float = 0.0
+    scale: float = 1.0
 
     def spec(self, d: int) -> Tree:
         return {}
 
     def __call__(self, p: Tree, carry: Carry, f: Inner, ctx: Ctx) -> tuple[Carry, Tree]:
         y, cache = f(carry)
-        return carry + dropout(y, self.dropout, ctx, "residual"), cache
+        return carry + dropout(_times(self.scale, y), self.dropout, ctx, "residual"), cache
 
 
 @component
@@ -60,8 +65,7 @@ class PreNorm(SingleStream):
     def __call__(self, p: Tree, carry: Carry, f: Inner, ctx: Ctx) -> tuple[Carry, Tree]:
         x = self.norm(p, carry)
         y, cache = f(x)
-        y = y if self.scale == 1 else y * self.scale
-        return (x if self.normed else carry) + dropout(y, self.dropout, ctx, "residual"), cache
+        return (x if self.normed else carry) + dropout(_times(self.scale, y), self.dropout, ctx, "residual"), cache
 
 
 @component
@@ -82,19 +86,21 @@ class PostNorm(SingleStream):
 
 @component
 class Sandwich(SingleStream):
-    """x + norm(f(norm(x))) (CogView, Ding et al. 2021, arXiv 2105.13290; Gemma 2); without `before` x + norm(f(x))
-    (Swin 2; OLMo 2, arXiv 2501.00656)."""
+    """x + scale * norm(f(norm(x))) (CogView, Ding et al. 2021, arXiv 2105.13290; Gemma 2); without `before` x + scale *
+    norm(f(x)) (Swin 2; OLMo 2, arXiv 2501.00656)."""
 
     before: Norm | None
     after: Norm
     dropout: float = 0.0
+    scale: float = 1.0
 
     def spec(self, d: int) -> Tree:
         return ({"before": self.before.spec(d)} if self.before else {}) | {"after": self.after.spec(d)}
 
     def __call__(self, p: Tree, carry: Carry, f: Inner, ctx: Ctx) -> tuple[Carry, Tree]:
         y, cache = f(self.before(p["before"], carry) if self.before else carry)
-        return carry + dropout(self.after(p["after"], y), self.dropout, ctx, "residual"), cache
+        y = _times(self.scale, self.after(p["after"], y))
+        return carry + dropout(y, self.dropout, ctx, "residual"), cache
 
 
 @component

@@ -19,7 +19,7 @@ from lm.core.errors import UserError
 from lm.core.rows import Tokens
 
 Array = jax.Array
-Scaled = tuple[Array | np.ndarray, float]
+Scaled = tuple[Array | np.ndarray, Array | float]
 Length = Callable[[], Array]
 
 
@@ -97,7 +97,8 @@ def yarn_magnitude(factor: float, weight: float = 1.0) -> float:
 @component
 class LongScaling:
     """LongRoPE (Ding et al. 2024, arXiv 2402.13753): each frequency has a divisor of its own, from `short` up to
-    `original` tokens and from `long` beyond; `magnitude` multiplies sines and cosines.
+    `original` tokens and from `long` beyond; `magnitude` multiplies sines and cosines, beyond `original` that is
+    `long_magnitude` where it is given.
 
     When a text that is generated grows past `original`, it is read anew, and its cache rotated by `long`, if `reread`
     (transformers' Phi-3). Otherwise what was cached stays as it is (its other model types)."""
@@ -107,6 +108,7 @@ class LongScaling:
     original: int
     magnitude: float = 1.0
     reread: bool = True
+    long_magnitude: float | None = None
 
     def __call__(self, theta: float, r: int, length: Length) -> Scaled:
         for name in ("short", "long"):
@@ -114,8 +116,10 @@ class LongScaling:
                 raise UserError(
                     f"{name} has {len(getattr(self, name))} divisors for {r // 2} frequencies: give as many"
                 )
-        divisors = jnp.where(length() > self.original, np.array(self.long), np.array(self.short))
-        return plain(theta, r) / divisors, self.magnitude
+        longer = length() > self.original
+        divisors = jnp.where(longer, np.array(self.long), np.array(self.short))
+        beyond = self.magnitude if self.long_magnitude is None else self.long_magnitude
+        return plain(theta, r) / divisors, jnp.where(longer, beyond, self.magnitude)
 
 
 @component
@@ -183,6 +187,10 @@ class Rotary:
     decay: float | None = None
     values: bool = False
 
+    @property
+    def any_order(self) -> bool:
+        return not isinstance(self.scaling, (DynamicScaling, LongScaling))  # which count the tokens of a text
+
     def __call__(self, x: Array, tokens: Tokens, key: bool = False) -> Array:
         """x [B, H, S, d] of these tokens -> x rotated, in x's dtype. `key`: x are keys, which matters to xPos."""
         return self.turned(x, tokens.text_positions, tokens, key)
@@ -224,6 +232,10 @@ class Rotary2D:
     reads: ClassVar[tuple[str, ...]] = ("span",)
 
     rotary: Rotary = Rotary()
+
+    @property
+    def any_order(self) -> bool:
+        return self.rotary.any_order
 
     def __call__(self, x: Array, tokens: Tokens, key: bool = False) -> Array:
         if x.shape[-1] % 4:

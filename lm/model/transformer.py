@@ -4,6 +4,7 @@ They read a batch (`lm.core.rows`), of which only `tokens` must be there. `hidde
 heads and losses are computed.
 """
 
+import abc
 import dataclasses
 from collections.abc import Iterable
 from typing import Any, ClassVar
@@ -15,13 +16,16 @@ from lm.core.component import component, components
 from lm.core.ctx import Ctx
 from lm.core.errors import UserError
 from lm.core.param import Ties, Tree, with_aliases, without_aliases
-from lm.core.rows import ENCODER, LOSS_KEYS, Batch, check_keys, reads
+from lm.core.rows import ENCODER, LOSS_KEYS, OF_ROW, Batch, check_keys, reads
 from lm.model.attention import Attention
 from lm.model.cache import CacheShape
 from lm.model.embed import Embedder
-from lm.model.heads import Head
+from lm.model.heads import Head, Heads
 from lm.model.kv_sources import CrossKV
+from lm.model.moe.routers import Router
+from lm.model.order import in_zigzag
 from lm.model.special.global_tokens import GlobalTokens
+from lm.model.special.head_experts import HeadExperts
 from lm.model.special.latent import LatentAttention
 from lm.model.special.streams import StreamTransformer
 from lm.model.stack import Stack
@@ -33,10 +37,9 @@ Result = tuple[Array, Any, Tree]  # states [B, S, D], cache, aux
 def rows_of(batch: Batch, prefix: str = "") -> dict[str, Array]:
     """The rows of ctx that stand under `prefix` in a batch, positions counted from 0 where they are not given."""
     rows = {k.removeprefix(prefix): v for k, v in batch.items() if k.startswith(prefix) and k not in LOSS_KEYS}
-    rows = {k: v for k, v in rows.items() if "/" not in k and k != "tokens"}
-    tokens = batch[f"{prefix}tokens"]
+    rows = {k: v for k, v in rows.items() if "/" not in k}
     if "positions" not in rows:
-        rows["positions"] = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+        rows["positions"] = jnp.broadcast_to(jnp.arange(rows["tokens"].shape[1]), rows["tokens"].shape)
     return rows
 
 
@@ -64,23 +67,25 @@ class Transformer:
         return self.stack.cache(self.d_model, shape)
 
     def __call__(self, p: Tree, ids: Array, ctx: Ctx, cache: Any, dtype: jax.typing.DTypeLike) -> Result:
+        ids, ctx, in_row_order = in_zigzag(self, ids, ctx, cache)
         x = self.embed(p["embed"], ids, ctx.at("embed"), self.d_model, dtype)
-        return self.stack(p["stack"], x, ctx, cache)
+        x, cache, aux = self.stack(p["stack"], x, ctx, cache)
+        return in_row_order(x), cache, aux
 
     def update(self, p: Tree, aux: Tree) -> Tree:
         return p | {"stack": self.stack.update(p["stack"], aux)}
 
 
-class HeadedModel:
+class HeadedModel(abc.ABC):
     """What models with a head on the states of one tower share. Subclasses are components with `head` and `ties`."""
 
     head: Head
     ties: Ties
 
     @property
+    @abc.abstractmethod
     def tower(self) -> "Transformer | StreamTransformer":
         """The one whose states the head reads, and which a generation continues."""
-        raise NotImplementedError
 
     @property
     def vocab(self) -> int:
@@ -93,22 +98,24 @@ class HeadedModel:
     @property
     def causal(self) -> bool:
         """Whether no token of the tower sees those that follow it, so that the model may write token by token."""
+        parts = tuple(components(self.tower.stack))
         of_itself = (
             part
-            for part in components(self.tower.stack)
-            if isinstance(part, LatentAttention)
+            for part in parts
+            if isinstance(part, (LatentAttention, HeadExperts))
             or (isinstance(part, Attention) and not isinstance(part.source, CrossKV))
         )
-        return all(part.mask.causal for part in of_itself)
+        ahead = any(part.ahead for part in parts if isinstance(part, Router))
+        return all(part.mask.causal for part in of_itself) and not ahead
 
     def cache(self, shape: CacheShape) -> list:
         return self.tower.cache(shape)
 
+    @abc.abstractmethod
     def hidden(
         self, params: Tree, batch: Batch, ctx: Ctx, cache: Any = None, dtype: jax.typing.DTypeLike = jnp.float32
     ) -> Result:
         """batch -> (states [B, S, D], cache, aux)."""
-        raise NotImplementedError
 
     def logits(self, params: Tree, x: Array, ctx: Ctx) -> Any:
         """The head on states x [..., D]."""
@@ -151,8 +158,11 @@ class LanguageModel(HeadedModel):
         return self.body(params["body"], batch["tokens"], ctx.at("body"), cache, dtype)
 
     def update(self, params: Tree, aux: Tree) -> Tree:
-        """Move the buffers, given what the step's forward pass left in `aux`."""
-        return params | {"body": self.body.update(params["body"], aux)}
+        """Move the buffers, given what the step's forward pass left in `aux`, that of the head's layers in `head`."""
+        moved = {"body": self.body.update(params["body"], aux)}
+        if "head" in aux and (update := getattr(self.head, "update", None)):
+            moved["head"] = update(params["head"], aux["head"])
+        return params | moved
 
 
 @component
@@ -184,7 +194,7 @@ class EncoderDecoder(HeadedModel):
         """The rows that the decoder's cross-attention reads, and the encoder's aux."""
         params = with_aliases(params, self.ties)
         rows = rows_of(batch, ENCODER)
-        inner = ctx.replace(rows=ctx.rows | rows | {k: v for k, v in batch.items() if k == "row"}).at("encoder")
+        inner = ctx.replace(rows=ctx.rows | rows | {k: v for k, v in batch.items() if k in OF_ROW}).at("encoder")
         x, _, aux = self.encoder(params["encoder"], batch["encoder/tokens"], inner, None, dtype)
         return {"encoder": x} | {f"encoder/{k}": v for k, v in rows.items()}, aux
 
@@ -194,14 +204,26 @@ class EncoderDecoder(HeadedModel):
         """batch -> (decoder states [B, S, D], cache, aux). A batch without `encoder/tokens` continues a generation
         whose cache was primed by one that had them."""
         check_keys(batch, reads(self), encoder=True)
-        rows, aux = rows_of(batch), {}
+        memory: dict[str, Array] = {}
+        aux: Tree = {}
         if "encoder/tokens" in batch:
             memory, aux["encoder"] = self.encode(params, batch, ctx, dtype)
-            rows |= memory
-        params = with_aliases(params, self.ties)
-        ctx = ctx.replace(rows=ctx.rows | rows).at("decoder")
-        x, cache, aux["decoder"] = self.decoder(params["decoder"], batch["tokens"], ctx, cache, dtype)
+        x, cache, aux["decoder"] = self.decode(params, batch, memory, ctx, cache, dtype)
         return x, cache, aux
+
+    def decode(
+        self,
+        params: Tree,
+        batch: Batch,
+        memory: dict[str, Array],
+        ctx: Ctx,
+        cache: Any = None,
+        dtype: jax.typing.DTypeLike = jnp.float32,
+    ) -> Result:
+        """batch, and what `encode` gave -> (decoder states [B, S, D], cache, the decoder's aux)."""
+        params = with_aliases(params, self.ties)
+        ctx = ctx.replace(rows=ctx.rows | rows_of(batch) | memory).at("decoder")
+        return self.decoder(params["decoder"], batch["tokens"], ctx, cache, dtype)
 
     def update(self, params: Tree, aux: Tree) -> Tree:
         towers = {"encoder": self.encoder, "decoder": self.decoder}
@@ -284,8 +306,8 @@ Model = LanguageModel | EncoderDecoder | Group
 
 def head_ctx(ctx: Ctx, batch: Batch) -> Ctx:
     """The ctx in which a model's head is called on the states of a batch."""
-    rows = rows_of(batch) | {name: batch[name] for name in ("tokens", f"{ENCODER}tokens") if name in batch}
-    return ctx.replace(rows=ctx.rows | rows).at("head")
+    read = {name: batch[name] for name in (f"{ENCODER}tokens",) if name in batch}
+    return ctx.replace(rows=ctx.rows | rows_of(batch) | read).at("head")
 
 
 def with_head(model: Model, head: Head, ties: Ties = ()) -> Model:
@@ -297,6 +319,13 @@ def with_head(model: Model, head: Head, ties: Ties = ()) -> Model:
         return dataclasses.replace(model, parts=(*others, (name, changed)))
     kept = tuple(t for t in model.ties if not t[0].startswith("head/"))
     return dataclasses.replace(model, head=head, ties=(*kept, *ties))
+
+
+def with_part(model: Model, params: Tree, name: str) -> tuple[Model, Tree]:
+    """A model with several heads, and its parameters, as one with the head of that name alone."""
+    assert not isinstance(model, Group) and isinstance(model.head, Heads)  # callers have looked
+    own = with_aliases(params, model.ties)
+    return dataclasses.replace(model, head=dict(model.head.parts)[name], ties=()), own | {"head": own["head"][name]}
 
 
 def tied(pairs: Iterable[str], owner: str) -> Ties:

@@ -1,10 +1,13 @@
 """Next-token prediction, of whole documents or behind a prefix."""
 
+from collections.abc import Iterator
 from typing import Any
 
-from lm.core.component import component
+from lm.core.component import component, components
+from lm.model.moe.routers import Router
+from lm.model.transformer import Model
 from lm.objectives.examples.next_token import NextTokens, TokensAfterPrefix
-from lm.objectives.objective import Needs, Scoring
+from lm.objectives.objective import Needs, Objective, Scoring
 from lm.objectives.token_loss import TokenLoss, TokenObjective
 
 
@@ -26,6 +29,16 @@ class NextToken(TokenObjective):
 
     def scoring(self, tokenizer: Any) -> Scoring:
         return Scoring(documents=True)
+
+
+def seen_ahead(objective: Objective, model: Model) -> Iterator[str]:
+    """Notes on a next-token objective whose model has routers that look at the tokens to predict."""
+    ahead = {type(part).__name__ for part in components(model) if isinstance(part, Router) and part.ahead}
+    if ahead and any(isinstance(part, NextToken) for part in components(objective)):
+        yield (
+            f"{', '.join(sorted(ahead))} looks at tokens that follow, which next-token prediction does not have when "
+            "it writes: losses are too good, and the model cannot generate"
+        )
 
 
 @component

@@ -8,7 +8,7 @@ from lm.core.ranges import Share
 from lm.objectives.examples.code import CodeTokens
 from lm.objectives.objective import Needs, Scoring
 from lm.objectives.token_loss import TokenLoss, TokenObjective
-from lm.text.special import mask_of
+from lm.text.special import kept_of, mask_of
 
 if TYPE_CHECKING:
     from lm.text.tokenizers import Tokenizer
@@ -45,6 +45,5 @@ class CodeFromText(TokenObjective):
         mask = mask_of(tokenizer)
         if mask is None and not tokenizer.sentinels:
             raise UserError("the tokenizer has neither a mask nor sentinels: add one with config.data.reserved=[MASK]")
-        special = (tokenizer.eos_id, tokenizer.pad_id, tokenizer.bos_id)
-        kept = tuple(i for i in special if i is not None)
-        return CodeTokens(*knobs, tokenizer.sentinel(0) if mask is None else mask, tokenizer.vocab_size, kept)
+        mask = tokenizer.sentinel(0) if mask is None else mask
+        return CodeTokens(*knobs, mask, tokenizer.vocab_size, kept_of(tokenizer))

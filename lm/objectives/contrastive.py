@@ -13,8 +13,8 @@ from lm.core.metrics import Mean, aux_losses, aux_metrics
 from lm.core.param import Tree
 from lm.core.ranges import POSITIVE
 from lm.core.rows import HIDDEN, Batch
-from lm.kernels.cross_entropy import token_losses
-from lm.model.heads import ROW_LABELS
+from lm.kernels.cross_entropy.spec import token_losses
+from lm.model.heads import ROW_LABELS, HeadLoss
 from lm.model.heads.protocol import reported
 from lm.model.transformer import Model, head_ctx
 from lm.objectives.examples.together import TwoTexts
@@ -33,7 +33,7 @@ class Contrastive:
     rows, such as `SequenceClassifier(256, at="mean")`, a projection, or one without outputs.
 
     Negatives are the other pairs of the batch, or of the microbatch where that is cut; there is no queue of past ones,
-    as in CodeT5+, nor are any mined. Records are `Pairs`, one in a row (`config.data.packing="one"`).
+    as in CodeT5+, whose second stage is `TextAndCode`. Records are `Pairs`, one in a row (`config.data.packing="one"`).
 
     temperature: cosines are divided by it: 0.05 in SimCSE, 0.07 at first in CodeT5+, which learns it
     length: tokens of each text; longer ones are cut
@@ -75,15 +75,23 @@ class Contrastive:
             here = ctx.at(name)
             x, _, aux = model.hidden(params, rows, here, None, dtype)
             recorded.append(aux)
-            state = model.logits(params, x, head_ctx(here, rows))
-            states.append(state / jnp.maximum(jnp.linalg.norm(state, axis=-1, keepdims=True), 1e-6))
+            states.append(model.logits(params, x, head_ctx(here, rows)))
         aux = jax.tree.map(lambda *of_texts: jnp.concatenate(of_texts, axis=1), *recorded)  # [layers, 2 B, ...]
         weights = batch["pair/weights"].astype(jnp.float32)
-        cosines = states[0] @ states[1].T / self.temperature
-        own = jnp.arange(len(weights))
-        ways = [token_losses(jnp.where(weights > 0, c, HIDDEN), own) for c in (cosines, cosines.T)]
-        nll = weights * sum(nll for nll, _, _ in ways) / 2
-        hits = weights * sum(hit for _, _, hit in ways) / 2
-        total, weight = nll.sum(), weights.sum()
-        metrics = reported(total, hits.sum(), weight) | aux_metrics(aux)
-        return Loss(total + aux_losses(aux, self.aux), weight, metrics, aux, None, Mean(nll, weights))
+        total, weight, metrics, each, _ = told_apart(cosines(*states) / self.temperature, weights)
+        return Loss(total + aux_losses(aux, self.aux), weight, metrics | aux_metrics(aux), aux, None, each)
+
+
+def cosines(first: Array, other: Array) -> Array:
+    """float32 [B, B]: of each state [B, D] with each of the others."""
+    first, other = (x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-6) for x in (first, other))
+    return first @ other.T
+
+
+def told_apart(scores: Array, weights: Array) -> HeadLoss:
+    """InfoNCE both ways, averaged: of each row and of each column of scores [B, B] the diagonal's is to be the highest,
+    among those with weights [B] above 0."""
+    own = jnp.arange(len(weights))
+    ways = [token_losses(jnp.where(weights > 0, way, HIDDEN), own) for way in (scores, scores.T)]
+    nll, hits = (weights * sum(column) / 2 for column in ([way[0] for way in ways], [way[2] for way in ways]))
+    return HeadLoss(nll.sum(), weights.sum(), reported(nll.sum(), hits.sum(), weights.sum()), Mean(nll, weights))

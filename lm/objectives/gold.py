@@ -12,7 +12,8 @@ from lm.core.errors import UserError
 from lm.core.metrics import Mean
 from lm.core.param import Tree
 from lm.core.ranges import NOT_NEGATIVE, POSITIVE
-from lm.kernels.cross_entropy import Terms, chunked_loss
+from lm.kernels.cross_entropy.select import cross_entropy
+from lm.kernels.cross_entropy.spec import Terms
 from lm.model.heads import TOKENS, Head, HeadLoss, LossTerms
 from lm.model.heads.protocol import reported
 from lm.objectives.token_loss import TokenLoss
@@ -48,10 +49,10 @@ class Gold(TokenLoss):
         if head.predicts != TOKENS:
             raise UserError(f"loss Gold weighs tokens, but model.head {type(head).__name__} predicts {head.predicts}")
         tempered = Tempered(head, self.temperature, Ctx(sharding=ctx.sharding, execution=ctx.execution, path=ctx.path))
-        _, each = chunked_loss(tempered, *jax.lax.stop_gradient((p, x)), targets, weights, chunk=terms.chunk)
+        _, each = cross_entropy(tempered, *jax.lax.stop_gradient((p, x)), targets, weights, ctx, chunk=terms.chunk)
         own = jnp.maximum(jnp.exp(-self.alpha * each.nll), self.floor)
         minimised = Terms(terms.z_loss, terms.smoothing)
-        total, _ = chunked_loss(tempered, p, x, targets, weights * own, minimised, terms.chunk)
+        total, _ = cross_entropy(tempered, p, x, targets, weights * own, ctx, minimised, terms.chunk)
         nll, hits = each.nll * weights, each.hit * weights
         metrics = reported(nll.sum(), hits.sum(), weights.sum())
         return HeadLoss(total, weights.sum(), metrics, Mean(nll.sum(1), weights.sum(1)))

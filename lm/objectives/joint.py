@@ -14,7 +14,7 @@ from lm.core.param import Tree
 from lm.core.ranges import NOT_NEGATIVE
 from lm.core.rows import Batch
 from lm.model.heads import HeadLoss, Heads
-from lm.model.transformer import Model, head_ctx
+from lm.model.transformer import Model, head_ctx, with_part
 from lm.objectives.objective import Loss
 from lm.objectives.token_loss import TokenLoss, emptied, predicting
 
@@ -65,6 +65,27 @@ class JointLoss:
         return Loss(
             loss.total + aux_losses(aux, self.each.aux), loss.weight, loss.metrics | aux_metrics(aux), aux, cache
         )
+
+
+@component
+class OfHead(TokenLoss):
+    """A `TokenLoss` of one of a model's several heads, such as that which learns first in a run of stages.
+
+    head: its name"""
+
+    head: str = "lm"
+
+    def __call__(
+        self,
+        model: Model,
+        params: Tree,
+        batch: Batch,
+        ctx: Ctx,
+        dtype: jax.typing.DTypeLike,
+        cache: Tree = None,
+        ahead: float = 0.0,
+    ) -> Loss:
+        return super().__call__(*with_part(model, params, self.head), batch, ctx, dtype, cache, ahead)
 
 
 def check_joint(objective: object, loss: JointLoss, heads: str) -> None:

@@ -61,7 +61,7 @@ class LabelObjective:
     ) -> Loss:
         x, cache, aux = model.hidden(params, batch, ctx, cache, dtype)
         scores = model.head(model.head_params(params), x, head_ctx(ctx, batch))
-        total, weight, metrics, rows = self.loss_of(scores, batch)
+        total, weight, metrics, rows, _ = self.loss_of(scores, batch)
         metrics = metrics | aux_metrics(aux)
         return Loss(total + aux_losses(aux, self.loss.aux), weight, metrics, aux, cache, rows)
 

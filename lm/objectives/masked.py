@@ -13,7 +13,7 @@ from lm.objectives.examples.similar import read_similar
 from lm.objectives.joint import JointLoss, check_joint
 from lm.objectives.objective import Needs, Scoring
 from lm.objectives.token_loss import TokenLoss, TokenObjective
-from lm.text.special import mask_of
+from lm.text.special import kept_of, mask_of
 
 if TYPE_CHECKING:
     from lm.text.tokenizers import Tokenizer
@@ -68,12 +68,11 @@ class MaskedTokens(TokenObjective):
         )
         if tokenizer is None:  # shapes alone are asked for
             return dataclasses.replace(made, hiding=SingleTokens())
-        special = (tokenizer.eos_id, tokenizer.pad_id, tokenizer.bos_id)
         return dataclasses.replace(
             made,
             mask=0 if self.similar else _hidden_by(tokenizer),
             vocab=tokenizer.vocab_size,
-            kept=tuple(i for i in special if i is not None),
+            kept=kept_of(tokenizer),
             starts=tokenizer.word_starts() if self.hiding.words else None,
             similar=read_similar(self.similar, tokenizer.encode) if self.similar else None,
         )

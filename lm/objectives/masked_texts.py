@@ -1,6 +1,5 @@
 """What objectives share that hide tokens of a row of several texts, and have a head that tells something of these."""
 
-import dataclasses
 from typing import TYPE_CHECKING
 
 from lm.model.heads.protocol import ROW_LABELS, TOKENS
@@ -44,8 +43,5 @@ class MaskedTexts(TokenObjective):
     def joined(self, tokenizer: "Tokenizer | None") -> JoinedTexts:
         """How rows are made of texts."""
         first, separator = (0, 0) if tokenizer is None else around_texts(tokenizer)
-        hidden = self.tokens.examples(tokenizer)
-        if tokenizer is not None:
-            hidden = dataclasses.replace(hidden, kept=(*hidden.kept, first, separator))
         (tokens, _), (label, _) = self.loss.heads
-        return JoinedTexts(hidden, first, separator, (tokens, label))
+        return JoinedTexts(self.tokens.examples(tokenizer), first, separator, (tokens, label))

@@ -2,13 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-from lm.core.component import component
+from lm.core.component import component, components
 from lm.core.errors import UserError
 from lm.core.ranges import Share
 from lm.objectives.examples.middle import MiddleIds, MovedMiddles
-from lm.objectives.objective import Needs, Scoring
+from lm.objectives.objective import Needs, Objective, Scoring
 from lm.objectives.token_loss import TokenLoss, TokenObjective
-from lm.text.special import middle_of
 
 if TYPE_CHECKING:
     from lm.text.tokenizers import Tokenizer
@@ -48,9 +47,16 @@ class FillInTheMiddle(TokenObjective):
         return MovedMiddles(*knobs, self.ids or _ids(tokenizer), tokenizer.bos_id, tokenizer.eos_id)
 
 
+def middle_ids(objective: Objective, tokenizer: "Tokenizer") -> MiddleIds | None:
+    """The three tokens by which a model of that objective, or of a mixture with such a part, fills in middles; None: it
+    has not learned to."""
+    found = (part for part in components(objective) if isinstance(part, FillInTheMiddle))
+    return next((part.ids or _ids(tokenizer) for part in found), None)
+
+
 def _ids(tokenizer: "Tokenizer") -> MiddleIds:
-    if (own := middle_of(tokenizer)) is not None:
-        return MiddleIds(*own)
+    if (own := MiddleIds.of(tokenizer)) is not None:
+        return own
     if tokenizer.sentinels < 3:
         raise UserError(
             "the tokenizer has no tokens for prefix, suffix and middle, nor three sentinels to stand for them: train "

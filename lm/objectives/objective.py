@@ -21,7 +21,7 @@ from lm.core.param import Tree
 from lm.core.rows import Batch, reads
 from lm.data.cache import TokenCache
 from lm.data.channels import CHANNELS, MADE_BY
-from lm.model.heads import ROW_LABELS, TOKEN_LABELS, TOKENS, Heads
+from lm.model.heads import AHEAD, ROW_LABELS, TOKEN_LABELS, TOKENS, Heads
 from lm.model.transformer import Group, Model
 from lm.objectives.examples.builder import ExampleBuilder
 
@@ -45,7 +45,7 @@ class Needs(NamedTuple):
     classes: int | None = None  # of labels: as many scores the head must give, two for one; None: any number
     alone: bool = False  # a row must hold one record (`config.data.packing=one`)
     copies: int = 0  # epochs after which its examples repeat (`lm.data.batches.Batches.copies`); 0: never
-    partners: int = 0  # other rows that its examples read beside each (`lm.data.batches.Partners`)
+    partners: int = 0  # other rows that its examples read beside each (`lm.data.partners`)
     channels: tuple[str, ...] = ()  # what its examples read of rows besides tokens (`lm.data.channels`)
 
 
@@ -94,9 +94,18 @@ class Objective(Protocol):
         `cache` (leaves [B, ...]) rows continue from it, except where the batch says `reset`."""
 
 
+def unit_of(objective: Objective) -> str:
+    """Of its loss, as a person reads it; "" where that is of labels or values, or a sum of several."""
+    asked = objective.needs()
+    return "nats per token" if asked.head in (TOKENS, AHEAD) and not (asked.heads or asked.parts) else ""
+
+
 def check_needs(objective: Objective, model: Model) -> None:
     """Raise `UserError` unless the model offers what the objective asks for."""
     name, asked = type(objective).__name__, objective.needs()
+    head = getattr(getattr(objective, "loss", None), "head", None)  # of several: `lm.objectives.joint.OfHead`
+    if head is not None and not asked.heads:
+        asked = asked._replace(heads=((head, asked.head),))
     if not asked.parts and not isinstance(model, Group):
         return _check(name, asked, model)
     have = "is one" if not isinstance(model, Group) else f"has the parts {', '.join(part for part, _ in model.parts)}"

@@ -76,7 +76,7 @@ class Together:
         for name, _, objective in self.parts:
             loss = objective(models[name], own[name], self._batch(name, batch), ctx.at(name), dtype)
             losses[name], aux[name] = HeadLoss(loss.total, loss.weight, loss.metrics), loss.aux
-        total, weight, metrics, _ = added_losses(losses, {name: weight for name, weight, _ in self.parts}, batch)
+        total, weight, metrics, *_ = added_losses(losses, {name: weight for name, weight, _ in self.parts}, batch)
         return Loss(total, weight, metrics, aux)
 
     def _batch(self, name: str, batch: Batch) -> Batch:

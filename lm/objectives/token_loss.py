@@ -34,7 +34,8 @@ class TokenLoss:
 
     z_loss: weight of squared logsumexp (PaLM)
     smoothing: share of the target's probability spread evenly over all tokens (Szegedy et al. 2016, 1512.00567)
-    aux: (name, weight) of each auxiliary loss: routers record `balance` (Switch) and `router_z` (ST-MoE)
+    aux: (name, weight) of each auxiliary loss: routers record `balance` (Switch), `router_z` (ST-MoE) and others, which
+        `lm.model.moe.stats.RouterStats.losses` lists
     chunk: positions whose logits exist at once"""
 
     z_loss: float = 0.0
@@ -67,9 +68,10 @@ class TokenLoss:
             cache = emptied(cache, batch["reset"] > 0)
         x, cache, aux = model.hidden(params, batch, ctx, cache, dtype)
         x = predicting(x, targets, batch.get("predicted"))
-        total, weight, metrics, rows = self.of_head(
+        total, weight, metrics, rows, own = self.of_head(
             model.head, model.head_params(params), x, targets, weights, head_ctx(ctx, batch), self.terms(ahead)
         )
+        aux = aux if own is None else aux | {"head": own}
         total += aux_losses(aux, self.aux)
         if "bytes" in batch:
             covered = batch["bytes"].sum().astype(jnp.float32)

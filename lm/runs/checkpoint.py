@@ -1,7 +1,7 @@
 """Checkpoints (orbax): parameters, optimizer state, and what is needed to rebuild the model and its tokenizer.
 
-A run's folder has `checkpoints/<step>/` with the items `params`, `opt`, `ema` where the parameters are averaged, and
-`meta` (JSON: format, config, model tree, tokenizer, skipped batches, other events, changes of the config), and a
+A run's folder has `checkpoints/<step>/` with the items `params`, `opt`, `ema` where the parameters are averaged,
+`previous` where gradients are taken at those of the step before, and `meta` (JSON: format, config, model tree, tokenizer, skipped batches, other events, changes of the config), and a
 manifest of their files (`lm.runs.manifest`). A checkpoint that does not match its manifest, or has none because the
 process was killed first, is reported and skipped in favour of the one before it. `docs/formats.md` lists every key."""
 
@@ -25,7 +25,7 @@ from lm.core.component import canonical, to_dict
 from lm.core.errors import UserError
 from lm.core.formats import CHECKPOINT, KEY
 from lm.core.param import Tree, abstract, combine
-from lm.data.batches import VERSIONS
+from lm.data.streams import VERSIONS
 from lm.core.transform import Transform
 from lm.text.tokenizers import Tokenizer, from_saved
 from lm.text.format import TextFormat
@@ -36,7 +36,7 @@ from lm.runs.components import Definitions, definitions, restored
 from lm.runs.config_json import plain
 from lm.runs.upgrade import upgraded
 
-ITEMS = ("params", "opt", "ema", "meta")
+ITEMS = ("params", "opt", "ema", "previous", "meta")
 FOREIGN = (ValueError, KeyError, OSError, TypeError, EOFError)  # what orbax raises for files of another structure
 log = logging.getLogger(__name__)
 
@@ -184,8 +184,8 @@ class Checkpoints:
         checkpoint's format is newer than this version."""
         return upgraded(self.restore(step, meta=ocp.args.JsonRestore())["meta"], self.path / str(step))
 
-    def has_average(self, step: int) -> bool:
-        return (self.path / str(step) / "ema").is_dir()
+    def has(self, step: int, item: str) -> bool:
+        return (self.path / str(step) / item).is_dir()
 
     def params(self, step: int, like: Tree, average: bool = False) -> Tree:
         """Only the parameters, or their average, laid out as `like` (arrays or ShapeDtypeStructs with shardings)."""
@@ -194,7 +194,7 @@ class Checkpoints:
 
     def params_of(self, step: int, program: Program, like: Tree) -> Tree:
         """The parameters of a program, laid out as `like`; the averaged ones if the run keeps an average."""
-        if not self.has_average(step):
+        if not self.has(step, "ema"):
             return self.params(step, like)
         free, frozen = program.split(like)
         average = self.params(step, free, average=True)

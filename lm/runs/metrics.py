@@ -81,6 +81,8 @@ def _records(path: Path) -> Iterator[Record]:
 
 
 def _short(value: Any) -> Any:
+    if isinstance(value, list):  # of figures that are drawn, not compared
+        return [float(f"{v:.5g}") if isinstance(v, float) else _short(v) for v in value]
     return float(f"{value:.7g}") if isinstance(value, float) and math.isfinite(value) else value
 
 
@@ -93,8 +95,8 @@ def smooth(values: Sequence[float], keep: float = 0.8) -> list[float]:
     return smoothed
 
 
-def plot_losses(path: Path, png: Path, title: str) -> None:
-    """Training and validation loss against steps, in bits per byte where known, else nats per token; below them, where
+def plot_losses(path: Path, png: Path, title: str, unit_of_loss: str = "") -> None:
+    """Training and validation loss against steps, in bits per byte where known, else in its own unit; below them, where
     a run has several objectives or sources, the loss of each."""
     records = read_metrics(path)
     unit = "bits_per_byte" if any("bits_per_byte" in r for r in records) else "loss"
@@ -120,19 +122,20 @@ def plot_losses(path: Path, png: Path, title: str) -> None:
         label, color = MARKS.get(event["event"], (f"{event['event']} after a bad step", "tab:orange"))
         axes.axvline(event["step"], color=color, lw=1, ls="--", label=None if label in marked else label)
         marked.add(label)
-    axes.set(xlabel="step", ylabel="bits per byte" if unit == "bits_per_byte" else "loss, nats per token", title=title)
+    loss = f"loss{unit_of_loss and f', {unit_of_loss}'}"
+    axes.set(xlabel="step", ylabel="bits per byte" if unit == "bits_per_byte" else loss, title=title)
     axes.grid(alpha=0.3)
     if train and max(v for _, v in train) > 4 * min(v for _, v in train) > 0:
         axes.set_yscale("log")
     if axes.get_legend_handles_labels()[0]:
         axes.legend()
     if parts:
-        _plot_parts(drawn[1, 0], records, parts)
+        _plot_parts(drawn[1, 0], records, parts, f"loss of each part{unit_of_loss and f', {unit_of_loss}'}")
     figure.savefig(png, dpi=120)
     plt.close(figure)
 
 
-def _plot_parts(axes: Any, records: Sequence[Record], parts: Sequence[str]) -> None:
+def _plot_parts(axes: Any, records: Sequence[Record], parts: Sequence[str], label: str) -> None:
     """The loss of each part, a line each: a mean of recent batches, and points where other text was evaluated."""
     for part in parts:
         name = part.removeprefix(OF_PART)
@@ -142,7 +145,7 @@ def _plot_parts(axes: Any, records: Sequence[Record], parts: Sequence[str]) -> N
         held_out = [(r["step"], v) for r in records if (v := _held_out(r, name)) is not None]
         if held_out:
             axes.plot(*zip(*held_out, strict=True), "o", ms=4, color=line.get_color())
-    axes.set(xlabel="step", ylabel="loss of each part, nats per token")
+    axes.set(xlabel="step", ylabel=label)
     axes.grid(alpha=0.3)
     axes.legend()
 

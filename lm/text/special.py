@@ -19,6 +19,9 @@ MODE_NAMES = {
     "CLM": ("[CLM]",),
     "CDec": ("[CDec]",),
 }
+# What a decoder begins with where its task is to write the code of a text, the text of a code, or to tell whether both
+# belong together (CodeT5+, whose encoder reads one of `FIRSTS` before either).
+PAIR_TASKS = {"code": ("[CDec]",), "text": ("[TDec]",), "match": ("[Match]",)}
 # Of what comes before, after and in the middle, where a middle is filled in.
 MIDDLES = (
     ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"),
@@ -29,6 +32,7 @@ MIDDLES = (
     ("[PREFIX]", "[SUFFIX]", "[MIDDLE]"),
     ("<\uff5cfim\u2581begin\uff5c>", "<\uff5cfim\u2581hole\uff5c>", "<\uff5cfim\u2581end\uff5c>"),
 )
+MIDDLE_ENDS = ("\u2581<EOT>", "<EOT>")  # what some write behind a middle in place of an end-of-text
 
 
 def mask_of(tokenizer: Tokenizer) -> int | None:
@@ -49,6 +53,14 @@ def middle_of(tokenizer: Tokenizer) -> tuple[int, int, int] | None:
             prefix, suffix, middle = map(tokenizer.piece_id, names)
             return prefix, suffix, middle
     return None
+
+
+def kept_of(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The ids that stand around texts, and padding, of which nothing is to be learned: they are never hidden."""
+    first = first_of(tokenizer, (tokenizer.special.get("cls"), *FIRSTS))
+    separator = first_of(tokenizer, (tokenizer.special.get("sep"), *SEPARATORS))
+    ids = (tokenizer.eos_id, tokenizer.pad_id, tokenizer.bos_id, first, separator)
+    return tuple(dict.fromkeys(i for i in ids if i is not None))
 
 
 def around_texts(tokenizer: Tokenizer) -> tuple[int, int]:

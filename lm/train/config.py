@@ -12,7 +12,7 @@ import importlib
 import pkgutil
 import re
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from ml_collections.config_dict import ConfigDict
@@ -23,16 +23,20 @@ import lm.train.optim
 from lm.core.component import checked, names_of, registered, stored_names, to_dict, upgraded
 from lm.core.errors import UserError, nearest
 from lm.core.ranges import Count, CountOrNone, Range
+from lm.core.remat import check_names
 from lm.data.rates import Rates
 from lm.data.records.documents import Documents
 from lm.data.records.records import Records
-from lm.kernels.attention.select import KERNELS
+from lm.kernels.attention.select import KERNELS as ATTENTIONS
+from lm.kernels.cross_entropy.select import KERNELS as CROSS_ENTROPIES
+from lm.kernels.grouped_matmul.select import KERNELS as GROUPED_MATMULS
 from lm.objectives.causal import NextToken
 from lm.runs.upgrade import MOVED
 from lm.train.health.monitor import Recovery
 from lm.train.optim.adamw import AdamW
 from lm.train.optim.optimizer import Optimizer
 from lm.train.optim.schedule import Cosine, Schedule
+from lm.train.parametrization.config import Parametrization
 
 for _package in (lm.train.optim, lm.data.records, lm.data.transforms):
     for _module in pkgutil.iter_modules(_package.__path__, f"{_package.__name__}."):
@@ -87,16 +91,29 @@ class TrainConfig:
     # ((first step, rows), ...): smaller batches at first; multiples of a microbatch
     batch_warmup: tuple[tuple[int, int], ...] = ()
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the computation; parameters are float32
-    # what is computed anew in the backward pass: or dots (all but matrix products), full
-    remat: Literal["none", "dots", "full"] = "none"
+    # what is computed anew in the backward pass: or dots (all but products with weights), full, and all but what
+    # remat_names says, which is kept (names) or waits in the host's memory (offload): lm.core.remat
+    remat: Literal["none", "dots", "full", "names", "offload"] = "none"
+    remat_names: tuple[
+        str, ...
+    ] = ()  # of lm.core.remat.NAMES: ("queries", "keys", "values", "hidden"), ("layer_input",)
     unroll: bool = False  # walk layers in Python instead of lax.scan
     attention: str = ""  # a kernel by its name in lm.kernels.attention.select.KERNELS; "": the best one for each layer
+    grouped_matmul: str = ""  # likewise of experts, by its name in lm.kernels.grouped_matmul.select.KERNELS
+    cross_entropy: str = ""  # likewise of the loss, by its name in lm.kernels.cross_entropy.select.KERNELS
     noise_scale: bool = False  # measure the gradient noise scale; needs two microbatches
     recovery: Recovery = Recovery()  # from a loss that is not finite, or spikes
 
     def __post_init__(self) -> None:
-        if self.attention and self.attention not in KERNELS:
-            raise UserError(f"config.train.attention={self.attention!r} is no kernel{nearest(self.attention, KERNELS)}")
+        tables: dict[str, Collection[str]] = {
+            "attention": ATTENTIONS,
+            "grouped_matmul": GROUPED_MATMULS,
+            "cross_entropy": CROSS_ENTROPIES,
+        }
+        for knob, table in tables.items():
+            if (name := getattr(self, knob)) and name not in table:
+                raise UserError(f"config.train.{knob}={name!r} is no kernel{nearest(name, table)}")
+        check_names(self.remat, self.remat_names, "config.train.remat_names")
         if self.noise_scale and self.accumulate < 2:
             raise UserError("config.train.noise_scale compares microbatches: set config.train.accumulate to 2 or more")
 
@@ -107,8 +124,22 @@ class ParallelConfig:
 
     pipeline: Count = 1  # stages over which repeated layers are spread, each with all the devices of `mesh`
     microbatches: CountOrNone = 0  # that go through the stages one after the other; 0: as many as there are stages
-    # or sequence: between sub-layers the tensor axis shares out the tokens of a row
-    rules: Literal["default", "sequence"] = "default"
+    chunks: Count = 1  # of layers on each stage, which microbatches come to in turn: less time is idle, more is sent
+    # when stages do backward passes: gpipe: after all forward passes; 1f1b: in turn with them, which takes less memory
+    schedule: Literal["gpipe", "1f1b"] = "gpipe"
+    # gradients are taken at the weights of the step before, so that no pipeline need run empty (PipeDream-2BW)
+    double_buffered: bool = False
+    # how tokens attend that lie on several devices (config.mesh.context): by a ring, by heads for tokens (ulysses), or
+    # among keys that each device gathers; auto: the best way for each layer
+    context: Literal["auto", "ring", "ulysses", "gather"] = "auto"
+    zigzag: bool = True  # a ring balances causal attention by the order in which tokens lie, where the model allows it
+    # what the axis fsdp shares out: the optimizer's state (1), gradients too (2), parameters too (3), as ZeRO 1 to 3
+    zero: Annotated[int, Range(1, 3)] = 3
+    # in which devices add up gradients of weights that they share out; bfloat16 halves what is sent, and is coarser
+    reduce_dtype: Literal["float32", "bfloat16"] = "float32"
+    # a preset of lm.core.rules: or sequence: between sub-layers the tensor axis shares out the tokens of a row; 2d,
+    # 2.5d and 3d: the axes row, column and depth, in place of tensor, cut weights in two directions
+    rules: Literal["default", "sequence", "2d", "2.5d", "3d"] = "default"
     # (("batch", ("replica", "data")), ...): logical axis, the mesh axes that cut it
     own_rules: tuple[tuple[str, Any], ...] = ()
 
@@ -122,13 +153,22 @@ class LogConfig:
     eval_batches: CountOrNone = 0  # of each evaluation; 0: the whole validation split
     checkpoint_every: CountOrNone = 250  # steps; 0: at the end only
     keep: Count = 3  # checkpoints
+    # steps between copies on each machine's own disk, from which a run goes on where all of them are found; 0: none
+    local_checkpoint_every: CountOrNone = 0
+    local_dir: str = ""  # folder of such copies; "": in the system's folder for temporary files
     profile_at: CountOrNone = 0  # step at which a trace for TensorBoard or Perfetto begins; 0: when SIGUSR1 comes
     profile_steps: Count = 3  # of such a trace
     tensorboard: bool = False  # event files in <workdir>/tensorboard; needs the extra `board`
 
 
 SEED = Annotated[int, Range(0, 2**32 - 1)]
-SECTIONS: dict[str, type] = {"data": DataConfig, "train": TrainConfig, "parallel": ParallelConfig, "log": LogConfig}
+SECTIONS: dict[str, type] = {
+    "parametrization": Parametrization,
+    "data": DataConfig,
+    "train": TrainConfig,
+    "parallel": ParallelConfig,
+    "log": LogConfig,
+}
 CHOSEN: dict[str, type] = {"optimizer": Optimizer, "schedule": Schedule}  # components of these kinds, by their `type`
 WITHIN: dict[str, type] = {"data.records": Records}  # such components within a section
 
@@ -142,14 +182,19 @@ def default() -> ConfigDict:
     config.transforms = ()  # of the parameters, in order, as JSON: [{"type": "Int8"}, {"type": "LoRA", "rank": 8}]
     config.data = as_config(DataConfig())
     config.optimizer = as_config(AdamW())  # a component of lm.train.optim, or one of your own
+    config.parametrization = as_config(Parametrization())
     config.schedule = as_config(Cosine())  # of the learning rate: one of lm.train.optim.schedule
     config.train = as_config(TrainConfig())
     config.mesh = ConfigDict(  # axes of the mesh and their sizes; axes of one's own need a rule
         {
+            "slice": 1,  # TPU slices, or other groups that a slower network connects, that each take rows of the batch
             "data": -1,  # devices that each take rows of the batch; -1: all that remain
             "fsdp": 1,  # that do so, and share the parameters out between them
             "expert": 1,  # that share experts out
             "context": 1,  # that share out the tokens of a row
+            "depth": 1,  # with row and column, in place of tensor: of config.parallel.rules 2.5d and 3d
+            "row": 1,  # of 2d, 2.5d and 3d
+            "column": 1,  # of 2d, 2.5d and 3d
             "tensor": 1,  # that share out heads, feed-forward width and vocabulary
         }
     )

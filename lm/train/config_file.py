@@ -47,10 +47,10 @@ def read_config(path: str | Path, default: Callable[[], ConfigDict] = config.def
         raise UserError(f"config file {file} is not Python: {e}") from e
     if file.suffix == ".json" or text.lstrip().startswith("{"):
         return _from_json(file, text, default)
-    return _from_python(file, *([argument] if argument else []))
+    return read_python(file, *([argument] if argument else []))
 
 
-def _from_python(file: Path, *arguments: str) -> ConfigDict:
+def read_python(file: Path, *arguments: str) -> ConfigDict:
     try:
         compile(file.read_text(encoding="utf-8"), str(file), "exec")
     except (SyntaxError, ValueError) as e:  # the latter: a NUL

@@ -12,12 +12,14 @@ from ml_collections.config_dict import ConfigDict
 from lm.core.errors import UserError
 from lm.core.mesh import Sharding
 from lm.core.rows import weights_of
-from lm.data.batches import Batches, EvalBatches, addressed
+from lm.data.batches import Batches
+from lm.data.eval_batches import EvalBatches
 from lm.data.open import CorpusPart, Data, open_data, sources_of, transforms_of
 from lm.data.packing import padding
 from lm.data.partners import with_partners
 from lm.data.progress import tell
 from lm.data.stages import StagedBatches
+from lm.data.streams import addressed
 from lm.hub.text import read_tokenizer
 from lm.objectives.examples.builder import Covered, ExampleBuilder, FromSource
 from lm.objectives.mixed import Mixed

@@ -12,7 +12,7 @@ from lm.runs.metrics import Record
 
 class Reading(NamedTuple):
     seconds: float  # per step
-    waiting: float  # share of them in which no batch was ready
+    waiting: float  # share of them in which the devices had no step left, and no batch was ready
 
 
 class Clock:
@@ -42,7 +42,7 @@ def summary(step: int, measured: dict, clock: Reading, cost: float) -> Record | 
         return None
     record: Record = {"step": step, **values({name: metric for name, metric in m.items() if name != "bad"})}
     return record | {
-        "tokens_per_second": record["tokens"] / clock.seconds,
+        "tokens_per_second": record["tokens_read"] / clock.seconds,
         "seconds_per_step": clock.seconds,
         "waiting": clock.waiting,
         "mfu": cost / clock.seconds,

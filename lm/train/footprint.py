@@ -11,6 +11,7 @@ from jax.extend import core as jex
 from lm.core.ctx import Ctx
 from lm.core.errors import UserError
 from lm.core.param import Tree, combine
+from lm.parallel.pipeline import Pipelined
 from lm.train.state import State
 from lm.train.step import Trainer
 
@@ -60,13 +61,26 @@ def footprint(trainer: Trainer, state: State, batch: dict[str, jax.ShapeDtypeStr
         sum(map(_bytes_here, jax.tree.leaves(state))),
         sum(map(_bytes_here, jax.tree.leaves(weights))),
         sum(map(_bytes, batch.values())) // rows,
-        saved_activations(trainer, state, batch) // (rows * tokens * layers),
+        int(saved_activations(trainer, state, batch) * _share(trainer) / (rows * tokens * layers)),
     )
 
 
+def _share(trainer: Trainer) -> float:
+    """Of what a forward pass saves, that which is there at once: a pipeline goes through a batch in parts."""
+    walk, sharding = trainer.execution.walk, trainer.sharding
+    if not isinstance(walk, Pipelined) or (order := walk.order(sharding)).stages == 1:
+        return 1.0
+    return walk.kept(order) / order.items
+
+
 def saved_activations(trainer: Trainer, state: State, batch: dict[str, jax.ShapeDtypeStruct]) -> int:
-    """Bytes that differentiating the loss of one microbatch saves, over all devices: the values that its linearised
-    form closes over, but for parameters and batch."""
+    """Bytes that differentiating the loss of one microbatch saves, over all devices."""
+    return sum(map(_bytes, saved_values(trainer, state, batch)))
+
+
+def saved_values(trainer: Trainer, state: State, batch: dict[str, jax.ShapeDtypeStruct]) -> list[Any]:
+    """What that is, as abstract arrays: the values that the loss's linearised form closes over, but for parameters,
+    batch and what waits in the host's memory."""
     weights, rest = trainer.optimizer.split(state.params)
     rows = next(iter(batch.values())).shape[0] // trainer.accumulate
     part = {k: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype) for k, x in batch.items()}
@@ -82,8 +96,8 @@ def saved_activations(trainer: Trainer, state: State, batch: dict[str, jax.Shape
     weights, rest = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (weights, rest))
     jaxpr = jax.make_jaxpr(saved)(weights, rest, part, jax.random.key(0), cache).jaxpr
     given = set(jaxpr.invars)
-    kept = {v for v in jaxpr.outvars if not isinstance(v, jex.Literal) and v not in given}
-    return sum(_bytes(v.aval) for v in kept)
+    kept = dict.fromkeys(v for v in jaxpr.outvars if not isinstance(v, jex.Literal) and v not in given)
+    return [v.aval for v in kept if v.aval.memory_space == jax.memory.Space.Device]
 
 
 def _rows(x: Any, parts: int) -> jax.ShapeDtypeStruct:

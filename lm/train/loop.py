@@ -13,17 +13,18 @@ from lm.train import record
 from lm.train.config import check
 from lm.train.figures import Record
 from lm.train.footprint import allocating
+from lm.train.prepared import Prepared
 from lm.train.progress import console_of
-from lm.train.session import Prepared, Session
-from lm.train.stop import Stop
+from lm.train.session import Session
+from lm.train.stop import TERMINATED, Stop
 
 
 def train(config: ConfigDict, workdir: str | Path, console: Console | None = None) -> Record:
     """Train as `config` says, in `workdir`, resuming from its latest checkpoint. Returns the last evaluation's metrics.
 
-    Writes config.json, metrics.jsonl, loss.png and checkpoints/. SIGTERM saves a checkpoint and returns early, Ctrl-C
-    saves one and raises `KeyboardInterrupt`; SIGUSR1 traces a few steps. Of several processes (`jax.distributed`) only
-    the first writes and reports."""
+    Writes config.json, metrics.jsonl, loss.png, with experts routers.png, and checkpoints/. SIGTERM saves a checkpoint
+    and raises `SystemExit`, Ctrl-C saves one and raises `KeyboardInterrupt`; SIGUSR1 traces a few steps. Of several
+    processes (`jax.distributed`) only the first writes and reports."""
     check(config)
     record.plain(config)  # raises now, not at the first checkpoint, if something cannot be saved
     chief = jax.process_index() == 0
@@ -60,10 +61,12 @@ def _train(run: Prepared) -> Record:
 
             # Look (only at some steps, because reading metrics waits for the device)
 
-            look = session.due(log.every) or session.step == session.begun + 1 or at_end
+            first, evaluate = session.step == session.begun + 1, session.due(log.eval_every) or at_end
+            look = session.due(log.every) or first or evaluate
             stop = stop_asked(look)
             save = bool(stop) or session.due(log.checkpoint_every) or at_end
-            if not (look or save):
+            copy = not save and session.due(log.local_checkpoint_every)
+            if not (look or save or copy):
                 session.glance()
                 continue
             if session.recovered():
@@ -74,15 +77,18 @@ def _train(run: Prepared) -> Record:
 
             if save:
                 session.save()
+            if copy:
+                session.copy()
             if stop:
                 line = session.stopped(stop)
                 if stop == "Ctrl-C":
                     raise KeyboardInterrupt(line)
-                return result
+                raise SystemExit(TERMINATED)
 
             # Evaluate
 
-            if session.due(log.eval_every) or at_end:
+            if evaluate:
                 result = session.evaluate()
                 session.clock.restart(session.step, session.feed.waited)
+        session.finish()
     return result

@@ -81,8 +81,10 @@ def _of_run(folder: Path) -> Origin | None:
         if (step := checkpoints.latest) is None:
             return None
         meta = checkpoints.meta(step)
-    model = restored(meta["model"], meta["components"], "model", folder)
-    return Origin(str(folder), model, ConfigDict(meta["config"]["model"]), text_of(meta, model))
+    model, config = restored(meta["model"], meta["components"], "model", folder), meta["config"]
+    # Knobs of a family do not say multipliers, which the tree does.
+    knobs = to_dict(model) if config.get("parametrization", {}).get("base") else config["model"]
+    return Origin(str(folder), model, ConfigDict(knobs), text_of(meta, model))
 
 
 def model_at(path: str | Path) -> Model:

@@ -8,17 +8,20 @@ from ml_collections.config_dict import ConfigDict
 from lm.core.component import components
 from lm.core.ctx import Execution
 from lm.core.errors import UserError, nearest
-from lm.core.mesh import MESH_AXES, PRESETS, STAGE, Rules, Sharding, axes_of, make_mesh, with_own
+from lm.core.mesh import Sharding, make_mesh
+from lm.core.rules import MESH_AXES, PRESETS, STAGE, Rules, axes_of, with_own
 from lm.core.walk import Scan, Unrolled, Walk
 from lm.model.stack import LayerGroup
-from lm.model.transformer import Model
-from lm.parallel.pipeline import Pipelined, check_stages
+from lm.model.transformer import LanguageModel, Model
+from lm.parallel.one_forward_one_backward import OneForwardOneBackward
+from lm.parallel.pipeline import Pipelined
+from lm.parallel.schedule import Order
 
 
 def sharding_of(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Sharding | None:
     """The mesh of a config over these devices (default: all), with its rules; None on a single device."""
     rules = rules_of(config)
-    sharding = Sharding(make_mesh(mesh_axes(config), devices), rules)
+    sharding = Sharding(make_mesh(mesh_axes(config), devices), rules, config.parallel.zero)
     if sharding.mesh.size == 1:
         return None
     ways, c = sharding.ways("batch"), config.data
@@ -84,8 +87,21 @@ def execution_of(config: ConfigDict, model: Model) -> Execution:
     walk: Walk = Unrolled() if config.train.unroll else Scan()
     if config.parallel.pipeline > 1:
         _check_pipeline(config, model)
-        walk = Pipelined(microbatches(config))
-    return Execution(config.train.remat, walk, attention=config.train.attention or None)
+        walk = SCHEDULES[config.parallel.schedule](microbatches(config), config.parallel.chunks)
+    train, parallel = config.train, config.parallel
+    return Execution(
+        train.remat,
+        walk,
+        remat_names=tuple(train.remat_names),
+        attention=train.attention or None,
+        grouped_matmul=train.grouped_matmul or None,
+        cross_entropy=train.cross_entropy or None,
+        context=parallel.context,
+        zigzag=parallel.zigzag,
+    )
+
+
+SCHEDULES = {"gpipe": Pipelined, "1f1b": OneForwardOneBackward}
 
 
 def _check_pipeline(config: ConfigDict, model: Model) -> None:
@@ -93,8 +109,20 @@ def _check_pipeline(config: ConfigDict, model: Model) -> None:
     where = f"config.parallel.pipeline={stages}"
     if config.train.unroll:
         raise UserError(f"{where} and config.train.unroll are two ways to walk layers: set config.train.unroll=false")
-    repeats = {g.repeats for g in components(model) if isinstance(g, LayerGroup) and g.repeats > 1}
-    if not repeats:
+    groups = [g for g in components(model) if isinstance(g, LayerGroup) and g.repeats > 1]
+    if not groups:
         raise UserError(f"{where}: no layers of this model repeat, which stages could share out: set it to 1")
-    for n in sorted(repeats):
-        check_stages(n, stages)
+    order = Order(stages, microbatches(config), config.parallel.chunks)
+    for repeats in sorted({g.repeats for g in groups}):
+        order.check(repeats)
+    if config.parallel.schedule == "1f1b" and not (isinstance(model, LanguageModel) and len(groups) == 1):
+        has = f"{len(groups)} groups of layers that repeat" if len(groups) > 1 else "several towers"
+        raise UserError(
+            "config.parallel.schedule='1f1b' takes models of one tower with one group of layers that repeat, and this "
+            f"{type(model).__name__} has {has}: take gpipe"
+        )
+    if config.parallel.schedule == "1f1b" and config.train.remat == "offload":
+        raise UserError(
+            "config.train.remat='offload' moves what is kept to the host, and config.parallel.schedule='1f1b' keeps it "
+            "itself, on the device: take the remat 'names', or gpipe"
+        )

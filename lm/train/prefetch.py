@@ -10,7 +10,8 @@ import jax
 import numpy as np
 
 from lm.core.mesh import Sharding
-from lm.data.batches import Batch, Batches, EvalBatches
+from lm.data.batches import Batch, Batches
+from lm.data.eval_batches import EvalBatches
 from lm.data.stages import StagedBatches
 
 DeviceBatch = dict[str, jax.Array]
@@ -48,14 +49,22 @@ class DevicePrefetcher:
     """Batches start, start + 1, ... on the devices, built by threads ahead of the step that uses them.
 
     `workers`: processes that build them in place of a thread; the batches are the same.
-    `waited`: seconds spent waiting for batches that were not ready."""
+    `busy`: whether the devices have steps left to compute.
+    `waited`: seconds in which they had none and the next batch was not ready. While the host runs ahead of the devices,
+    nothing is lost by its waiting; a wait in whose midst they finish counts whole."""
 
     def __init__(
-        self, batches: Batches | StagedBatches, sharding: Sharding | None, start: int = 0, workers: int = 0
+        self,
+        batches: Batches | StagedBatches,
+        sharding: Sharding | None,
+        start: int = 0,
+        workers: int = 0,
+        busy: Callable[[], bool] = lambda: False,
     ) -> None:
         rows = own_rows(batches.batch_size, sharding)
         self._host: Any = batches.iterate(start, rows=rows.tolist(), workers=workers)
         self._put: Callable[[Batch], DeviceBatch] = lambda batch: put(batch, rows, batches.batch_size, sharding)
+        self._busy = busy
         self.waited = 0.0
         self._ahead = self._put(next(self._host))
 
@@ -75,7 +84,8 @@ class DevicePrefetcher:
         now = self._ahead
         asked = time.perf_counter()
         batch = next(self._host)
-        self.waited += time.perf_counter() - asked
+        if not self._busy():
+            self.waited += time.perf_counter() - asked
         self._ahead = self._put(batch)  # one ahead: its transfer is done when its step begins
         return now
 

@@ -103,6 +103,11 @@ def check(coordinator: str | None, processes: int | None, process: int | None) -
     _address(coordinator)
 
 
+def host_of(coordinator: str | None) -> str | None:
+    """The host of --coordinator=host:port; None where it is not said."""
+    return None if coordinator in (None, "auto") else _address(str(coordinator))[0]
+
+
 def _address(coordinator: str) -> tuple[str, int]:
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 2**16:

@@ -56,7 +56,7 @@ class RunProgress:
 
 def status(record: Record) -> str:
     """One record as a person reads it."""
-    parts = [f"loss {record['loss']:.3f}" if "loss" in record else "no token predicted"]
+    parts = [f"loss {record['loss']:.3f}" if "loss" in record else "nothing predicted"]
     if "bits_per_byte" in record:
         parts.append(f"{record['bits_per_byte']:.3f} bits/byte")
     parts.append(f"{record['tokens_per_second']:,.0f} tokens/s")

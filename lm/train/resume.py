@@ -1,9 +1,12 @@
-"""The initial state of a run: step 0, or its latest checkpoint if that belongs to the same run."""
+"""The initial state of a run: step 0, or its latest checkpoint or a later local copy, if that is of the same run."""
 
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from lm.adapt.surgery.surgery import Surgery
@@ -12,13 +15,14 @@ from lm.core.errors import UserError
 from lm.core.param import flatten
 from lm.runs.checkpoint import Checkpoints
 from lm.runs.config_json import difference
-from lm.train.config import tuples
+from lm.runs.local import LocalCopies, default_folder, run_id
+from lm.train.config import LogConfig, tuples
 from lm.train.health.recovery import lowered
 from lm.train.initial import initial_params
 from lm.train.optim.bound import by_pattern, trained
 from lm.train.optim.release import Release
 from lm.train.record import completed
-from lm.train.state import State, saved_state
+from lm.train.state import State, copied_state, saved_state, wanted
 from lm.train.step import Trainer
 
 
@@ -31,27 +35,53 @@ def new_state(trainer: Trainer, hyper: dict, init_from: str, surgery: Sequence[S
     return trainer.init(hyper, params)
 
 
-def resume_or_start(
-    trainer: Trainer, hyper: dict, checkpoints: Checkpoints, meta: dict, surgery: Sequence[Surgery] = ()
-) -> tuple[State, dict]:
-    """The state at step 0 or at the latest checkpoint, and its meta (`meta` itself at step 0).
+def local_copies(log: LogConfig, workdir: Path, chief: bool, tell: Callable[[str], None]) -> LocalCopies | None:
+    """Those of a run, if it makes any."""
+    if not log.local_checkpoint_every:
+        return None
+    folder = Path(log.local_dir).expanduser() if log.local_dir else default_folder()
+    by = "" if jax.process_count() == 1 else f"process {jax.process_index()}: "
+    says = tell if chief else lambda line: print(f"{by}{line}", file=sys.stderr)  # each knows its own disk
+    return LocalCopies(folder / run_id(workdir, chief), says)
 
-    Raises `UserError` if the checkpoint is of another model, objective, seed or data."""
-    if checkpoints.latest is None:
+
+def resume_or_start(
+    trainer: Trainer,
+    hyper: dict,
+    checkpoints: Checkpoints,
+    meta: dict,
+    surgery: Sequence[Surgery] = (),
+    copies: LocalCopies | None = None,
+) -> tuple[State, dict]:
+    """The state at step 0, at the latest checkpoint or at a later local copy, and its meta (`meta` itself at step 0).
+
+    Raises `UserError` if that is of another model, objective, seed or data."""
+    latest = checkpoints.latest or 0
+    copy = copies.newest(wanted(trainer.abstract(hyper)), after=latest) if copies else None
+    if not (copy or latest):
         return new_state(trainer, hyper, meta["config"]["train"]["init_from"], surgery), meta
-    saved = checkpoints.meta(checkpoints.latest)
-    trees = {name: canonical(saved[name]) for name in ("model", "transforms")}
-    ours, theirs = _identity(meta), _identity(saved | trees | {"config": completed(saved["config"])})
-    for name in ours:
-        if (where := difference(ours[name], theirs[name], name)) is not None:
-            raise UserError(
-                f"{checkpoints.path} holds a run with {where[0]}={where[2]!r}, not {where[1]!r}: choose another "
-                "--workdir, or give the same config"
-            )
+    saved = copy.meta if copy else checkpoints.meta(latest)
+    _check_same(meta, saved, checkpoints.path)
     _check_frozen(trainer, completed(saved["config"]))
     _check_released(trainer, completed(saved["config"]))
     hyper = lowered(hyper, saved["events"])
-    return saved_state(checkpoints, checkpoints.latest, trainer.abstract(hyper), hyper), saved
+    like = trainer.abstract(hyper)
+    state = copied_state(copy, like, hyper) if copy else saved_state(checkpoints, latest, like, hyper)
+    if copies:
+        copies.forget(after=int(state.step))  # those which could not be used, of steps that are done anew
+    return state, saved
+
+
+def _check_same(meta: dict, saved: dict, where: Path) -> None:
+    """Raise `UserError` if what was saved is of another run."""
+    trees = {name: canonical(saved[name]) for name in ("model", "transforms")}
+    ours, theirs = _identity(meta), _identity(saved | trees | {"config": completed(saved["config"])})
+    for name in ours:
+        if (at := difference(ours[name], theirs[name], name)) is not None:
+            raise UserError(
+                f"{where} holds a run with {at[0]}={at[2]!r}, not {at[1]!r}: choose another --workdir, or give the "
+                "same config"
+            )
 
 
 def _check_frozen(trainer: Trainer, saved: dict) -> None:

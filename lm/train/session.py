@@ -9,23 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from ml_collections.config_dict import ConfigDict
-from rich.console import Console
 
 from lm.core.errors import UserError
-from lm.core.metrics import added, values
 from lm.core.param import count
-from lm.data.batches import VERSIONS
-from lm.data.open import Data
+from lm.data.streams import VERSIONS
 from lm.inspect.cost import training_flops
-from lm.objectives.denoising import short_spans
+from lm.objectives.objective import unit_of
 from lm.runs.checkpoint import Checkpoints, meta_of
-from lm.runs.metrics import PLOT_ERRORS, MetricsLog, plot_losses
+from lm.runs.metrics import MetricsLog
 from lm.train import record
-from lm.train.data import check_predicts, lengths_of, open_data_of, shapes_of
+from lm.train.config import section
+from lm.train.data import check_predicts, lengths_of
 from lm.train.figures import Clock, Record, summary
-from lm.train.footprint import allocating, check_exact, check_room, footprint, needed, readable
-from lm.train.hardware import memory_limit, peak_flops
+from lm.train.footprint import allocating, check_exact, needed, readable
+from lm.train.hardware import peak_flops
 from lm.train.health.recovery import (
     Event,
     check_limit,
@@ -36,48 +33,16 @@ from lm.train.health.recovery import (
     lowered,
     reshuffles_of,
 )
-from lm.train.origin import completed, operated, origin_of, surgery_of, text_for
-from lm.train.prefetch import DevicePrefetcher, evaluation_batches
+from lm.train.lines import data_line, of_error, pipeline_line, trained_line, validation_line
+from lm.train.origin import surgery_of
+from lm.train.prefetch import DevicePrefetcher
+from lm.train.prepared import WARNING, Prepared
 from lm.train.profile import Profiler
 from lm.train.progress import RunProgress
-from lm.train.resume import new_state, resume_or_start
-from lm.train.setup import assemble
-from lm.train.state import save_state, saved_state
+from lm.train.resume import local_copies, new_state, resume_or_start
+from lm.train.state import leaves_of, save_state, saved_state
 from lm.train.step import Trainer
-
-WARNING = "[yellow]warning:[/]"
-
-
-class Prepared:
-    """The parts of a run, checked before its folder is touched."""
-
-    def __init__(self, config: ConfigDict, workdir: Path, console: Console, chief: bool) -> None:
-        """`chief`: whether this is the one process, of several, that writes and reports."""
-        origin = origin_of(config, workdir)
-        text = origin and origin.text
-        config, origin = operated(config, origin, lambda: open_data_of(config, text).tokenizer.vocab_size)
-        config = completed(config, origin)
-        self.config, self.workdir, self.console, self.chief = config, workdir, console, chief
-        self.parts = parts = assemble(config, text=text)
-        _ = (
-            parts.stage_configs,
-            parts.model,
-            parts.objective,
-            parts.sharding,
-            parts.memory,
-        )  # their errors come before those of the data
-        parts.check_fit()
-        self.text, notes = text_for(config, origin, parts.model, parts.data)
-        for note in (*notes, *short_spans(parts.objective, config.data.length)):
-            self.tell(f"[yellow]note:[/] {note}")
-        self.limit = memory_limit()
-        for first, stage in parts.stages:
-            batch = shapes_of(parts.batches, first)
-            if warned := check_room(footprint(stage.trainer, parts.abstract_state, batch), self.limit):
-                self.tell(f"{WARNING} {warned}")
-
-    def tell(self, line: str) -> None:
-        self.console.print(line, soft_wrap=True)
+from lm.train.validation import plot, validated
 
 
 class Session:
@@ -87,12 +52,16 @@ class Session:
     def __init__(self, run: Prepared) -> None:
         """Start at step 0, or at the latest checkpoint."""
         self.run, self.parts, self.config, self.tell = run, run.parts, run.config, run.tell
+        self.goodput = run.goodput
         parts, data, program = run.parts, run.parts.data, run.parts.program
         self.checkpoints = Checkpoints(run.workdir, keep=run.config.log.keep)
+        with writing(run.workdir):
+            warn = lambda line: run.tell(f"{WARNING} {line}")  # noqa: E731
+            self.copies = local_copies(section(run.config, "log"), run.workdir, run.chief, warn)
         wording = run.text and run.text.saved()
         self.meta = meta_of(run.config, parts.model, data.tokenizer, parts.digest, wording, program.transforms)
         self.state, self.saved = resume_or_start(
-            parts.trainer, parts.hyper, self.checkpoints, self.meta, surgery_of(run.config)
+            parts.trainer, parts.hyper, self.checkpoints, self.meta, surgery_of(run.config), self.copies
         )
         self.step = self.begun = int(self.state.step)
         self.last = run.config.train.steps
@@ -107,6 +76,7 @@ class Session:
         self.programs: list[tuple[Trainer, jax.stages.Wrapped]] = []  # steps, which stages may share
         self.pending: list[tuple[int, dict]] = []  # steps not read yet: reading waits for the device
         self.warned_empty = False
+        self.left_out = 0  # updates, since the account was last written
 
     # Begin
 
@@ -126,15 +96,17 @@ class Session:
         with writing(workdir):
             aside = record.keep(workdir, self.saved["config"], begins=self.step == 0) if self.run.chief else None
             self.metrics.resume(self.step, self._marks())
+            self.goodput.start(self.step)
         if aside is not None:
             self.tell(f"the config of an earlier start, of which nothing was saved, is now {aside}")
         self._choose(self._stage_of(self.step))
         flops, (peak, peak_from) = self.flops, peak_flops(config.train.dtype)
         with_changes = f" with {record.describe(self.changed)}" if self.changed else ""
         self.tell(
-            f"{self.size}{_trained(parts.trainer)}, {flops:.3g} FLOPs a row; {_data_line(parts.data)}; "
+            f"{self.size}{trained_line(parts.trainer)}, {flops:.3g} FLOPs a row; {data_line(parts.data)}; "
             f"{jax.device_count()} {jax.devices()[0].device_kind} device(s), peak {peak / 1e9:,.0f} GFLOP/s "
-            f"({peak_from})" + (f"; resumed at step {self.step}{with_changes}" if self.step or self.changed else "")
+            f"({peak_from}){pipeline_line(parts.trainer)}"
+            + (f"; resumed at step {self.step}{with_changes}" if self.step or self.changed else "")
         )
         if (versions := self.saved["versions"]) != VERSIONS:
             self.tell(f"{WARNING} saved with {versions}, now {VERSIONS}: batches may be drawn otherwise")
@@ -146,7 +118,11 @@ class Session:
         self.progress = RunProgress(self.last, self.step, self.run.console)
 
     def _feed(self, step: int) -> DevicePrefetcher:
-        return DevicePrefetcher(self.batches, self.parts.sharding, step, self.config.data.workers)
+        return DevicePrefetcher(self.batches, self.parts.sharding, step, self.config.data.workers, self._busy)
+
+    def _busy(self) -> bool:
+        """Whether the devices have not finished the last step dispatched."""
+        return bool(self.pending) and not all(x.is_ready() for x in jax.tree.leaves(self.pending[-1][1]))
 
     def _shapes(self) -> list[tuple]:
         return [(name, x.shape) for name, x in sorted(self.feed.ahead.items())]
@@ -156,7 +132,7 @@ class Session:
         self.feed_shapes = self._shapes()
         console, begun = self.run.console, time.perf_counter()
         console.print("compiling the train step ...")
-        with allocating("compiling the train step"):
+        with allocating("compiling the train step"), self.goodput.spending("compilation"):
             exact = needed(self.step_fn.lower(self.state, self.feed.ahead).compile().memory_analysis())
         seconds, memory = time.perf_counter() - begun, f"; it needs {readable(exact)} a device" if exact else ""
         console.print(f"compiled in {seconds:.1f} s{memory}", soft_wrap=True, highlight=False)
@@ -164,8 +140,11 @@ class Session:
 
     def __enter__(self) -> "Session":
         self.clock = Clock(self.step)
+        with writing(self.run.workdir):
+            self.goodput.loop(self.step)
         with contextlib.ExitStack() as stack:
             parts: tuple[contextlib.AbstractContextManager, ...] = (
+                contextlib.closing(self.copies) if self.copies else contextlib.nullcontext(),
                 contextlib.closing(self.checkpoints),
                 contextlib.closing(self.metrics),
                 writing(self.run.workdir),
@@ -264,19 +243,24 @@ class Session:
         if found and goes_back(rule):
             back_to = self.checkpoints.newest(found[0]["step"] - 1 - rule.back) or 0
             self.batches, found[0] = gone_back(rule, self.batches, found[0], back_to)
+        self.left_out += sum(event["event"] == "skip" for event in found)
         for event in found:
             self.events.append(event)
             self.metrics.write(event)
             self.tell(f"[yellow]{describe(event)}[/]")
         check_limit(rule, self.events)
         if back_to is not None:
-            self.rewind(back_to)
+            self._note(event="rewind", to=back_to)
+            with self.goodput.spending("recovery"):
+                self.rewind(back_to)
         return back_to is not None
 
     def rewind(self, step: int) -> None:
         """Return to the checkpoint of `step`, or to the beginning, and discard everything after it."""
         trainer, hyper = self.parts.trainer, lowered(self.parts.hyper, self.events)
         self.checkpoints.forget(after=step)
+        if self.copies:
+            self.copies.forget(after=step)
         if step:
             self.state = saved_state(self.checkpoints, step, trainer.abstract(hyper), hyper)
         else:
@@ -294,66 +278,81 @@ class Session:
         """Record and report the metrics of this step."""
         seen = self._figures(self.clock.read(self.step, self.feed.waited))
         self.pending.clear()
+        self._note()
         if seen is None:
             return
-        self.metrics.write(seen)
+        self.metrics.write(seen | self.goodput.account.shares())
         self.progress.tell(self.step, seen)
         if not (seen["tokens"] or self.warned_empty):
             self.warned_empty = True
             name = type(self.parts.objective).__name__
             self.tell(f"{WARNING} step {self.step}: {name} predicts no token in its batch")
 
+    def _note(self, **event: Any) -> None:
+        """Account for the time since the last note."""
+        self.goodput.waited(self.feed.waited)
+        self.goodput.note(self.step, **event, **{"skipped": self.left_out} if self.left_out else {})
+        self.left_out = 0
+
     # Save
 
     def save(self) -> None:
         """Start saving a checkpoint."""
+        with self.goodput.spending("checkpoints"):
+            save_state(self.checkpoints, self.state, self._meta())
+        self.clock.restart(self.step, self.feed.waited)
+
+    def copy(self) -> None:
+        """Start making a local copy."""
+        assert self.copies is not None
+        with self.goodput.spending("checkpoints"):
+            self.copies.write(self.step, leaves_of(self.state), self._meta())
+        self.clock.restart(self.step, self.feed.waited)
+
+    def _meta(self) -> dict:
         kept = {"skips": self.batches.skips, "events": self.events, "changes": self.changes}
         if len(self.stages) > 1:
             kept |= {"stages": self._boundaries()}
-        save_state(self.checkpoints, self.state, self.meta | kept)
-        self.clock.restart(self.step, self.feed.waited)
+        return self.meta | kept
 
     def stopped(self, why: str) -> str:
         """Finish the save, and say how to continue."""
-        self.checkpoints.wait()
+        self.finish(asked=why == "Ctrl-C")
         line = f"{why}: saved step {self.step} in {self.checkpoints.path}; run the same command to go on"
         self.tell(line)
         return line
+
+    def finish(self, asked: bool = True) -> None:
+        """Finish the save, and tell where the time went. `asked`: nothing is lost until the run goes on, if it does."""
+        with self.goodput.spending("checkpoints"):
+            self.checkpoints.wait()
+            if self.copies and self.step == self.last:
+                self.copies.forget(after=-1)  # of a run that is finished there is nothing to lose
+        self._note(**{"event": "end"} if asked else {})
+        self.tell(str(self.goodput.account))
 
     # Evaluate
 
     def evaluate(self, anew: bool = True) -> Record:
         """Figures on held-out data, recorded unless they were (`anew`). A failure here is reported and costs only
         these figures."""
-        try:
-            result = self._evaluated()
-        except (UserError, jax.errors.JaxRuntimeError) as e:
-            if jax.process_count() > 1 and not isinstance(e, UserError):
-                raise  # other processes may be waiting
-            self.tell(f"{WARNING} step {self.step}: no validation figures: {_line(e)}")
-            return {}
-        self.tell(f"step {self.step}: validation {_validation(result)}")
-        if anew:
-            with writing(self.run.workdir):
-                self.metrics.write({"step": self.step, **{f"validation_{k}": v for k, v in result.items()}})
-            self.plot()
+        with self.goodput.spending("evaluation"):
+            try:
+                parts = self.stages[self._stage_of(max(self.step - 1, 0))].parts
+                result = validated(parts, self.state, self.config.log.eval_batches)
+            except (UserError, jax.errors.JaxRuntimeError) as e:
+                if jax.process_count() > 1 and not isinstance(e, UserError):
+                    raise  # other processes may be waiting
+                self.tell(f"{WARNING} step {self.step}: no validation figures: {of_error(e)}")
+                return {}
+            self.tell(f"step {self.step}: validation {validation_line(result, unit_of(self.parts.objective))}")
+            if anew:
+                with writing(self.run.workdir):
+                    self.metrics.write({"step": self.step, **{f"validation_{k}": v for k, v in result.items()}})
+                if self.run.chief:
+                    title = f"{self.run.workdir.name}: {self.size}"
+                    plot(self.parts, self.metrics.path, title, lambda line: self.tell(f"{WARNING} {line}"))
         return result
-
-    def _evaluated(self) -> Record:
-        parts = self.stages[self._stage_of(max(self.step - 1, 0))].parts
-        weights = parts.trainer.averaged(self.state)
-        chosen = [of_source[: self.config.log.eval_batches or None] for of_source in parts.held_out.ranges]
-        results = [parts.evaluator(weights, evaluation_batches(parts.held_out, w, parts.sharding)) for w in chosen]
-        by_name = {part.name: values(r)["loss"] for part, r in zip(parts.data.parts, results, strict=True)}
-        return values(added(results)) | ({"loss_of": by_name} if len(by_name) > 1 else {})
-
-    def plot(self) -> None:
-        """Draw loss.png."""
-        try:
-            if self.run.chief:
-                plot_losses(self.metrics.path, self.run.workdir / "loss.png", f"{self.run.workdir.name}: {self.size}")
-        except PLOT_ERRORS as e:
-            self.tell(f"{WARNING} loss.png could not be drawn: {_line(e)}")
 
 
 @contextlib.contextmanager
@@ -365,30 +364,3 @@ def writing(workdir: Path) -> Iterator[None]:
         raise UserError(
             f"cannot write to {workdir}: {e.strerror}; the checkpoints are kept: make room, then run the same command"
         ) from e
-
-
-def _line(e: BaseException) -> str:
-    return f"{type(e).__name__ + ': ' if not isinstance(e, UserError) else ''}{' '.join(str(e).split())[:300]}"
-
-
-def _trained(trainer: Trainer) -> str:
-    trains = count(trainer.optimizer.spec)
-    return f" ({trains:,} train)" if trainer.program.transforms else ""
-
-
-def _data_line(data: Data) -> str:
-    documents, dropped = (sum(getattr(p.train, n) for p in data.parts) for n in ("documents", "dropped"))
-    empty = f", {dropped:,} without text left out" if dropped else ""
-    sources = f" of {len(data.parts)} sources" if len(data.parts) > 1 else ""
-    return (
-        f"{data.tokens:,} training tokens{sources} ({documents:,} documents{empty}), "
-        f"{sum(cache.size for cache in data.validation):,} for validation"
-    )
-
-
-def _validation(result: Record) -> str:
-    bits = f", {result['bits_per_byte']:.4f} bits per byte" if "bits_per_byte" in result else ""
-    if not bits and "accuracy" in result:
-        bits = f", accuracy {result['accuracy']:.2%}"
-    of = "".join(f"; {name} {loss:.4f}" for name, loss in result.get("loss_of", {}).items())
-    return f"loss {result['loss']:.4f} nats per token{bits}{of}"

@@ -16,8 +16,9 @@ from lm.core.ctx import Execution
 from lm.core.errors import UserError
 from lm.core.mesh import Sharding
 from lm.core.transform import Transform
-from lm.data.batches import Batches, EvalBatches
+from lm.data.batches import Batches
 from lm.data.cache import TokenCache
+from lm.data.eval_batches import EvalBatches
 from lm.data.open import Data
 from lm.data.stages import StagedBatches, in_stages, numbered
 from lm.evaluate.evaluator import Evaluator
@@ -29,10 +30,13 @@ from lm.text.format import TextFormat
 from lm.text.tokenizers import Tokenizer
 from lm.train.config import section
 from lm.train.data import abstract_batch, batches_of, held_out_of, open_data_of, source_names
+from lm.train.layout import check_layout
 from lm.train.optim.bound import BoundOptimizer
 from lm.train.optim.optimizer import Hyper, Optimizer
 from lm.train.optim.schedule import Schedule
 from lm.train.parallel import execution_of, sharding_of
+from lm.train.parametrization.config import Parametrization
+from lm.train.parametrization.growth import reinitialized
 from lm.train.stages import StageConfig, stages_of
 from lm.train.state import State
 from lm.train.step import Trainer
@@ -62,6 +66,11 @@ def assemble(config: ConfigDict, **given: Unpack[Given]) -> "Parts":
     return Parts(config, given)
 
 
+def model_of(config: ConfigDict) -> Model:
+    """The model that `config.model` describes, with the multipliers that `config.parametrization` gives it."""
+    return section(config, "parametrization").model(build(config.model), config.model.to_dict())
+
+
 class Parts:
     """The parts of a run, each created on first access and cached: compiling a step opens no data, and an evaluation
     builds no optimizer."""
@@ -78,7 +87,11 @@ class Parts:
 
     @cached_property
     def model(self) -> Model:
-        return build(self.config.model)
+        return model_of(self.config)
+
+    @cached_property
+    def parametrization(self) -> Parametrization:
+        return section(self.config, "parametrization")
 
     @cached_property
     def program(self) -> Program:
@@ -121,22 +134,31 @@ class Parts:
 
     @cached_property
     def trainer(self) -> Trainer:
-        c = section(self.config, "train")
+        c, knobs = section(self.config, "train"), self.config.model.to_dict()
+        self.check_layout()
         return Trainer(
             program=self.program,
             objective=self.objective,
             optimizer=BoundOptimizer.of(
-                self.optimizer, self.program.spec(), self.schedule, c.steps, self.program.trainable
+                self.optimizer,
+                self.program.spec(),
+                self.schedule,
+                c.steps,
+                self.program.trainable,
+                self.parametrization.growth(self.program, knobs),
             ),
+            initial=reinitialized(self.model.spec(), self.parametrization.growth(Program(self.model), knobs)),
             seed=self.config.seed,
             accumulate=c.accumulate,
             batch_warmup=bool(c.batch_warmup),
             memory=self.memory,
             recovery=c.recovery,
             noise_scale=c.noise_scale,
+            double_buffered=section(self.config, "parallel").double_buffered,
             dtype=self.dtype,
             execution=self.execution,
             sharding=self.sharding,
+            reduce_dtype=jnp.dtype(self.config.parallel.reduce_dtype),
             sources=self.sources,
         )
 
@@ -222,6 +244,7 @@ class Parts:
             try:
                 parts.trainer = dataclasses.replace(self.trainer, objective=parts.objective)
                 parts.data = open_data_of(stage.config, self.text, parts.has_encoder, self.data.tokenizer)
+                parts.check_layout()
                 parts.check_fit()
                 _ = parts.held_out
             except UserError as e:
@@ -239,6 +262,11 @@ class Parts:
     def held_out(self) -> EvalBatches:
         """For validation, in order."""
         return held_out_of(self.config, self.data, self.objective)
+
+    def check_layout(self) -> None:
+        """Raise `UserError` where model and rows cannot lie on the mesh."""
+        _ = self.execution  # which knows of stages
+        check_layout(self.sharding, self.program, self.objective.needs().sides or (self.config.data.length,))
 
     def check_fit(self) -> None:
         """Raise `UserError` where model and data do not go together."""

@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 
 from lm.core.ctx import Ctx, Execution
+from lm.core.fsdp import fully_sharded
 from lm.core.mesh import Sharding
-from lm.core.metrics import Mean, Metrics
-from lm.core.param import Tree, abstract, combine
-from lm.core.rows import Batch, weights_of, with_totals
+from lm.core.metrics import Mean, Metrics, Sum
+from lm.core.param import Tree, abstract, combine, initialize
+from lm.core.rows import Batch, tokens_read, weights_of, with_totals
+from lm.core.walk import Walk
 from lm.model.cache import CacheShape
 from lm.model.program import Program
 from lm.model.transformer import Model
@@ -32,15 +34,18 @@ class Trainer:
     program: Program
     objective: Objective
     optimizer: BoundOptimizer
-    seed: int = 0
+    initial: Tree = None  # the model's spec with other initial values; None: its own
+    seed: Any = 0  # an int, or traced where runs of several seeds are vmapped
     accumulate: int = 1  # microbatches
     batch_warmup: bool = False  # the last microbatches may be empty, and are skipped
     memory: int = 0  # rows of a batch, if the model carries memory from batch to batch; else 0
     recovery: monitor.Recovery = monitor.Recovery()
     noise_scale: bool = False
+    double_buffered: bool = False  # gradients are taken at the weights of the step before
     dtype: Any = jnp.float32
     execution: Execution = Execution()
     sharding: Sharding | None = None
+    reduce_dtype: Any = jnp.float32  # in which devices add up gradients of weights that they share out
     sources: tuple[str, ...] = ()  # the names of those whose losses are told apart, by their number
 
     def __post_init__(self) -> None:
@@ -52,7 +57,8 @@ class Trainer:
         ema = jax.tree.map(jnp.copy, self.program.split(params)[0]) if self.optimizer.rule.ema else None
         opt, zero = self.optimizer.init(weights, hyper), jnp.zeros((), jnp.int32)
         memory = self.model.cache(CacheShape(self.memory, 0, dtype=self.dtype)) if self.memory else None
-        return State(zero, params, opt, hyper, monitor.first(), ema, memory)
+        previous = jax.tree.map(jnp.copy, weights) if self.double_buffered else None
+        return State(zero, params, opt, hyper, monitor.first(), ema, memory, previous)
 
     def init(self, hyper: Hyper, params: Tree | None = None) -> State:
         """The state at step 0, with given or random parameters of the model. The same values on every mesh."""
@@ -78,21 +84,24 @@ class Trainer:
 
     def _transformed(self, params: Tree | None) -> Tree:
         key = jax.random.key(self.seed)
-        return self.program.initialize(key) if params is None else self.program.transform(params, key)
+        params = initialize(self.initial or self.model.spec(), key) if params is None else params
+        return self.program.transform(params, key)
 
     def state_shardings(self, state: State) -> Any:
         """A `State` of NamedShardings, or None without a mesh: parameters and optimizer state by the rules for their
         axes."""
         if self.sharding is None:
             return None
-        params = self.sharding.tree(self.program.spec())
+        spec = self.program.spec()
+        params, averages = self.sharding.tree(spec), self.sharding.of_state.tree(spec)
         everywhere, by_rows = self.sharding.named(()), self.sharding.named(("batch",))
         return dataclasses.replace(
             jax.tree.map(lambda _: everywhere, state),
             params=params,
-            ema=None if state.ema is None else self.program.split(params)[0],
+            ema=None if state.ema is None else self.program.split(averages)[0],
+            previous=None if state.previous is None else self.optimizer.split(params)[0],
             memory=jax.tree.map(lambda _: by_rows, state.memory),
-            opt=self.sharding.tree(self.optimizer.state_spec(state.hyper)),
+            opt=self.sharding.of_state.tree(self.optimizer.state_spec(state.hyper)),
         )
 
     def jitted(self, state: State) -> jax.stages.Wrapped:
@@ -103,25 +112,32 @@ class Trainer:
 
     def step(self, state: State, batch: Batch) -> tuple[State, dict[str, Any]]:
         """One step on a global batch of arrays [B, ...]. Metrics are those of the objective, `objective` (what is
-        minimised, per token), and the scalars learning_rate, grad_norm and those of `lm.train.health`. A skipped step
-        leaves parameters and optimizer state unchanged."""
+        minimised, per token), `tokens_read`, and the scalars learning_rate, grad_norm and those of `lm.train.health`. A
+        skipped step leaves parameters and optimizer state unchanged."""
         weights, rest = self.optimizer.split(state.params)
-        ctx = Ctx(
-            key=jax.random.fold_in(jax.random.key(self.seed + 1), state.step),
-            sharding=self.sharding,
-            execution=self.execution,
-            embed_gradient=self.optimizer.rule.embed_gradient,
-        )
         scale = state.monitor.scale if self.scaled else 1.0
+        fixed = rest, jax.random.fold_in(jax.random.key(self.seed + 1), state.step), scale
 
-        def loss(weights: Tree, part: Batch, memory: Tree) -> tuple[Array, Any]:
-            result = self.objective(self.model, combine(weights, rest), part, ctx, self.dtype, memory)
+        def loss(walk: Walk, weights: Tree, fixed: tuple, part: Batch, memory: Tree) -> tuple[Array, Any]:
+            rest, key, scale = fixed
+            ctx = Ctx(
+                key=key,
+                sharding=self.sharding,
+                execution=dataclasses.replace(self.execution, walk=walk),
+                embed_gradient=self.optimizer.rule.embed_gradient,
+            )
+            params = fully_sharded(combine(weights, rest), self.program.spec(), self.sharding, self.reduce_dtype)
+            result = self.objective(self.model, params, part, ctx, self.dtype, memory)
             kept = None if memory is None else jax.tree.map(lambda x: x[None], result.cache)  # [1, B, ...], as `aux` is
             of_sources = losses_by(result.rows, part["source"], self.sources) if self.sources else {}
             return result.total * scale, (result.weight, result.metrics | of_sources, (result.aux, kept))
 
+        read = Sum(tokens_read(batch))
         batch = with_totals(batch) | {"row": jnp.arange(batch["tokens"].shape[0])}
-        sums = accumulated(loss, weights, batch, state.memory, self.accumulate, self.batch_warmup)
+        grad = self.execution.walk.value_and_grad(loss, self.sharding)
+        at = None if self.sharding is None else self.sharding.of_gradients.tree(self.optimizer.spec)
+        taken = weights if state.previous is None else state.previous
+        sums = accumulated(grad, taken, fixed, batch, state.memory, self.accumulate, self.batch_warmup, at)
         weight = jnp.maximum(sums.weight, 1.0)
         grads = jax.tree.map(lambda g: g / (weight * scale), sums.grads)
         moved, opt, metrics = self.optimizer.update(grads, state.opt, weights, state.hyper, state.step)
@@ -130,7 +146,7 @@ class Trainer:
         free, frozen = self.program.split(updated)[0], self.program.split(state.params)[1]
         params = combine(free, frozen)  # frozen includes frozen buffers, which `update` must not change
         total = sums.total / scale
-        metrics |= sums.metrics | {"objective": Mean(total, sums.metrics["tokens"].total)}
+        metrics |= sums.metrics | {"objective": Mean(total, sums.metrics["tokens"].total), "tokens_read": read}
 
         checked, watched = monitor.check(
             self.recovery, self.scaled, state.monitor, total / weight, metrics["grad_norm"]
@@ -146,15 +162,16 @@ class Trainer:
         if ema is not None:  # a shorter average at first, so that it forgets the random initial parameters
             keep = jnp.minimum(self.optimizer.rule.ema, (1.0 + state.step) / (10.0 + state.step))
             ema = jax.tree.map(lambda e, p: keep * e + (1 - keep) * p, ema, free)
+        previous = None if state.previous is None else weights
         if self.scaled or self.recovery.action == "skip":
-            (params, opt, ema) = jax.tree.map(
+            (params, opt, ema, previous) = jax.tree.map(
                 lambda new, old: jnp.where(checked.skipped, old, new),
-                (params, opt, ema),
-                (state.params, state.opt, state.ema),
+                (params, opt, ema, previous),
+                (state.params, state.opt, state.ema, state.previous),
             )
             memory = jax.tree.map(lambda x: jnp.where(checked.skipped, 0, x).astype(x.dtype), memory)
         metrics |= {"bad": checked.bad} | ({"loss_scale": scale} if self.scaled else {})
-        return State(state.step + 1, params, opt, state.hyper, watched, ema, memory), metrics
+        return State(state.step + 1, params, opt, state.hyper, watched, ema, memory, previous), metrics
 
     def averaged(self, state: State) -> Tree:
         """The program's parameters, or their average if one is kept."""
@@ -182,13 +199,26 @@ class Sums(NamedTuple):
     aux: Tree  # rows (axis 1, after `layers`) concatenated in order
 
 
-def accumulated(loss: Callable, weights: Tree, batch: Batch, memory: Tree, parts: int, ragged: bool = False) -> Sums:
-    """Gradient and value of `loss(weights, batch, memory) -> total, (weight, metrics, aux)`, accumulated over `parts`
-    microbatches. Batch and memory, leaves [B, ...], are split the same way. With `ragged`, microbatches after the last
-    one with any weight are skipped."""
-    grad = jax.value_and_grad(loss, has_aux=True)
+def accumulated(
+    grad: Callable,
+    weights: Tree,
+    fixed: Tree,
+    batch: Batch,
+    memory: Tree,
+    parts: int,
+    ragged: bool = False,
+    at: Tree = None,
+) -> Sums:
+    """What `grad` gives (`lm.core.walk.Walk.value_and_grad`), accumulated over `parts` microbatches. Batch and memory,
+    leaves [B, ...], are split the same way. With `ragged`, microbatches after the last one with any weight are skipped.
+    `at`: the shardings of the gradients and of their sums."""
+
+    def grad_at(*of: Tree) -> tuple[Any, Tree]:
+        value, grads = grad(weights, fixed, *of)
+        return value, grads if at is None else jax.lax.with_sharding_constraint(grads, at)
+
     if parts == 1:
-        (total, (weight, metrics, aux)), grads = grad(weights, batch, memory)
+        (total, (weight, metrics, aux)), grads = grad_at(batch, memory)
         return Sums(grads, total, weight, metrics, jnp.zeros(()), 1, aux)
     # Row r goes to microbatch r % parts, so that each microbatch is spread over all devices that hold rows.
     micro = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1), (batch, memory))
@@ -202,12 +232,12 @@ def accumulated(loss: Callable, weights: Tree, batch: Batch, memory: Tree, parts
     def one(i: Array, carry: tuple) -> tuple:
         sums, outs = carry
         part = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), micro)
-        (total, (weight, metrics, aux)), grads = grad(weights, *part)
+        (total, (weight, metrics, aux)), grads = grad_at(*part)
         squares = sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads)) / jnp.square(jnp.maximum(weight, 1.0))
         sums = jax.tree.map(jnp.add, sums, (grads, total, weight, metrics, squares))
         return sums, jax.tree.map(lambda whole, x: jax.lax.dynamic_update_index_in_dim(whole, x, i, 0), outs, aux)
 
-    (total, (weight, metrics, aux)), grads = jax.eval_shape(grad, weights, *jax.tree.map(lambda x: x[0], micro))
+    (total, (weight, metrics, aux)), grads = jax.eval_shape(grad_at, *jax.tree.map(lambda x: x[0], micro))
     sums = (grads, total, weight, metrics, total)
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), sums)
     outs = jax.tree.map(lambda s: jnp.zeros((parts, *s.shape), s.dtype), aux)

@@ -24,7 +24,8 @@ from lm.model.masks import Bidirectional
 from lm.model.mlp import MLP
 from lm.model.positions import Learned
 from lm.model.residual import PostNorm
-from lm.model.special.convolution import Convolution, ParallelConvolution
+from lm.model.special.branch import Branched
+from lm.model.special.convolution import Convolution
 from lm.model.special.disentangled import ContentToPosition, Distances, PositionToContent
 from lm.model.special.enhanced_decoder import EnhancedDecoderLayer
 from lm.model.stack import Stack
@@ -107,7 +108,7 @@ def deberta(
     tables: dict[str, BiasTable] = {}
     if conv_width:
         branch = Convolution(conv_width, conv_groups, conv_activation, dropout, init)
-        blocks[0] = ParallelConvolution(layer(SelfKV()), branch, norm)
+        blocks[0] = Branched(layer(SelfKV()), branch, norm)
     if mask_decoder and layers < 2:
         raise UserError(
             f"model.mask_decoder={mask_decoder} asks about what the layer before the last gives: use 2 layers"

@@ -5,7 +5,7 @@ positions on half of each head and biases of queries, keys and values; GLM-4-041
 import functools
 
 from lm.core.param import Normal
-from lm.model.attention import Attention, Projections
+from lm.model.attention import Attention, Projections, QKNorm
 from lm.model.layers import RMSNorm
 from lm.model.mlp import GatedMLP
 from lm.model.residual import PreNorm, Sandwich
@@ -43,8 +43,10 @@ def glm4(
     activation: str = "silu",
     theta: float = 10000.0,
     fraction: float = 0.5,
+    interleaved: bool = True,
     scaling: Scaling | None = None,
     qkv_bias: bool = True,
+    qk_norm: bool = False,
     sandwich: bool = False,
     eps: float = 1.5625e-07,
     tied: bool = False,
@@ -55,7 +57,8 @@ def glm4(
         heads=heads,
         head_dim=head_dim or head_size(d_model, heads),
         kv_heads=kv_heads,
-        rotary=Rotary(theta=theta, fraction=fraction, interleaved=True, scaling=scaling),
+        rotary=Rotary(theta=theta, fraction=fraction, interleaved=interleaved, scaling=scaling),
+        qk_norm=QKNorm(norm, norm) if qk_norm else None,
         projections=Projections(("q", "k", "v") if qkv_bias else (), init=init, out_init=init),
     )
     mlp = GatedMLP(d_ff, activation, init=init, out_init=init)

@@ -1,15 +1,20 @@
 """What many families share: shapes that follow from others, and towers around a list of blocks."""
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from lm.core.errors import UserError
 from lm.core.param import Initializer, Normal, Ties
-from lm.model.block import Block, Parallel
+from lm.model.block import Block, Layer, Parallel
 from lm.model.embed import Embed
-from lm.model.heads import LMHead
+from lm.model.heads import Head, LMHead
 from lm.model.layers import Norm
+from lm.model.mlp import GatedMLP
+from lm.model.moe.dispatch import Dropless
+from lm.model.moe.layer import MoE
+from lm.model.moe.top_k import Groups, TopK
 from lm.model.positions import Learned, Sinusoidal
 from lm.model.residual import Plain, PreNorm, Residual
 from lm.model.stack import Stack
@@ -57,7 +62,7 @@ def parallel(attention: Any, mlp: Any, norm: Norm, *, norms: int = 1) -> Block:
 
 
 def decoder(
-    blocks: Sequence[Block],
+    blocks: Sequence[Layer],
     *,
     d_model: int,
     vocab: int,
@@ -67,7 +72,7 @@ def decoder(
     embed_norm: Norm | None = None,
     embed_scale: float = 1.0,
     dropout: float = 0.0,
-    head: LMHead | None = None,
+    head: Head | None = None,
     init: Initializer = Normal(),
 ) -> LanguageModel:
     """A decoder-only model around its layers; `norm` is the final one."""
@@ -77,9 +82,58 @@ def decoder(
     )
 
 
-def language_model(body: Transformer, head: LMHead, tied: bool) -> LanguageModel:
+def language_model(body: Transformer, head: Head, tied: bool) -> LanguageModel:
     """A tower that predicts tokens, whose head is the table of tokens if `tied`."""
     return LanguageModel(body, head, (("head/w", "body/embed/token"),) if tied else ())
+
+
+def check_choices(k: float, experts: int) -> None:
+    """Raise `UserError` for more choices of a token than there are experts."""
+    if k > experts:
+        raise UserError(f"model.k={k} exceeds model.experts={experts}: lower it")
+
+
+def fine_experts(
+    experts: int,
+    expert: GatedMLP,
+    k: int,
+    shared: int = 0,
+    *,
+    shared_bias: bool = False,
+    score: str = "sigmoid",
+    groups: int = 1,
+    kept_groups: int = 1,
+    group_best: int = 2,
+    normalize: bool = True,
+    scale: float = 1.0,
+    rate: float | None = 1e-3,
+) -> MoE:
+    """DeepSeek's experts: many narrow ones, of which a token takes `k`, from the `kept_groups` best of `groups` groups,
+    a group being as good as its `group_best` best, beside `shared` that all tokens take, which are one as wide as all
+    of them. The router begins as the experts do; the other knobs are its (`lm.model.moe.top_k.TopK`). Raises
+    `UserError` for choices or groups that the experts do not give."""
+    check_choices(k, experts)
+    if groups < 1 or experts % groups:
+        raise UserError(f"model.groups={groups} does not divide model.experts={experts}: choose a divisor")
+    chosen = Groups(groups, kept_groups, group_best) if groups > 1 else None
+    router = TopK(k, score, 1.0 if normalize else None, scale, rate, chosen, init=expert.init)
+    always = dataclasses.replace(expert, d_ff=shared * expert.d_ff, bias=shared_bias) if shared else None
+    return MoE(experts, expert, router, Dropless(), always)
+
+
+def with_experts(model: LanguageModel, moe: MoE, layers: Collection[int]) -> LanguageModel:
+    """That decoder with experts in the place of the MLP of some layers. Raises `UserError` for more choices than
+    experts."""
+    check_choices(moe.router.k, moe.experts)
+
+    def sparse(block: Layer) -> Layer:
+        assert isinstance(block, Block)
+        *others, (name, _) = block.parts
+        return dataclasses.replace(block, parts=(*others, (name, moe)))
+
+    blocks = [sparse(b) if i in layers else b for i, b in enumerate(model.body.stack.blocks())]
+    stack = Stack.of(blocks, norm=model.body.stack.norm)
+    return dataclasses.replace(model, body=dataclasses.replace(model.body, stack=stack))
 
 
 def layers_of(layer_types: Sequence[str], layers: int, pattern: int = 1, *, first: bool = False) -> tuple[str, ...]:

@@ -90,7 +90,8 @@ def _function(make: Callable) -> Callable:
 
 # Knobs that are counts and may be 0, where that means none.
 MAYBE_NONE = frozenset(
-    "buckets clamp conv_width mask_decoder max_global memory norms offset reuse separator tasks types window".split()  # noqa: SIM905
+    """buckets clamp conv_width experts first_dense further last mask_decoder max_global memory norms offset reuse
+    separator shared shared_ff tasks types window""".split()  # noqa: SIM905
 )
 MANY = frozenset(  # knobs of which a model makes as many parts
     "decoder_heads decoder_layers groups heads inner kv_heads layers random_blocks streams".split()  # noqa: SIM905

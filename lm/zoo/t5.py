@@ -1,5 +1,5 @@
 """T5 (Raffel et al. 2020, arXiv 1910.10683) and what was trained in its shapes: T5 1.1 (Shazeer 2020, 2002.05202; T0,
-Flan-T5 and Tk-Instruct continue it), mT5, UMT5, ByT5, CodeT5, CPM-2 and ProtT5.
+Flan-T5 and Tk-Instruct continue it), mT5, UMT5, ByT5, CodeT5 and ProtT5.
 
 Encoder-decoder of pre-RMSNorm blocks without biases. Scores are not scaled; positions are a bias per head and bucketed
 distance, from one table for all layers of a stack (UMT5: one for each). One token table serves encoder, decoder and
@@ -55,8 +55,6 @@ BYT5: Sizes = {
     "xxl": {"layers": 36, "decoder_layers": 12, "d_model": 4672, "heads": 64, "d_ff": 12352},
 }
 CODET5 = {"base": _1_0["base"], "large": _1_0["large"], "plus-220m": _1_0["base"], "plus-770m": _1_0["large"]}
-# The first is trained on Chinese alone (Zhang et al. 2021, arXiv 2106.10715).
-CPM2 = {"11b": {**_XXL, "vocab": 26240}, "11b-bilingual": {**_XXL, "vocab": 51968}}
 # Elnaggar et al. 2021, arXiv 2007.06225
 PROTT5 = {"xl": _1_0["3b"], "xxl": _1_0["11b"]}
 
@@ -174,6 +172,5 @@ FAMILIES = {
     ),
     "byt5": Family(functools.partial(t5_1_1, vocab=384), BYT5, "arXiv 2105.13626"),
     "codet5": Family(functools.partial(t5, vocab=32100), CODET5, "arXiv 2109.00859, 2305.07922"),
-    "cpm2": Family(t5_1_1, CPM2, "arXiv 2106.10715"),
     "prott5": Family(functools.partial(t5, vocab=128), PROTT5, "arXiv 2007.06225"),
 }

@@ -13,13 +13,14 @@ from ml_collections.config_dict import ConfigDict
 from rich.console import Console
 
 from lm.adapt.surgery.copies import CopyExperts, CopyLayers
+from lm.adapt.surgery.experts import DenseExperts, KeepExperts, busiest
 from lm.adapt.surgery.inherit import Inherit
 from lm.adapt.surgery.new_head import NewHead
 from lm.adapt.surgery.non_causal import NonCausal
 from lm.adapt.surgery.surgery import Surgery, operate, report, result
 from lm.adapt.surgery.two_towers import ToEncoderDecoder
 from lm.adapt.surgery.vocabulary import GrowVocabulary
-from lm.core.component import from_dict, to_dict
+from lm.core.component import from_dict, to_dict, with_knobs
 from lm.core.errors import UserError
 from lm.core.param import flatten, initialize
 from lm.model.heads import NoHead, SequenceClassifier
@@ -136,6 +137,48 @@ def test_experts_that_are_copies_compute_what_the_layer_did():
         CopyExperts(4, part="ffn").model(GPT)
 
 
+def test_experts_that_are_never_chosen_are_pruned():
+    """In a model whose router's bias forbids them; of one of which all experts are copies any may go."""
+    model = toys.dense_first(Dropless())
+    params = toys.values(model.spec())
+    balance = params["body"]["stack"]["1"]["0"]["mlp"]["router"]["balance"]
+    params["body"]["stack"]["1"]["0"]["mlp"]["router"]["balance"] = balance.at[0, 1].set(-9.0).at[1, 3].set(-9.0)
+    load = toys.forward(model, params, {"tokens": toys.tokens(2)})[2]["1"]["0"]["mlp"]["router"].load.sum(1)
+    assert busiest(load, 3) == ((0, 2, 3), (0, 1, 2))
+    new, made = done(KeepExperts(busiest(load, 3)), model, params)
+    np.testing.assert_allclose(logits(new, made), logits(model, params), atol=1e-5)
+    assert [dict(b.parts)["mlp"].experts for b in new.body.stack.blocks()[1:]] == [3, 3]
+    for wrong, message in (
+        (((0, 4),), r"experts=\[0, 4\] must name experts from 0 to 3, each once"),
+        (((0, 1),) * 3, "has 3 layers, but the model has experts in 2"),
+        (((0, 1), (1,)), "as many experts in one layer as in another"),
+        (((0,),), "router.k=2 exceeds experts=1"),
+    ):
+        with pytest.raises(UserError, match=message):
+            KeepExperts(wrong).model(model)
+    with pytest.raises(UserError, match="which this model has none of"):
+        KeepExperts(((0,),)).model(GPT)
+
+
+def test_a_dense_model_comes_back_from_copies_of_its_layers():
+    """From one expert, and from several beside each other; a shared expert goes on as a part of it."""
+    model = toys.language_model([toys.block(toys.attention(), toys.gated)] * 2)
+    params = toys.values(model.spec())
+    upcycled = CopyExperts(4, layers=(0, 1), dispatch=Dropless())
+    sparse = upcycled.model(model)
+    copies = operate((upcycled,), model, params, KEY)
+    again, made = done(DenseExperts(((3,),)), sparse, copies)
+    assert again == model and tiny.bits(made) == tiny.bits(params)
+    wide, made = done(DenseExperts(((0, 2), (1, 3))), sparse, copies)
+    np.testing.assert_allclose(logits(wide, made), logits(model, params), atol=1e-5)
+    shared = with_knobs(sparse, lambda name, value: toys.gated if name == "shared" else value)
+    params = toys.values(shared.spec())
+    layer = params["body"]["stack"]["0"]["0"]["mlp"]  # experts of no effect: what is left is the shared one
+    layer["experts"] = jax.tree.map(jnp.zeros_like, layer["experts"])
+    new, made = done(DenseExperts(((0,),)), shared, params)
+    np.testing.assert_allclose(logits(new, made), logits(shared, params), atol=1e-5)
+
+
 def test_an_encoder_becomes_two_towers():
     params = toys.values(BERT.spec())
     new, made = done(ToEncoderDecoder(), BERT, params)
@@ -173,6 +216,7 @@ def run(folder: Path, workdir: Path, steps: int, init_from: str, *surgery: Any) 
     return said.file.getvalue()
 
 
+@pytest.mark.slow
 def test_a_run_begins_with_the_result_and_goes_on_without_its_origin(tmp_path):
     base = tiny.config(tmp_path)
     base.train.steps = 1

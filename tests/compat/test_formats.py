@@ -23,9 +23,9 @@ from lm.train.config import check
 from lm.train.config_file import read_config
 from lm.train.data import open_data_of
 from lm.zoo.registry import build
-from scaling import plan
+from scaling import cells
+from scaling.folder import claim, records
 from scaling.records import RECORD, append_run, read_runs
-from scaling.runner import _claim, _records
 from tests.train import tiny
 
 NAMES = Path(__file__).with_name("names.txt")
@@ -296,7 +296,7 @@ def test_sweeps_and_their_records(tmp_path):
     _newer_line = json.dumps({KEY: NEWER, **run, "params": 3.0}) + "\n"
     with runs.open("a") as file:
         file.write(_newer_line)
-    for read in (read_runs, lambda path: list(_records(path))):
+    for read in (read_runs, lambda path: records(path)):
         with pytest.raises(UserError) as error:
             read(runs)
         _told(error, f"{runs} line 3 is a run record of", f"up to {RUN_RECORD.number}")
@@ -309,12 +309,12 @@ def test_a_table_may_have_a_column_of_that_name(tmp_path):
 
 
 def test_config_json_of_a_sweep(tmp_path):
-    config = plan.default()
+    config = cells.default()
     with config.unlocked():
         config.model = tiny.config(tmp_path).model
     config.data.update(tiny.config(tmp_path).data)
     data, file = open_data_of(config), tmp_path / "config.json"
-    _claim(tmp_path, config, data)
+    claim(tmp_path, config, data)
     saved = json.loads(file.read_text())
     assert saved[KEY] == SWEEP.number
     before = {k: v for k, v in json.loads(json.dumps(saved)).items() if k != KEY}  # and knobs that came later
@@ -325,15 +325,15 @@ def test_config_json_of_a_sweep(tmp_path):
     del before["config"]["schedule"], before["config"]["optimizer"]["type"]
     before["config"]["model"] = {k: v for k, v in before["config"]["model"].items() if k != "dropout"}
     file.write_text(json.dumps(before))
-    _claim(tmp_path, config, data)
+    claim(tmp_path, config, data)
     assert json.loads(file.read_text()) == saved
     before["config"]["model"]["context"] = 99
     file.write_text(json.dumps(before))
     with pytest.raises(UserError, match=r"holds a sweep with config\.model\.context=99, not 16: its runs"):
-        _claim(tmp_path, config, data)
+        claim(tmp_path, config, data)
     file.write_text(json.dumps(saved))
     _newer(file)
-    for read in (lambda: _claim(tmp_path, config, data), lambda: read_config(file, plan.default)):
+    for read in (lambda: claim(tmp_path, config, data), lambda: read_config(file, cells.default)):
         with pytest.raises(UserError) as error:
             read()
         _told(error, f"{file} is a config.json of a sweep of", f"up to {SWEEP.number}")

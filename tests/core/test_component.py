@@ -18,7 +18,7 @@ from lm.model.masks import Bidirectional, Causal, Window
 from lm.model.mlp import MLP, GatedMLP
 from lm.model.moe.dispatch import Capacity, Dropless
 from lm.model.moe.layer import MoE
-from lm.model.moe.routers import BalancedRouter, SoftmaxRouter
+from lm.model.moe.top_k import TopK
 from lm.model.residual import Plain, PreNorm, ResiDual, Sandwich
 from lm.model.rotary import LinearScaling, Rotary
 from lm.model.special.disentangled import ContentToPosition, Distances
@@ -32,8 +32,10 @@ norms = st.one_of(st.builds(RMSNorm, rates), st.builds(LayerNorm, rates, st.bool
 feed_forwards = st.one_of(
     st.builds(MLP, sizes, st.sampled_from(["relu", "gelu"]), st.booleans(), init=inits), st.builds(GatedMLP, sizes)
 )
-routers = st.one_of(st.builds(SoftmaxRouter, st.just(1), st.booleans()), st.builds(BalancedRouter, st.just(2), rates))
-dispatches = st.builds(Capacity, factors, st.none() | sizes) | st.just(Dropless())
+routers = st.builds(
+    TopK, st.just(1), st.sampled_from(["softmax", "sigmoid"]), st.sampled_from([None, 1.0]), rate=st.none() | rates
+)
+dispatches = st.builds(Capacity, st.floats(1, 9), st.none() | sizes) | st.just(Dropless())
 experts = st.builds(MoE, st.integers(2, 5), feed_forwards, routers, dispatches)
 attentions = st.builds(
     Attention,

@@ -1,4 +1,4 @@
-"""Products with gradients of their own: half-precision ones, and those with a table stored [out, in]."""
+"""Products, whose gradients are their own."""
 
 import jax
 import jax.numpy as jnp
@@ -50,10 +50,13 @@ def test_logits_of_half_precision_states_are_not_rounded():
     assert (y != y.astype(jnp.bfloat16)).any()
 
 
-def test_a_table_has_the_gradient_that_autodiff_gives():
-    x, w, dy = X.astype(jnp.float32), jax.random.normal(KEYS[1], (6, 8)), DY.astype(jnp.float32)
-    y, back = jax.vjp(lambda x, w: dot(x, w, BIAS, transpose=True), x, w)
-    z, plain = jax.vjp(lambda x, w: x @ w.T + BIAS, x, w)
+@pytest.mark.parametrize("transpose", [False, True])
+@pytest.mark.parametrize("out", [6, 12])  # narrower and wider than x
+def test_a_float32_product_has_the_gradient_that_autodiff_gives(transpose, out):
+    x, w, bias = X.astype(jnp.float32), jax.random.normal(KEYS[1], (8, out)), jnp.ones(out)
+    dy = jax.random.normal(KEYS[3], (2, 5, out))
+    y, back = jax.vjp(lambda x, w: dot(x, w.T if transpose else w, bias, transpose=transpose), x, w)
+    z, plain = jax.vjp(lambda x, w: x @ w + bias, x, w)
     close(y, z, rtol=1e-6)
     for a, b in zip(back(dy), plain(dy), strict=True):
         close(a, b, rtol=1e-6)

@@ -7,8 +7,9 @@ from jax.sharding import Mesh, PartitionSpec
 
 from lm.core.ctx import Ctx, constrain
 from lm.core.errors import UserError
-from lm.core.mesh import RULES, Sharding, make_mesh
+from lm.core.mesh import Sharding, make_mesh
 from lm.core.param import Param
+from lm.core.rules import PRESETS, RULES, with_own
 
 W = Param((16, 6), ("embed", "mlp"))
 
@@ -46,6 +47,86 @@ def test_a_mesh_axis_serves_once_in_a_tensor():
     assert Sharding(make_mesh({"data": -1})).spec(("embed", "mlp")) == PartitionSpec(None, None)
 
 
+HIDDEN, WIDE, GAIN = ("batch", "seq", "mlp"), ("batch", "seq", "embed"), Param((16,), ("embed",))
+
+
+@pytest.mark.parametrize(
+    ("preset", "sizes", "wide", "hidden", "weight"),
+    [
+        # Between sub-layers tokens are cut, within them what the tensor axis cuts of the weights.
+        ("sequence", {"data": 2, "tensor": 4}, ("data", "tensor", None), ("data", None, "tensor"), (None, "tensor")),
+        (
+            "sequence",
+            {"context": 2, "tensor": 4},
+            (None, ("context", "tensor"), None),
+            (None, "context", "tensor"),
+            (None, "tensor"),
+        ),
+        # SUMMA's: every matrix by rows and columns.
+        (
+            "2d",
+            {"data": 2, "row": 2, "column": 2},
+            (("data", "row"), None, "column"),
+            (("data", "row"), None, "column"),
+            ("row", "column"),
+        ),
+        # Weights once for each layer of depth, which has rows of its own.
+        (
+            "2.5d",
+            {"depth": 2, "row": 2, "column": 2},
+            (("depth", "row"), None, "column"),
+            (("depth", "row"), None, "column"),
+            ("row", "column"),
+        ),
+        # An eighth of every tensor for each of eight devices; `column` and `depth` change places.
+        (
+            "3d",
+            {"depth": 2, "row": 2, "column": 2},
+            (("row", "depth"), None, "column"),
+            (("row", "column"), None, "depth"),
+            (("column", "row"), "depth"),
+        ),
+    ],
+)
+def test_presets(preset, sizes, wide, hidden, weight):
+    sharding = Sharding(make_mesh(sizes), PRESETS[preset])
+    assert sharding.spec(WIDE) == PartitionSpec(*wide)
+    assert sharding.spec(HIDDEN) == PartitionSpec(*hidden)
+    assert sharding.param(Param((16, 64), ("embed", "mlp"))).spec == PartitionSpec(*weight)
+    assert sharding.spec(("batch", "heads", "seq", None))[:2] == (hidden[0], hidden[2])
+
+
+def test_the_preset_that_an_axis_needs_is_named():
+    with pytest.raises(UserError, match=r"'row'; config.parallel.rules='2d' or '2.5d' or '3d' does$"):
+        Sharding(make_mesh({"row": 8}))
+
+
+def test_own_rules_take_the_place_of_a_presets():
+    own = (("mlp", "column"), ("mlp", "tensor"), ("mine", None))
+    rules = with_own(own, RULES)
+    assert rules[0] == ("mine", None) and [r for r in rules if r[0] == "mlp"] == list(own[:2])
+    assert [r for r in rules if r[0] not in ("mlp", "mine")] == [r for r in RULES if r[0] != "mlp"]
+    assert rules.index(("kv_heads", "tensor")) < rules.index(("mlp", "column")) < rules.index(("embed", ("fsdp",)))
+
+
+@pytest.mark.parametrize(("zero", "cut"), [(1, "state"), (2, "state gradients"), (3, "state gradients parameters")])
+def test_what_fsdp_shares_out(zero, cut):
+    sharding = Sharding(make_mesh({"fsdp": 4, "tensor": 2}), zero=zero)
+    layouts = {"parameters": sharding, "gradients": sharding.of_gradients, "state": sharding.of_state}
+    for name, layout in layouts.items():
+        assert layout.tree(W).spec == PartitionSpec("fsdp" if name in cut else None, "tensor"), name
+        assert layout.spec(WIDE) == PartitionSpec("fsdp", None, None), "rows are always shared out"
+
+
+def test_simulated_slices_are_blocks():
+    mesh = make_mesh({"data": 2, "slice": 2, "tensor": 2})
+    assert [[d.id for d in block.flat] for block in np.moveaxis(mesh.devices, 1, 0)] == [[0, 1, 4, 5], [2, 3, 6, 7]]
+    sharding = Sharding(make_mesh({"slice": 2, "fsdp": 4}))
+    assert [d.id for d in sharding.mesh.devices[1]] == [4, 5, 6, 7]
+    assert sharding.spec(WIDE) == PartitionSpec(("slice", "fsdp"), None, None)
+    assert sharding.param(W).spec == PartitionSpec("fsdp", None), "a slice has all parameters"
+
+
 def test_axes_of_ones_own():
     mesh = Mesh(np.asarray(jax.devices()).reshape(2, 4), ("pipe", "data"))
     sharding = Sharding(mesh, (("layers", "pipe"), *(r for r in RULES if r[0] != "layers")))
@@ -73,3 +154,5 @@ def test_constrain_lays_out_and_changes_nothing():
     assert constrain(x, Ctx(), "batch", "mlp") is x
     with pytest.raises(UserError, match="no sharding rule covers"):
         constrain(x, ctx, "batch", "mpl")
+    odd = jax.jit(lambda x: constrain(x, ctx, "batch", "mlp"))(x[:, :3])
+    assert odd.sharding.spec == PartitionSpec("data"), "an axis that does not divide stays whole"

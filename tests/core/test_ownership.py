@@ -21,7 +21,7 @@ def test_a_visit_has_the_parameters_at_its_path():
         "body/stack/1": "LayerGroup",
         "body/stack/1/0/attention": "Attention",
         "body/stack/1/0/mlp": "MoE",
-        "body/stack/1/0/mlp/router": "BalancedRouter",
+        "body/stack/1/0/mlp/router": "TopK",
         "body/stack/1/0/mlp/experts": "GatedMLP",
         "head": "LMHead",
     }.items() <= kinds.items()

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lm.core.errors import UserError
-from lm.data.batches import Batches, EvalBatches
+from lm.data.batches import Batches
 from lm.data.cache import TokenCache
+from lm.data.eval_batches import EvalBatches
 from lm.data.mixture import Mixture
 from lm.data.packing import BestFitRows, ConcatenatedRows, evaluation_rows
 from lm.data.sources import open_source

@@ -116,6 +116,17 @@ def test_chats_share_a_row_and_see_only_themselves(tmp_path):
     assert sorted(predicted) == sorted(tokens[mask > 0].tolist())
 
 
+def test_a_chat_that_is_cut_is_left_out_where_nothing_is_predicted_any_more(tmp_path):
+    said, asked = (json.loads(json.dumps(MESSAGES[:2])) for _ in range(2))
+    said[1]["content"], asked[0]["content"] = "user " * 30, "user " * 30  # a long answer, and a long question
+    rows = packed(cached(tmp_path, {"messages": said}, {"messages": asked}), 40, "best-fit", "cut")
+    assert len(rows) == 1 and rows[0]["target"].any()
+    assert rows.left_out == {
+        "records left out: all that a row has room for is only read, nothing predicted (data.length)": 1,
+        "records cut to fit (data.long)": 1,
+    }
+
+
 def test_a_chat_without_an_end_of_its_own_gets_one(tmp_path):
     text = WORDS._replace(template="{% for m in messages %}{{ m['role'] + ': ' + m['content'] }}{% endfor %}")
     cache = cached(tmp_path, {"messages": MESSAGES[:2]}, text=text)

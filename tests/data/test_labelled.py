@@ -9,7 +9,9 @@ import pytest
 from lm.core.ctx import Ctx
 from lm.core.errors import UserError
 from lm.core.rows import check_keys
+from lm.data.open import open_data
 from lm.data.record_rows import packed
+from lm.data.records.documents import Documents
 from lm.data.records.labelled import Answers, Labelled, Tagged
 from lm.data.sources import open_source
 from lm.data.tokenize import build_cache
@@ -116,8 +118,18 @@ def test_what_is_cut_keeps_its_end_and_fits_what_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("records", "row", "message"),
     [
-        (Labelled(labels=("yes", "no")), {"text": "a", "label": "n"}, "'n' is none of the classes yes, no.*labels"),
-        (Labelled(), {"text": "a", "label": "x"}, "'x' is no number of a class.*records.labels"),
+        (
+            Labelled(labels=("yes", "no")),
+            {"text": "a", "label": "n"},
+            "'n' is no class of .*labels; known: no, yes: mend",
+        ),
+        (
+            Labelled(),
+            {"text": "a", "label": "x"},
+            r"'x' is no number of a .*\.labels=\('x',\), the classes",
+        ),
+        (Labelled(), {"text": "a", "label": 1.5}, r"1\.5 is no number of a class.*values=true"),
+        (Tagged(), {"words": ["a", "b", "c"], "tags": ["O", "B", "O"]}, r"tags='O' is no .*labels=\('B', 'O'\)"),
         (Labelled(), {"text": "a", "label": -1}, "-1 is no number of a class"),
         (Labelled(values=True), {"text": "a", "label": float("nan")}, "nan is no finite number"),
         (Labelled(values=True), {"text": "a", "label": None}, "None is no finite number"),
@@ -130,6 +142,28 @@ def test_what_is_cut_keeps_its_end_and_fits_what_is_read(tmp_path):
 def test_wrong_records(tmp_path, records, row, message):
     with pytest.raises(UserError, match=message):
         cached(tmp_path, records, row)
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv", "rows.parquet"])
+def test_a_field_that_is_not_there_names_its_knob(tmp_path, name):
+    file, row = tmp_path / name, {"body": "a", "class": 1}
+    if name.endswith("parquet"):
+        arrow, parquet = (pytest.importorskip(module) for module in ("pyarrow", "pyarrow.parquet"))
+        parquet.write_table(arrow.Table.from_pylist([row, row]), file)
+    elif name.endswith("csv"):
+        file.write_text("body,class\na,1\nb,0\n")
+    else:
+        file.write_text(f"{json.dumps(row)}\n" * 2)
+    for records, field, knob in (
+        (Labelled("{body}"), "label", "label"),
+        (Labelled("say {text}", label="class"), "text", "text"),
+        (Labelled("{body}", "{other}", label="class"), "other", "second"),
+        (Tagged(tags="class"), "words", "words"),
+        (Documents(spans="marks"), "text", None),
+    ):
+        wanted = "field" if knob is None else f"records.{knob}"
+        with pytest.raises(UserError, match=rf"'{field}'.*it has 'body', 'class': set config\.data\.{wanted}\b"):
+            open_data(file, records=records, cache=tmp_path / "cache")
 
 
 def test_wrong_choices(tmp_path):

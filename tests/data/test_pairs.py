@@ -11,7 +11,8 @@ from ml_collections.config_dict import ConfigDict
 
 from lm.core.component import to_dict
 from lm.core.errors import UserError
-from lm.data.batches import Batches, EvalBatches
+from lm.data.batches import Batches
+from lm.data.eval_batches import EvalBatches
 from lm.data.open import open_data
 from lm.data.record_rows import RecordRows, packed
 from lm.data.records.documents import Documents

@@ -8,8 +8,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lm.core.errors import UserError
-from lm.data.batches import Batches, EvalBatches
+from lm.data.batches import Batches
 from lm.data.cache import TokenCache
+from lm.data.eval_batches import EvalBatches
 from lm.data.packing import ConcatenatedRows, RunningRows
 from lm.objectives.examples.next_token import NextTokens
 

@@ -13,9 +13,15 @@ from lm.core.component import from_dict, to_dict
 from lm.core.errors import UserError
 from lm.data.open import open_data
 from lm.data.records.documents import Documents
-from lm.data.records.records import Records
+from lm.data.records.pairs import Pairs
 from lm.data.sources import open_source
-from lm.data.transforms.duplicates import ExactDuplicates, NearDuplicates, similarity
+from lm.data.transforms.duplicates import (
+    ExactDuplicates,
+    NearDuplicates,
+    SentenceDuplicates,
+    sentences_of,
+    similarity,
+)
 from lm.data.transforms.markers import ControlToken, MarkedMatches, WorkToken
 from lm.data.transforms.quality import (
     DUPLICATE_NGRAMS,
@@ -181,6 +187,37 @@ def test_exact_duplicates_are_dropped_once_seen():
     assert ExactDuplicates().begin()(TextDocument("d", "x y")) == "x y"  # another split begins anew
 
 
+def test_sentences_that_were_there_before_are_taken_out():
+    apply = SentenceDuplicates().begin()
+    a, b, c, d, e = ("One two. ", 'He said "no!" ', "Three?\n", "Four four. ", "\u4e94\u3002")
+    made = [
+        apply(TextDocument(str(i), text)) for i, text in enumerate((a + b + c + d, e + "one  TWO. " + b + c + a, a + b))
+    ]
+    assert made == [a + b + c + d, e + a, a + b]
+    gone = apply(TextDocument("3", b + c + d))
+    assert gone == Dropped("documents all of whose sentences were there before", "3 sentences")
+    assert outcome(SentenceDuplicates(), a * 7) == a * 3
+    assert sentences_of("x.y z. \n\n w") == ["x.y z. \n\n ", "w"] and sentences_of("x\ny") == ["x\n", "y"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.text("abcd", min_size=1, max_size=14), min_size=1, max_size=6))
+def test_one_of_each_row_of_sentences_stays(documents):
+    apply, there = SentenceDuplicates().begin(), set()
+    for sentences in documents:
+        # Only white space tells equal sentences apart, and that does not count.
+        made = apply(TextDocument("a", "".join(f"{s}.{' ' * (i + 1)}" for i, s in enumerate(sentences))))
+        left = [] if isinstance(made, Dropped) else [s.count(" ") - 1 for s in sentences_of(made)]
+        assert left == sorted(set(left)), "in their order"
+        rows = [sentences[i : i + 3] for i in range(len(sentences) - 2)]
+        whole = [i for i in range(len(rows)) if {i, i + 1, i + 2} <= set(left)]
+        for n, i in enumerate(whole):
+            assert rows[i] not in there and not any(rows[j] == rows[i] and i >= j + 3 for j in whole[:n]), "no other"
+        there |= {rows[i] for i in whole}
+        gone = set(range(len(sentences))) - set(left)
+        assert gone <= {k for i, row in enumerate(rows) if row in there for k in (i, i + 1, i + 2)}, "one stays"
+
+
 def test_near_duplicates_against_brute_force():
     pytest.importorskip("datasketch")
     texts = []
@@ -290,7 +327,7 @@ def test_a_cache_of_transformed_documents(corpus, tmp_path, capfd):
     other = open_data(train, **options, transforms=CLEAN[:1])
     assert other.parts[0].train.directory != folder
     with pytest.raises(UserError, match="transforms are of documents"):
-        open_data(train, **options, transforms=CLEAN, records=Records())
+        open_data(train, **options, transforms=CLEAN, records=Pairs())
     with pytest.raises(UserError, match=r"the corpus has no text: .* documents of fewer than 1000 words"):
         open_data(train, **options, transforms=(QualityRules(words=(1000, 2000)),))
 

@@ -6,12 +6,14 @@ Needs torch and transformers >= 5 in an environment of its own, which the tests 
     python -m tests.golden.generate          # from the top of the checkout: all goldens, or those that are named
 
 float32 on one CPU thread, eager attention but where a case says otherwise. A file holds `meta` (JSON: transformers
-class, config, the fields that its model type has, tensor shapes), the inputs [B, S] (`tokens`, `mask`, `positions`,
-`types`; an encoder's as `encoder/tokens` and so on; one row is padded on the left, one on the right), the `labels`, the
-mean `loss`, the outputs (`out/<name>`, those of tokens at real positions only, in reading order), gradients of some
-tensors (`grad/<name>`), and what greedy decoding adds to each row, `greedy` [B, new]. `meta` also has the `noise` of
-loss, outputs and gradients: how far the reference's own float32 is from its float64, relative to the largest value. It
-says how much of a difference rounding alone can make, on whatever processor.
+class, config, the fields that its model type has, shapes of a file's tensors), the inputs [B, S] (`tokens`, `mask`,
+`positions`, `types`; an encoder's as `encoder/tokens` and so on; one row is padded on the left, one on the right), the
+`labels`, the mean `loss`, the outputs (`out/<name>`, those of tokens at real positions only, in reading order),
+gradients of some tensors (`grad/<name>`), and what greedy decoding adds to each row, `greedy` [B, new]; of models with
+experts the routers' logits of real tokens, `router` [layers, tokens, E], and the balance loss of all rows, `balance`
+(of encoder-decoders those of the first row, for each side, and `router_z`). `meta` also has the `noise` of loss,
+outputs and gradients: how far the reference's own float32 is from its float64, relative to the largest value. It says
+how much of a difference rounding alone can make, on whatever processor.
 """
 
 import inspect
@@ -24,19 +26,18 @@ import numpy as np
 import torch
 import transformers
 from torch.overrides import TorchFunctionMode
+from transformers.core_model_loading import revert_weight_conversion
 
 from tests.golden.case import Case
 from tests.golden.cases import CASES
+from tests.golden.inputs import LENGTH, WHOLE, Arrays, labels_of, pairs, permuted, rows
 from tests.golden.mended import mend
 from tests.golden.weights import tensor
 
-LENGTH, LEFT, RIGHT, NEW = 24, (0, 7, 0), (0, 0, 3), 12
-WHOLE = ((0, 0, 0), (0, 0, 0))  # for answers' ends: their loss reads scores of padding
+LEFT, RIGHT, NEW = (0, 7, 0), (0, 0, 3), 12
 PADDING = {"both": (LEFT, RIGHT), "left": (LEFT, WHOLE[1]), "right": (WHOLE[0], RIGHT), "none": WHOLE}
-ASKED = 5  # tokens of a row, where they are predicted in an order of their own
-ENCODER = 19  # tokens that an encoder-decoder reads
-SPECIAL = 3  # ids from here on are neither padding nor ends
-Arrays = dict[str, np.ndarray]
+CORRECTION = "e_score_correction_bias"  # of choices among experts: a buffer, or a parameter that no gradient moves
+NOISY = ("loss", *(f"{side}{name}" for side in ("", "encoder/") for name in ("router", "balance", "router_z")))
 # Outputs by their name there -> what our heads call them; an only one has no name.
 OUTPUTS = {
     "logits": "",
@@ -66,9 +67,9 @@ def golden(case: Case) -> Arrays:
         "class": case.kind,
         "config": {"model_type": config["model_type"], "architectures": [case.kind], **case.config},
         "fields": fields(config),
-        "shapes": {name: list(p.shape) for name, p in stored(model).items()},
+        "shapes": {name: list(p.shape) for name, p in filed(model, stored(model)).items()},
         "transformers": transformers.__version__,
-        "noise": {k: noise(x, truth[k]) for k, x in found.items() if k == "loss" or k.startswith(("out/", "grad/"))},
+        "noise": {k: noise(x, truth[k]) for k, x in found.items() if k in NOISY or k.startswith(("out/", "grad/"))},
     }
     return {"meta": np.array(json.dumps(meta)), **found}
 
@@ -98,8 +99,10 @@ class Float64(TorchFunctionMode):
 
 def gradients(model: torch.nn.Module, case: Case) -> Arrays:
     """Those of the loss that `computed` left in the model."""
-    parameters = stored(model)
-    return {f"grad/{name}": parameters[name].grad.numpy() for name in case.gradients}
+    if not case.gradients:
+        return {}
+    found = filed(model, {name: p.grad for name, p in stored(model).items() if p.grad is not None})
+    return {f"grad/{name}": found[name].numpy() for name in case.gradients}
 
 
 def noise(value: np.ndarray, truth: np.ndarray) -> float:
@@ -110,94 +113,42 @@ def noise(value: np.ndarray, truth: np.ndarray) -> float:
 def made(case: Case) -> torch.nn.Module:
     """The case's model, with values that depend on its tensors' names and shapes only."""
     cls = getattr(transformers, case.kind)
-    model = cls(cls.config_class(**case.config, attn_implementation=case.attention)).eval()
+    how = {"attn_implementation": case.attention, "experts_implementation": "eager"}
+    model = cls(cls.config_class(**case.config, **how)).eval()
     for name in case.apart:
         owner, _, leaf = name.rpartition(".")
         module = model.get_submodule(owner)
         setattr(module, leaf, torch.nn.Parameter(torch.empty_like(getattr(module, leaf))))
     with torch.no_grad():
-        for name, p in stored(model).items():
-            p.copy_(torch.from_numpy(tensor(name, p.shape)))
+        fill(model)
     return model
+
+
+def fill(model: torch.nn.Module) -> None:
+    """The values of a file's tensors, put where the model keeps them."""
+    parameters, places, total = stored(model), {}, 0
+    for name, p in parameters.items():
+        places[name] = torch.arange(total, total + p.numel()).reshape(p.shape)
+        total += p.numel()
+    values = torch.empty(total)
+    for name, place in filed(model, places).items():
+        values[place.flatten()] = torch.from_numpy(tensor(name, place.shape)).flatten().to(values.dtype)
+    for name, p in parameters.items():
+        p.copy_(values[places[name]])
+
+
+def filed(model: torch.nn.Module, values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Values of a model's tensors by the names that a file has: it may hold those apart that are one in memory, as the
+    matrices of experts."""
+    return revert_weight_conversion(model, values)
 
 
 def stored(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """What a file of the model holds, by name: parameters, a tied one once, and buffers of numbers. Tables of
     sinusoids, which are computed, are none."""
     kept = model.state_dict().keys()
-    found = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    found = {name: p for name, p in model.named_parameters() if p.requires_grad or name.endswith(CORRECTION)}
     return found | {name: b for name, b in model.named_buffers() if name in kept and b.is_floating_point()}
-
-
-def rows(rng: np.random.Generator, config: Any, length: int, left: tuple[int, ...], right: tuple[int, ...]) -> Arrays:
-    """Tokens, mask and positions of padded rows."""
-    index = np.arange(length)
-    mask = ((index >= np.array(left)[:, None]) & (index < length - np.array(right)[:, None])).astype(np.int32)
-    tokens = rng.integers(SPECIAL, config.vocab_size, mask.shape)
-    padding = getattr(config, "pad_token_id", None) or 0
-    return {
-        "tokens": np.where(mask == 1, tokens, padding).astype(np.int32),
-        "mask": mask,
-        "positions": np.maximum(mask.cumsum(1) - 1, 0).astype(np.int32),
-    }
-
-
-def tower(config: Any, side: str = "decoder") -> Any:
-    """The config of one side of an encoder-decoder: where there are not two, they share the whole."""
-    return getattr(config, side, config)
-
-
-def pairs(rng: np.random.Generator, model: torch.nn.Module, case: Case) -> Arrays:
-    """What encoder and decoder read. A classifier's decoder reads the same text, moved right by its start token, and is
-    asked at the end that the encoder's text has."""
-    config, kind = model.config, type(model).__name__
-    right = case.positions == "index" or "SequenceClassification" in kind
-    memory = rows(
-        rng, tower(config, "encoder"), ENCODER, *(((0, 0, 0), (0, 3, 5)) if right else ((0, 3, 0), (0, 0, 5)))
-    )
-    inputs = rows(rng, tower(config), LENGTH, *(WHOLE if "QuestionAnswering" in kind else ((0, 0, 0), (0, 7, 3))))
-    if "SequenceClassification" in kind:
-        lengths = memory["mask"].sum(1)
-        memory["tokens"][np.arange(len(lengths)), lengths - 1] = config.eos_token_id
-        start = np.full((len(lengths), 1), config.decoder_start_token_id, np.int32)
-        inputs = memory | {"tokens": np.concatenate([start, memory["tokens"][:, :-1]], axis=1)}
-        if config.model_type == "t5gemma":  # theirs is asked at the text's last token, which is one further here
-            inputs["mask"] = np.concatenate([np.ones_like(start), memory["mask"][:, :-1]], axis=1)
-            inputs["positions"] = inputs["mask"].cumsum(1, dtype=np.int32) - 1
-    return inputs | {f"encoder/{name}": value for name, value in memory.items()}
-
-
-def labels_of(model: torch.nn.Module, inputs: Arrays, rng: np.random.Generator) -> Arrays:
-    """Labels by the names that the model's class has for them."""
-    kind, tokens, mask = type(model).__name__, inputs["tokens"], inputs["mask"]
-    wanted = inspect.signature(model.forward).parameters
-    many, labels = model.config.num_labels, {}
-    some = (rng.random(mask.shape) < 0.4) & (mask == 1)
-    if "SequenceClassification" in kind or "NextSentence" in kind:
-        labels["labels"] = rng.integers(0, many, len(mask))
-    elif "TokenClassification" in kind:
-        labels["labels"] = np.where(mask == 1, rng.integers(0, many, mask.shape), -100)
-    elif "QuestionAnswering" in kind:
-        ends = [rng.choice(np.flatnonzero(row), 2) for row in mask]
-        labels["start_positions"], labels["end_positions"] = np.sort(ends).T
-    elif "labels" not in wanted or "MultipleChoice" in kind:
-        return {}
-    elif "MaskedLM" in kind or ("ForPreTraining" in kind and model.config.model_type != "electra"):
-        labels["labels"] = np.where(some, rng.integers(SPECIAL, tower(model.config).vocab_size, mask.shape), -100)
-    elif "ForPreTraining" in kind:  # which tokens were replaced
-        labels["labels"] = some.astype(np.int64)
-    elif "encoder/tokens" in inputs:
-        labels["labels"] = np.where(mask == 1, rng.integers(SPECIAL, tower(model.config).vocab_size, mask.shape), -100)
-    elif getattr(type(model.config), "is_encoder_decoder", False):  # a decoder alone: they do not shift what comes next
-        labels["labels"] = np.full(mask.shape, -100)
-        labels["labels"][:, :-1] = np.where(mask[:, :-1] * mask[:, 1:] == 1, tokens[:, 1:], -100)
-    else:  # what comes next; not what padding would predict
-        first = (mask.cumsum(1) == 1) & (mask == 1)
-        labels["labels"] = np.where((mask == 1) & ~first, tokens, -100)
-    for name in ("next_sentence_label", "sentence_order_label"):
-        if name in wanted:
-            labels[name] = rng.integers(0, 2, len(mask))
-    return labels
 
 
 def computed(model: torch.nn.Module, case: Case, seed: int) -> Arrays | None:
@@ -269,29 +220,39 @@ def computed(model: torch.nn.Module, case: Case, seed: int) -> Arrays | None:
     }
     found |= {f"out/{name}": x[inputs["mask"] == 1] if per_token[name] else x for name, x in shown.items()}
     found |= inputs | {name: value.astype(np.int32) for name, value in labels.items()}
+    recorded = getattr(model.base_model, "_can_record_outputs", None) or {}
+    if "output_router_logits" in wanted or (model.can_generate() and "router_logits" in recorded):
+        found |= (routed_pairs if "encoder/tokens" in inputs else routed)(model, {**given, **more}, inputs["mask"])
     if not model.can_generate() or not case.greedy:
         return found
     added, margin = greedy(model, inputs)
     return found | {"greedy": added} if margin > 1e-3 * np.abs(shown[""]).max() else None
 
 
-def permuted(rng: np.random.Generator, inputs: Arrays) -> tuple[Arrays, np.ndarray, Arrays]:
-    """ASKED real tokens of each row, to be predicted in some order after all others. What we read: the rows with a
-    query for each behind them, `order` (see `lm.model.masks.Permuted`), and `shown`, which says where scores are
-    compared; what they read: the tokens asked for [B, ASKED], perm_mask (1: hidden) and target_mapping."""
-    mask = inputs["mask"]
-    at = np.stack([rng.choice(np.flatnonzero(row), ASKED, replace=False) for row in mask])
-    place = np.zeros_like(mask)
-    np.put_along_axis(place, at, np.arange(1, ASKED + 1, dtype=place.dtype)[None], 1)
-    own, other = place[:, :, None], place[:, None, :]
-    hidden = (other > own) | ((other == own) & (own > 0))
-    asked = {name: np.take_along_axis(row, at, 1) for name, row in inputs.items()}
-    ours = {name: np.concatenate([row, asked[name]], 1) for name, row in inputs.items()}
-    ours["order"] = np.concatenate([place, ~np.take_along_axis(place, at, 1)], 1)
-    ours["shown"] = (ours["order"] < 0).astype(np.int32)
-    mapping = np.arange(mask.shape[1]) == at[:, :, None]
-    theirs = {"perm_mask": hidden.astype(np.float32), "target_mapping": mapping.astype(np.float32)}
-    return ours, asked["tokens"], theirs
+def routed(model: torch.nn.Module, given: dict[str, torch.Tensor], mask: np.ndarray) -> Arrays:
+    """What the routers of a decoder say of real tokens, and the loss that balances them, if there is one."""
+    with torch.no_grad():
+        out = model(**given, output_router_logits=True)
+    found = {} if out.aux_loss is None else {"balance": out.aux_loss.numpy()}
+    if out.router_logits:  # not of dense layers alone
+        found["router"] = torch.stack(out.router_logits).numpy()[:, mask.flatten() == 1]
+    return found
+
+
+def routed_pairs(model: torch.nn.Module, given: dict[str, torch.Tensor], mask: np.ndarray) -> Arrays:
+    """The same of encoder and decoder, of the first row alone, which has no padding: theirs is not told from tokens."""
+    with torch.no_grad():
+        out = model(**{name: x[:1] for name, x in given.items()}, output_router_logits=True)
+    found: Arrays = {}
+    for side, ours in (("encoder", "encoder/"), ("decoder", "")):
+        logits = torch.stack(out[f"{side}_router_logits"])
+        found[f"{ours}router"] = logits.reshape(len(logits), -1, logits.shape[-1]).numpy()
+        for name, kind in (("aux", "balance"), ("z", "router_z")):
+            if isinstance(
+                loss := out.get(f"{side}_{name}_loss"), torch.Tensor
+            ):  # where all layers are sparse, theirs are 0
+                found[f"{ours}{kind}"] = loss.numpy()
+    return found
 
 
 def by_length(config: Any) -> bool:

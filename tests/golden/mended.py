@@ -12,7 +12,9 @@ from typing import Any
 
 import torch
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+from transformers.models.nllb_moe.modeling_nllb_moe import NllbMoeSparseMLP
 from transformers.models.phi3.modeling_phi3 import Phi3RotaryEmbedding
+from transformers.models.phimoe.modeling_phimoe import PhimoeRotaryEmbedding
 from transformers.models.prophetnet.modeling_prophetnet import ProphetNetNgramSelfAttention
 
 _whole = ProphetNetNgramSelfAttention.get_predict_relative_pos_embeddings
@@ -40,7 +42,19 @@ def _row_by_row(rotate: Any) -> Any:
     return forward
 
 
+def _two_choices(self: torch.nn.Module, states: torch.Tensor, padding_mask: torch.Tensor | None = None) -> torch.Tensor:
+    """states [B, S, d]"""
+    _, weights, _ = self.router(states.reshape(-1, states.shape[-1]), padding_mask)  # [B * S, experts]
+    kept = 1 - self.experts.moe_token_dropout
+    found = [
+        self.experts[f"expert_{i}"](states.reshape(-1, states.shape[-1])) * weights[:, i, None] * kept
+        for i in range(self.num_experts)
+    ]
+    return torch.stack(found).sum(0).reshape(states.shape)
+
+
 def mend() -> None:
-    for rotary in (LlamaRotaryEmbedding, Phi3RotaryEmbedding):
+    for rotary in (LlamaRotaryEmbedding, Phi3RotaryEmbedding, PhimoeRotaryEmbedding):
         rotary.forward = _row_by_row(rotary.forward)
     ProphetNetNgramSelfAttention.get_predict_relative_pos_embeddings = _by_place
+    NllbMoeSparseMLP.forward = _two_choices

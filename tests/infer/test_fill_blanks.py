@@ -9,10 +9,15 @@ import pytest
 
 from lm.core.errors import UserError
 from lm.infer.blanks import BlankFiller, fill, filled, sentinel_spans
-from lm.infer.generate import ENDED
+from lm.infer.generate import ENDED, Generator
 from lm.infer.sampling import Sampler
+from lm.objectives.causal import NextToken
 from lm.objectives.examples.blanks import BlankedRows, BlankIds, LongSpan, ShortSpans
+from lm.objectives.examples.middle import MiddleIds
+from lm.objectives.middle import FillInTheMiddle, middle_ids
+from lm.objectives.mixed import Mixed
 from lm.text.format import TextFormat
+from lm.text.tokenizers import ByteTokenizer
 from lm.zoo.registry import build
 from tests import toy_towers, toys
 
@@ -144,10 +149,37 @@ def test_an_encoder_decoder_fills_its_sentinels(monkeypatch):
         fill(model, {}, text, np.array([5]))
 
 
+def test_a_decoder_fills_in_a_middle():
+    """Its token for the suffix stands where something is missing; what it writes behind both parts takes its place, up
+    to an end or to one of its own marks."""
+    tokenizer = ByteTokenizer().with_special(("<fim_prefix>", "<fim_suffix>", "<fim_middle>"))
+    prefix, suffix, middle = map(tokenizer.piece_id, tokenizer.markers[-3:])
+    model = build({"family": "gpt2", **SHAPE, "vocab": tokenizer.vocab_size, "context": 48})
+    params, text = toys.values(model.spec()), TextFormat.of(tokenizer, None, reads=False)
+    ids = tokenizer.encode_marked("ab<fim_suffix>c")
+    laid = np.array([prefix, *tokenizer.encode("ab"), suffix, *tokenizer.encode("c"), middle])
+    (expected,) = Generator(model, params)([laid], max_new=6, sampler=GREEDY, eos_id=tokenizer.eos_id)
+    (whole,) = fill(model, params, text, ids, max_new=6, sampler=GREEDY)
+    assert len(expected) == 6 and whole.tolist() == [*ids[:2], *expected, *ids[3:]]
+    # by other ids, of the objective that the model was trained with; one of these ends the middle as well
+    stop = int(expected[-1])
+    own = MiddleIds(prefix, suffix, middle)
+    trained = Mixed(((1.0, "fim", FillInTheMiddle(ids=dataclasses.replace(own, prefix=stop))),))
+    assert (
+        middle_ids(trained, tokenizer) == MiddleIds(stop, suffix, middle) and middle_ids(NextToken(), tokenizer) is None
+    )
+    assert middle_ids(FillInTheMiddle(), tokenizer) == own == MiddleIds.of(tokenizer)
+    (short,) = fill(model, params, text._replace(ends=(stop,)), ids, max_new=6, sampler=GREEDY)
+    assert short.tolist() == [*ids[:2], *expected[: expected.tolist().index(stop)], *ids[3:]]
+    for wrong, count in (("ab", "no"), ("a<fim_suffix>b<fim_suffix>", "2")):
+        with pytest.raises(UserError, match=f"the text has {count} blanks: write <fim_suffix> once"):
+            fill(model, params, text, tokenizer.encode_marked(wrong))
+
+
 class Sentinels:
     """Of a toy's vocabulary the last two ids."""
 
-    pad_id, eos_id, sentinels, fingerprint = 0, 1, 2, "toy"
+    pad_id, eos_id, sentinels, fingerprint, markers = 0, 1, 2, "toy", ()
 
     def sentinel(self, i: int) -> int:
         return 11 + i

@@ -235,6 +235,9 @@ class Recent:
     def band(self):
         return None, None
 
+    def separated(self):
+        return None
+
 
 @pytest.fixture(scope="module")
 def recurrent():

@@ -13,7 +13,8 @@ from lm.model.kv_sources import CrossKV
 from lm.model.layers import LayerNorm
 from lm.model.masks import Bidirectional
 from lm.model.residual import PostNorm, ResiDual
-from lm.model.special.convolution import Convolution, ParallelConvolution
+from lm.model.special.branch import Branched
+from lm.model.special.convolution import Convolution
 from lm.model.special.enhanced_decoder import EnhancedDecoderLayer
 from tests import toys
 from tests.toys import LENGTH, D
@@ -54,9 +55,10 @@ def test_convolution(x, width, groups):
 
 def test_a_branch_joins_what_the_block_makes(x):
     block, branch = toys.block(toys.attention(), toys.mlp, PostNorm(LayerNorm())), Convolution(3)
-    layer = ParallelConvolution(block, branch, LayerNorm())
+    layer = Branched(block, branch, LayerNorm(), before=LayerNorm())
     p = toys.values(layer.spec(D))
-    y = block(p, jnp.asarray(x), rows(), None)[0] + branch(p["branch"], jnp.asarray(x), rows(), None, {})[0]
+    read = LayerNorm()(p["before_branch"], jnp.asarray(x))
+    y = block(p, jnp.asarray(x), rows(), None)[0] + branch(p["branch"], read, rows(), None, {})[0]
     toys.close(layer(p, jnp.asarray(x), rows(), None)[0], norm(p["branch_norm"], np.asarray(y)))
 
 
@@ -98,7 +100,7 @@ def test_mistakes_are_named(x):
     with pytest.raises(UserError, match="groups=3 of a convolution do not divide the width 8"):
         Convolution(3, 3).spec(D)
     with pytest.raises(UserError, match="ResiDual carries two"):
-        ParallelConvolution(toys.block(toys.attention(), toys.mlp, ResiDual(LayerNorm())), Convolution(3))
+        Branched(toys.block(toys.attention(), toys.mlp, ResiDual(LayerNorm())), Convolution(3))
     layer = EnhancedDecoderLayer(toys.block(toys.attention(source=CrossKV("context"))))
     with pytest.raises(UserError, match="reads the table 'absolute', which its stack lacks; did you mean 'absolut'"):
         layer(toys.values(layer.spec(D)), jnp.asarray(x), rows().replace(shared={"absolut": jnp.zeros((4, D))}), None)

@@ -49,7 +49,7 @@ def test_experts_cost_their_places(dispatch):
     model = toys.dense_first(dispatch)
     d, s, f, layers = toys.D, 8, 6, 2
     places = 2 * s * 3 // 2 if dispatch == Capacity(1.5, group=4) else 2 * s
-    per_layer = places * 3 * d * f + s * d * 4 + 2 * s * d  # experts, router, weighted sum of two choices
+    per_layer = places * 3 * d * f + s * d * 4  # experts, router
     attention = s * (4 * d * d + 2 * s * d)
     dense = s * 3 * d * 12
     assert forward_flops(model, s) == 2 * (3 * attention + dense + layers * per_layer + s * d * toys.VOCAB)
@@ -79,3 +79,12 @@ def test_the_largest_published_decoder_is_counted_without_being_built():
     matrices = count(model.spec()) - positions
     attention = 96 * 2 * 2048 * 12288
     assert per_token == pytest.approx(2 * (matrices + attention), rel=1e-3)  # the rest: norms and biases
+
+
+def test_modules_of_a_head_cost_what_they_multiply():
+    """Each depth joins two states, has a layer, and scores anew."""
+    d, s, vocab = toys.D, toys.LENGTH, toys.VOCAB
+    model = toys.many_ahead()
+    one = toys.language_model([toys.block(toys.attention(rotary=toys.rotary))])
+    layer = forward_flops(one, s) - 2 * s * d * vocab
+    assert forward_flops(model, s) == 4 * layer + 2 * s * (2 * 2 * d * d + 3 * d * vocab)

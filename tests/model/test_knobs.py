@@ -22,7 +22,7 @@ from lm.model.layers import LayerNorm, RMSNorm
 from lm.model.masks import Bidirectional
 from lm.model.mlp import MLP
 from lm.model.moe.dispatch import Dropless
-from lm.model.moe.routers import SoftmaxRouter
+from lm.model.moe.top_k import TopK
 from lm.model.positions import Learned, Sinusoidal
 from lm.model.residual import Plain
 from lm.model.rotary import LinearScaling, Rotary
@@ -34,6 +34,7 @@ MODELS = (
     toys.many_ahead(),
     toy_towers.encoder(),
     toy_towers.windowed_encoder(),
+    toy_towers.taking_experts(),
     toy_towers.encoder_decoder(),
     toy_towers.predictors(),
     toy_towers.long_reader(),
@@ -54,7 +55,7 @@ SUBSTITUTES = (
     SegmentMemory(3),
     Plain(),
     MLP(5),
-    SoftmaxRouter(3),
+    TopK(3),
     Dropless(),
     TokenClassifier(3),
     BlockSummaries(2, RMSNorm(), BucketedBias(None)),

@@ -15,6 +15,7 @@ from lm.inspect.cost import flops
 from lm.kernels.attention.blocked import blocked
 from lm.kernels.attention.reference import reference
 from lm.kernels.attention.spec import AttentionSpec
+from lm.kernels.place import Place
 from lm.model.masks import (
     Bidirectional,
     Causal,
@@ -28,6 +29,8 @@ from lm.model.masks import (
     Strided,
     Window,
 )
+
+CPU = Place("cpu")
 
 windows = st.builds(Window, st.integers(1, 9), st.integers(1, 5))
 masks = st.one_of(
@@ -127,7 +130,8 @@ def both(mask, kv_heads, block, most, tokens):
     keys = jax.random.split(jax.random.key(0), 3)
     q, k, v = (jax.random.normal(key, (1, h, 12, 3)) for key, h in zip(keys, (4, kv_heads, kv_heads), strict=True))
     asked = AttentionSpec(mask, 0.5, aligned=True), tokens, tokens
-    return blocked(q, k, v, *asked, block=block, most=most), reference(q, k, v, *asked)
+    skipping = blocked(q, k, v, *asked, place=CPU, block=block, most=most)
+    return skipping, reference(q, k, v, *asked, place=CPU)
 
 
 @settings(max_examples=40)
@@ -148,7 +152,8 @@ def test_blocked_attention_skips_hidden_keys():
 
     def cost(mask, backward):
         def attend(x):
-            return blocked(x, x, x, AttentionSpec(mask, 1.0, aligned=True), tokens, tokens, block=8).sum()
+            spec = AttentionSpec(mask, 1.0, aligned=True)
+            return blocked(x, x, x, spec, tokens, tokens, place=CPU, block=8).sum()
 
         return flops(jax.grad(attend) if backward else attend, x)
 
@@ -170,7 +175,7 @@ def test_blocked_attention_has_the_gradient_of_the_reference(shape, row):
     target = jax.random.normal(jax.random.key(9), (1, 4, 12, 5))
 
     def gradient(attend, **own):
-        return jax.grad(lambda qkv: (attend(*qkv, *asked, **own) * target).sum())(qkv)
+        return jax.grad(lambda qkv: (attend(*qkv, *asked, place=CPU, **own) * target).sum())(qkv)
 
     for ours, theirs in zip(gradient(blocked, block=block, most=most), gradient(reference), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=2e-5)

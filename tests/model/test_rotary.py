@@ -146,6 +146,7 @@ SCALED = {
     YarnScaling(3.0, 40, 3.0, 0.5): (by_parts(), 0.1 * math.log(3) + 1),
     FrequencyScaling(4.0, 0.5, 3.0, 40): (by_wavelength(), 1.0),
     LongScaling((1.0,) * 6, (2.0, 3.0, 4.0, 5.0, 6.0, 7.0), 6, 1.3): (by_divisors(), 1.3),
+    LongScaling((1.0,) * 6, (2.0, 3.0, 4.0, 5.0, 6.0, 7.0), 6, 1.1, long_magnitude=1.3): (by_divisors(), 1.3),
     LongScaling((2.0, 3.0, 4.0, 5.0, 6.0, 7.0), (1.0,) * 6, 7, 1.3): (by_divisors(), 1.3),
 }
 

@@ -40,7 +40,7 @@ def maskable(seed: int, length: int) -> MaskableRow:
 
 def row_of(text: str, length: int | None = None) -> dict:
     ids = BYTES.encode(text)[:length]
-    tokens = np.concatenate([[BYTES.eos_id], ids]).astype(np.int32)
+    tokens = np.append(ids, BYTES.eos_id).astype(np.int32)
     return {"tokens": tokens, "segments": np.ones_like(tokens)}
 
 
@@ -65,6 +65,24 @@ def test_only_text_is_hidden_within_the_budget_and_words_are_whole(hiding, seed,
                     assert len(set(group[np.isin(at, phrase)].tolist())) <= 1
     again = hiding(row, budget, np.random.default_rng(seed))
     np.testing.assert_array_equal(again.at, at)
+
+
+@settings(max_examples=60)
+@given(st.sampled_from(ALL), st.integers(0, 10**6), st.integers(1, 12), st.integers(1, 2), st.integers(0, 2))
+def test_one_word_is_hidden_where_any_can_be(hiding, seed, length, budget, short):
+    """Words of `short` + 2 tokens and more, none of which fits into most budgets."""
+    row = maskable(seed, length)
+    row = row._replace(starts=np.arange(length) % (short + 2) == 0)
+    at, _ = hiding(row, budget, np.random.default_rng(seed))
+    words = words_of(row)
+    if isinstance(hiding, GeometricSpans):  # which leaves a token on both sides
+        padded = np.concatenate([[0], row.segments, [0]])
+        beside = (padded[words[:, 0]], padded[words[:, 1] + 1])
+        words = words[np.all([side == row.segments[words[:, 0]] for side in beside], axis=0)]
+    assert bool(len(at)) == bool(len(words))
+    if isinstance(hiding, (WholeWords, GeometricSpans, NGrams)) and len(words):
+        shortest = np.diff(words).min()
+        assert len(at) <= max(budget, shortest) and (shortest <= budget or len(at) == shortest)
 
 
 @settings(max_examples=40)
@@ -215,11 +233,11 @@ def test_as_often_as_transformers_collator(kind):
     found: Counter = Counter()
     for _ in range(150):
         words = [[5 + rng.integers(60), *(65 + rng.integers(60, size=n - 1))] for n in rng.permutation(sizes * 50)]
-        tokens = np.array([0, 2, *(i for word in words for i in word), 3], np.int32)
-        made = build({"tokens": tokens, "segments": np.minimum(np.arange(len(tokens)), 1)}, rng)
+        tokens = np.array([2, *(i for word in words for i in word), 3, 0], np.int32)
+        made = build({"tokens": tokens, "segments": (tokens > 0).astype(np.int32)}, rng)
         hidden, shown = made["weights"][1:-1] > 0, made["tokens"][1:-1]
         found.update(hidden=hidden.sum() / 300, masked=(shown[hidden] == 4).sum() / hidden.sum())
-        found["kept"] += (shown == tokens[2:-1])[hidden].sum() / hidden.sum()
+        found["kept"] += (shown == tokens[1:-2])[hidden].sum() / hidden.sum()
         found["special"] += made["weights"][0] + made["weights"][-1]
         parts = np.split(hidden, np.cumsum([len(word) for word in words])[:-1])
         for n in sizes:

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from lm.core.metrics import F1, Pearson, added, values
-from lm.objectives.labels import Classification, Regression
+from lm.core.rows import tokens_read
+from lm.objectives.causal import NextToken
+from lm.objectives.labels import Classification, NextTokenAndLabel, Regression
+from lm.objectives.middle import FillInTheMiddle
+from lm.objectives.mixed import Mixed
+from lm.objectives.multi_token import MultiToken
+from lm.objectives.objective import unit_of
+from lm.objectives.replaced import ReplacedTokens
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "labels" / "metrics.json").read_text())
 
@@ -45,3 +52,25 @@ def test_values():
 
 def test_scores_that_are_undefined_are_left_out():
     assert values({"pearson": Pearson(3, 3, 6, 3, 14, 6), "f1": F1(0, 0, 0)}) == {}
+
+
+def test_speed_counts_all_tokens_that_are_read():
+    segments = np.array([[1, 1, 0], [1, 2, 2]])
+    assert tokens_read({"segments": segments, "encoder/segments": segments[:1], "tokens": segments}) == 5 + 2
+
+
+@pytest.mark.parametrize(
+    ("objective", "unit"),
+    [
+        (NextToken(), "nats per token"),
+        (MultiToken(), "nats per token"),
+        (Mixed(((1.0, "a", NextToken()), (1.0, "b", FillInTheMiddle()))), "nats per token"),
+        (Classification(), ""),
+        (Regression(), ""),
+        (NextTokenAndLabel(), ""),
+        (ReplacedTokens(), ""),
+    ],
+    ids=lambda x: type(x).__name__,
+)
+def test_only_losses_of_tokens_are_nats_per_token(objective, unit):
+    assert unit_of(objective) == unit

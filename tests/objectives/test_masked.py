@@ -1,13 +1,19 @@
 """Masked language modelling: what is hidden, and that the loss is of that."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lm.core.ctx import Ctx
 from lm.core.errors import UserError
+from lm.data.cache import TokenCache
+from lm.data.packing import read_of
+from lm.data.record_rows import packed
+from lm.objectives.examples.hiding import WholeWords
 from lm.objectives.masked import MaskedTokens
 from lm.objectives.objective import check_needs
 from lm.objectives.token_loss import TokenLoss
@@ -36,14 +42,51 @@ def test_what_is_hidden(length, padding, share, masked, random, seed):
     given_row = row(length, padding, seed)
     build = MaskedTokens(share, masked, random).examples(BYTES)
     made = build(given_row, np.random.default_rng(seed))
-    asked, tokens = made["weights"] > 0, given_row["tokens"][1:]
-    text = (given_row["segments"][1:] > 0) & (tokens != EOS)
+    asked, tokens = made["weights"] > 0, given_row["tokens"][:-1]
+    text = (given_row["segments"][:-1] > 0) & (tokens != EOS)
     assert asked.sum() == max(1, round(share * text.sum())) and not (asked & ~text).any()
     np.testing.assert_array_equal(made["targets"], tokens)
     np.testing.assert_array_equal(made["tokens"][~asked], tokens[~asked])
     again = build(given_row, np.random.default_rng(seed))
     assert all(np.array_equal(made[name], again[name]) for name in made)
     assert made["bytes"].shape == made["positions"].shape == (length,)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.integers(1, 14), min_size=1, max_size=9),
+    st.integers(4, 12),
+    st.sampled_from(("concat", "best-fit", "one")),
+    st.sampled_from((MaskedTokens(0.4), MaskedTokens(0.4, hiding=WholeWords()), MaskedTokens(0.4, predictions=3))),
+)
+def test_nothing_is_lost_and_nothing_leaks_however_rows_are_packed(tmp_path_factory, sizes, length, packing, objective):
+    """Documents of distinct tokens, each behind [CLS]: what a model reads is all of the text, but for the last token of
+    a row that has no room for it; what is to be predicted is not among it unless by chance; documents begin at 0."""
+    text = BYTES.with_special(["[CLS]"])
+    first = text.piece_id("[CLS]")
+    documents = [np.append(np.append(first, 10 + np.arange(n) + 14 * i), EOS) for i, n in enumerate(sizes)]
+    tokens, offsets = np.concatenate(documents).astype(np.uint16), np.cumsum([0, *map(len, documents)])
+    if packing != "best-fit" and length > len(tokens):
+        return
+    cache = TokenCache(tmp_path_factory.mktemp("cache"), (tokens,), offsets, len(tokens), 0, "")
+    rows, read = packed(cache, length, packing, long="cut"), []
+    build = dataclasses.replace(objective.examples(text), masked=1.0, random=0.0)
+    for i in range(len(rows)):
+        made, there = build(rows[i], np.random.default_rng(i)), read_of(rows[i], "tokens", "segments")
+        real = there["segments"] > 0
+        assert (made["segments"] == there["segments"]).all() and len(made["tokens"]) == length
+        at = made["predicted"] if "predicted" in made else np.arange(length)
+        hidden = np.zeros(length, bool)
+        hidden[at[made["weights"] > 0]] = True
+        assert (made["tokens"][hidden] == build.mask).all() and not (hidden & ~real).any()
+        assert (made["targets"] == there["tokens"][at])[made["weights"] > 0].all()
+        assert not np.isin(made["targets"][made["weights"] > 0], (first, EOS)).any()
+        assert np.array_equal(made["tokens"][~hidden], there["tokens"][~hidden])
+        assert (made["positions"][real & (there["tokens"] == first)] == 0).all()
+        read += there["tokens"][real].tolist()
+    words = [token for token in read if token not in (first, EOS)]
+    assert len(words) == len(set(words)), "each is read once"
+    assert packing == "concat" or read.count(first) == len(sizes), "no document loses its first token"
 
 
 def test_shares_of_mask_and_random_tokens():

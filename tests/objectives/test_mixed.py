@@ -12,7 +12,7 @@ from lm.core.component import to_dict
 from lm.core.ctx import Ctx
 from lm.core.errors import UserError
 from lm.core.param import initialize
-from lm.data.batches import addressed
+from lm.data.streams import addressed
 from lm.objectives.causal import NextToken
 from lm.objectives.denoising import MixtureOfDenoisers, PrefixMixtureOfDenoisers
 from lm.objectives.examples.published import SPANS

@@ -1,5 +1,7 @@
 """The loss of several tokens ahead, from the scores of the whole model."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -8,6 +10,11 @@ from lm.core.ctx import Ctx
 from lm.core.errors import UserError
 from lm.core.param import flatten
 from lm.evaluate.evaluator import Evaluator
+from lm.model.layers import RMSNorm
+from lm.model.moe.dispatch import Dropless
+from lm.model.moe.layer import MoE
+from lm.model.moe.top_k import TopK
+from lm.model.stack import Stack
 from lm.objectives.causal import NextToken
 from lm.objectives.multi_token import MultiToken
 from lm.objectives.objective import check_needs
@@ -76,7 +83,7 @@ def test_the_model_reads_no_targets_and_no_bookkeeping(model, params, monkeypatc
     )
     batch = batch_of(PACKED) | {"bytes": np.ones((1, 8), np.int32), "reset": np.ones(1, np.int32)}
     assert MultiToken()(model, params, batch, Ctx()).metrics["bytes"].total == 8
-    assert [set(ctx.rows) for ctx in read] == [{"segments", "positions"}]
+    assert [set(ctx.rows) for ctx in read] == [{"tokens", "segments", "positions"}]
 
 
 def test_all_parameters_learn(model, params):
@@ -84,6 +91,26 @@ def test_all_parameters_learn(model, params):
     gradient = jax.jit(jax.grad(lambda p: MultiToken()(model, p, batch, Ctx()).total))(params)
     still = [path for path, g in flatten(gradient) if not np.abs(g).max() > 0]
     assert not still
+
+
+def test_routers_of_the_modules_are_balanced():
+    """By their losses and by their buffers, as those of the model are."""
+    moe = MoE(3, toys.mlp, TopK(k=1, rate=0.5), Dropless())
+    routed = Stack.of([toys.block(toys.attention(rotary=toys.rotary), moe)], norm=RMSNorm())
+    plain = toys.many_ahead()
+    model = dataclasses.replace(plain, head=dataclasses.replace(plain.head, module=routed))
+    params, batch = toys.values(model.spec()), batch_of((PACKED[0], [1] * 9))
+    weighed, not_weighed = (
+        jax.jit(lambda p, loss=TokenLoss(aux=aux): MultiToken(loss)(model, p, batch, Ctx()))(params)
+        for aux in ((("balance", 1.0),), ())
+    )
+    assert weighed.total > not_weighed.total + 1
+    moved = model.update(params, weighed.aux)
+    for depth in "12":
+        balance = [p["head"][depth]["module"]["0"]["0"]["mlp"]["router"]["balance"] for p in (params, moved)]
+        load = np.asarray(weighed.aux["head"][depth]["0"]["0"]["mlp"]["router"].load.sum(axis=1))
+        np.testing.assert_allclose(balance[1] - balance[0], 0.5 * np.sign(load.mean(-1, keepdims=True) - load))
+    assert jax.tree.all(jax.tree.map(np.array_equal, moved["body"], params["body"]))
 
 
 def test_heads_and_objectives_must_suit(model):

@@ -44,7 +44,7 @@ def indices(length, starts=None):
 
 
 def row_of(text, channel=None):
-    tokens = np.concatenate([[1], BYTES.encode(text), [1]]).astype(np.int32)
+    tokens = np.concatenate([BYTES.encode(text), [1, 1]]).astype(np.int32)
     row = {"tokens": tokens, "segments": np.ones_like(tokens), "bytes": (tokens > 2).astype(np.int32)}
     return row if channel is None else row | {"sentence": channel}
 
@@ -141,7 +141,7 @@ def test_sentences_end_at_full_stops_or_where_the_channel_says():
     assert len(read) == 24
     assert all(sorted(sentences) == sorted(s for s in sentences if s in order) for order in read)
     channel = np.zeros(len(text) + 2, np.int32)
-    channel[[1, 5]] = 1  # of the row, whose first token is left out
+    channel[[0, 4]] = 1
     read = {BYTES.decode(e["encoder/tokens"]) for e in examples_of(mixture, row_of(text, channel), 50)}
     assert read == {text, text[4:] + text[:4]}
 

@@ -43,7 +43,7 @@ from tests.train import tiny
 SHAPE = {"layers": 1, "vocab": 384, "context": 12, "embed_width": 6, "dropout": 0.1}
 PAIR = electra_pair(
     discriminator={**SHAPE, "d_model": 8, "heads": 2},
-    generator={**SHAPE, "d_model": 4, "heads": 1, "pretraining": ("mlm",)},
+    generator={**SHAPE, "d_model": 4, "heads": 2, "pretraining": ("mlm",)},
 )
 OBJECTIVE = ReplacedTokens(MaskedTokens(0.4, 0.85, 0.0, TokenLoss(chunk=5)), weight=50.0)
 KEY = jax.random.key(3)

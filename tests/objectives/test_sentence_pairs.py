@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from lm.core.ctx import Ctx
 from lm.core.errors import UserError
-from lm.data.batches import Batches, EvalBatches
+from lm.data.batches import Batches
 from lm.data.cache import TokenCache
+from lm.data.eval_batches import EvalBatches
 from lm.data.records.documents import Documents
 from lm.data.sources import open_source
 from lm.data.tokenize import build_cache

@@ -10,19 +10,23 @@ import pytest
 from jax.sharding import AxisType, Mesh, PartitionSpec
 from ml_collections.config_dict import ConfigDict
 
+from lm.core.component import with_knobs
 from lm.core.ctx import Ctx, Execution
 from lm.core.errors import UserError
-from lm.core.mesh import Sharding, with_own
+from lm.core.mesh import Sharding
+from lm.core.rules import with_own
 from lm.model.block import Block
 from lm.model.layers import LayerNorm
 from lm.model.moe.dispatch import Capacity
-from lm.model.moe.routers import SoftmaxRouter
+from lm.model.moe.top_k import TopK
 from lm.model.residual import ResiDual
 from lm.model.stack import LayerGroup
+from lm.model.transformer import LanguageModel
 from lm.parallel.pipeline import Pipelined
 from lm.train.config import default
 from lm.train.parallel import execution_of, sharding_of
 from lm.zoo.gpt2 import gpt2
+from lm.zoo.t5 import t5
 from tests import toys
 from tests.toys import D
 
@@ -37,14 +41,14 @@ def sharding() -> Sharding:
 
 
 def staged(ctx: Ctx, microbatches: int, axis: str = "pipe") -> Ctx:
-    return ctx.replace(sharding=sharding(), execution=Execution(walk=Pipelined(microbatches, axis)))
+    return ctx.replace(sharding=sharding(), execution=Execution(walk=Pipelined(microbatches, axis=axis)))
 
 
 def two_streams_with_experts() -> LayerGroup:
     """A carry of two arrays, dropout, and router statistics that depend on padding; two blocks in the pattern."""
     wiring = ResiDual(LayerNorm(), dropout=0.25)
     biased = toys.attention(bias=(toys.BucketedBias(buckets=6, max_distance=7),))
-    routed = toys.experts(SoftmaxRouter(k=2, init=toys.WIDE), Capacity(1.0))
+    routed = toys.experts(TopK(k=2, init=toys.WIDE), Capacity(1.0))
     return LayerGroup((Block((("attention", biased),), wiring), Block((("experts", routed),), wiring)), repeats=4)
 
 
@@ -132,12 +136,20 @@ def config(**parallel: int | str) -> ConfigDict:
         ({"pipeline": 4}, r"^2 repeats of a layer group do not spread evenly over 4 pipeline stages: take a number of"),
         ({"pipeline": 2, "microbatches": 4}, r"batch_size=8 in 1 part.* into 4 microbatches .* a multiple of 16$"),
         ({"pipeline": 2, "unroll": True}, r"^config.parallel.pipeline=2 and config.train.unroll are two ways"),
+        (
+            {"pipeline": 2, "chunks": 2},
+            r"^2 repeats of a layer group .* 2 pipeline stages of 2 chunks each: take a number",
+        ),
+        (
+            {"pipeline": 2, "chunks": 2, "layers": 4, "microbatches": 1},
+            r"^1 microbatches cannot go round 2 pipeline stages 2 times: take a multiple of 2, or one chunk a stage$",
+        ),
         ({"pipeline": 2, "layers": 1}, r"^config.parallel.pipeline=2: no layers of this model repeat"),
         ({"pipeline": 2, "stage": 2}, r"^config.mesh.stage is the pipeline's: set config.parallel.pipeline=2 instead$"),
     ],
 )
 def test_a_config_that_cannot_be_pipelined(change, message):
-    c = config(**{k: v for k, v in change.items() if k in ("pipeline", "microbatches")})
+    c = config(**{k: v for k, v in change.items() if k in ("pipeline", "microbatches", "chunks")})
     c.train.unroll = change.get("unroll", False)
     if "stage" in change:
         with c.unlocked():
@@ -145,3 +157,24 @@ def test_a_config_that_cannot_be_pipelined(change, message):
     model = gpt2(layers=change.get("layers", 2), d_model=D, heads=toys.HEADS, vocab=toys.VOCAB, context=LENGTH)
     with pytest.raises(UserError, match=message):
         sharding_of(c), execution_of(c, model)
+
+
+def two_groups() -> LanguageModel:
+    model = toys.language_model([toys.local] * 2)
+    segments = (*model.body.stack.segments, LayerGroup((toys.everywhere,), repeats=2))
+    return with_knobs(model, lambda name, value: segments if name == "segments" else value)
+
+
+@pytest.mark.parametrize(
+    ("model", "has"),
+    [
+        (lambda: t5(layers=2, d_model=D, heads=2, d_ff=8, vocab=toys.VOCAB), "EncoderDecoder has 2 groups of layers"),
+        (two_groups, "LanguageModel has 2 groups of layers"),
+    ],
+)
+def test_models_that_alternate_no_passes(model, has):
+    c = config(pipeline=2, schedule="1f1b")
+    with pytest.raises(UserError, match=rf"^config.parallel.schedule='1f1b' takes models of one tower .* this {has}"):
+        execution_of(c, model())
+    c.parallel.schedule = "gpipe"
+    assert execution_of(c, model()).walk == Pipelined(2)

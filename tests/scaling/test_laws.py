@@ -26,7 +26,7 @@ def test_the_frontier_spends_the_budget_and_meets_the_first_order_condition(law,
 @given(laws, budgets, st.floats(0.5, 2))
 def test_no_other_split_of_the_budget_is_better(law, C, factor):
     N, D = law.optimal(C)
-    assert law.loss(N * factor, D / factor) >= law.loss(N, D) * (1 - 1e-12)
+    assert law.predict(N * factor, D / factor) >= law.predict(N, D) * (1 - 1e-12)
 
 
 @given(laws, budgets)
@@ -53,10 +53,10 @@ def test_kaplan_s_frontier():
     assert pytest.approx(1e21) == 6 * N * D
     assert KAPLAN.exponents[0] == pytest.approx(1 / (1 + 0.076 / 0.103))
     for factor in (0.9, 1.1):
-        assert KAPLAN.loss(N * factor, D / factor) > KAPLAN.loss(N, D)
+        assert KAPLAN.predict(N * factor, D / factor) > KAPLAN.predict(N, D)
     # Where data abound, the loss of the size alone, and the other way round.
-    assert KAPLAN.loss(1e9, np.inf) == pytest.approx((6.4e13 / 1e9) ** 0.076)
-    assert KAPLAN.loss(np.inf, 1e10) == pytest.approx((1.8e13 / 1e10) ** 0.103)
+    assert KAPLAN.predict(1e9, np.inf) == pytest.approx((6.4e13 / 1e9) ** 0.076)
+    assert KAPLAN.predict(np.inf, 1e10) == pytest.approx((1.8e13 / 1e10) ** 0.103)
 
 
 def test_arrays_of_laws_broadcast():
@@ -66,7 +66,7 @@ def test_arrays_of_laws_broadcast():
     each = [law.optimal(1e21) for law in (HOFFMANN, EPOCH)]
     n, d = both.optimal(1e21)
     assert n == pytest.approx([N for N, _ in each])
-    assert both.loss(n, d) == pytest.approx([float(HOFFMANN.loss(*each[0])), float(EPOCH.loss(*each[1]))])
+    assert both.predict(n, d) == pytest.approx([float(HOFFMANN.predict(*each[0])), float(EPOCH.predict(*each[1]))])
 
 
 def test_a_law_that_more_data_worsens_has_no_frontier():

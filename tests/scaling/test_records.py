@@ -2,12 +2,16 @@
 
 import gzip
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lm.core.errors import UserError
 from scaling.records import append_run, read_runs
+from scaling.tables import read_rows, write_parquet
 
 RECORD = {
     "params": 1000, "tokens": 20000, "flops": 1.5e8, "flops_convention": "jaxpr",
@@ -187,3 +191,41 @@ def test_other_bad_files(tmp_path):
         read_runs(broken)
     with pytest.raises(UserError, match=r"no column 'losss'.*did you mean 'loss'"):
         read_runs(csv(tmp_path, "params,tokens,loss\n1,2,3\n"), where=["losss=3"])
+
+
+def test_a_result_is_written_once(tmp_path):
+    """What failed is no result, and a line that a kill cut short is none either."""
+    path = tmp_path / "runs.jsonl"
+    for failure in ("killed", None, None):
+        append_run(path, RECORD | {"cell": "a", "failure": failure}, once="cell")
+    with path.open("a") as file:
+        file.write('{"params": 10')
+    append_run(path, RECORD | {"cell": "b", "failure": None}, once="cell")
+    written = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(r["cell"], r["failure"]) for r in written] == [("a", "killed"), ("a", None), ("b", None)]
+
+
+def test_many_processes_write_one_file(tmp_path):
+    path = tmp_path / "runs.jsonl"
+    code = "import sys; from scaling.records import append_run; r = eval(sys.argv[2])\n"
+    code += "for i in range(50): append_run(sys.argv[1], r | {'cell': f'{sys.argv[3]} {i // 2}'}, once='cell')"
+    words = [[sys.executable, "-c", code, str(path), repr(RECORD), str(n % 2)] for n in range(4)]
+    processes = [subprocess.Popen(w, cwd=Path(__file__).parents[2]) for w in words]
+    assert [p.wait(60) for p in processes] == [0] * 4
+    cells = [json.loads(line)["cell"] for line in path.read_text().splitlines()]
+    assert sorted(cells) == sorted(f"{n} {i}" for n in range(2) for i in range(25))
+
+
+def test_records_as_parquet(tmp_path):
+    pytest.importorskip("pyarrow")
+    runs, table = tmp_path / "runs.jsonl", tmp_path / "runs.parquet"
+    for change in ({}, {"loss": None, "failure": "killed"}):
+        append_run(runs, RECORD | change)
+    write_parquet(read_rows(runs), table)
+    again = [cells for _, cells in read_rows(table)]
+    assert [cells["loss"] for cells in again] == [3.5, None] and again[0]["failure"] is None
+    ours, theirs = (read_runs(path, where=["loss"]) for path in (runs, table))
+    for name in ("params", "tokens", "flops", "loss", "loss_unit", "shape"):
+        np.testing.assert_array_equal(ours[name], theirs[name])
+    with pytest.raises(UserError, match="cannot write"):
+        write_parquet(read_rows(runs), tmp_path / "absent" / "runs.parquet")

@@ -16,13 +16,13 @@ import pytest
 from lm.core.errors import UserError
 from lm.data.learn import train_sentencepiece
 from lm.data.sources import Document
-from lm.model.moe.routers import BalancedRouter
 from lm.runs.checkpoint import Checkpoints, meta_of, open_model
 from lm.text.tokenizers import ByteTokenizer, SentencePieceTokenizer
 from lm.train.state import State, save_state, saved_state
+from tests import toys
 from tests.train import tiny
 
-MODEL = tiny.sparse(BalancedRouter())
+MODEL = tiny.sparse(toys.balanced())
 
 
 def state_of(step: int) -> State:

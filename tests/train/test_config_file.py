@@ -23,7 +23,7 @@ from lm.train.override import override
 from lm.train.show_config import shown, size_notes
 from lm.zoo.registry import build, departures, knobs
 from lm.zoo.switch import switch_decoder
-from scaling import plan
+from scaling import cells
 
 QUICKSTART = quickstart.__file__
 
@@ -206,7 +206,7 @@ def test_knobs_that_depart_from_a_published_size_are_told():
 CONFIGS: dict[str, Any] = {
     module.__name__.rpartition(".")[2]: (module.get_config, default)
     for module in (gpt2, quickstart, switch_toy, ul2_toy)
-} | {"sweep": (sweep_file.get_config, plan.default)}
+} | {"sweep": (sweep_file.get_config, cells.default)}
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -333,7 +333,7 @@ def test_every_knob_is_shown_with_its_comment_and_what_changed_is_marked():
     assert "Reference" not in text
     in_size = shown(gpt2.get_config())
     assert "# 12, from size small" in in_size and "* config.model.vocab = 50304" in in_size
-    assert "config.sweep.budgets" in shown(sweep_file.get_config(), plan.default)
+    assert "config.sweep.budgets" in shown(sweep_file.get_config(), cells.default)
 
 
 def test_every_component_that_is_chosen_says_what_its_knobs_are():

@@ -8,9 +8,10 @@ import pytest
 from rich.console import Console
 
 from lm.core.errors import UserError
-from lm.train import footprint, hardware, loop, session
+from lm.train import footprint, hardware, loop, prepared
 from lm.train.chips import DEVICES, TPUS
 from lm.train.setup import assemble
+from lm.zoo.registry import knobs
 from tests.train import tiny
 
 
@@ -43,6 +44,25 @@ def test_what_lowers_it(tmp_path):
     assert spread.state < plain.state / 2 and spread.batch == plain.batch // 8
 
 
+def test_eight_times_the_experts_on_eight_devices(tmp_path):
+    """With eight times the rows, a device holds what one held alone: its share of the experts, and of the tokens."""
+
+    def needs(times: int, **mesh: int) -> tuple[int, footprint.Footprint]:
+        c = tiny.config(tmp_path)
+        with c.unlocked():
+            c.model = knobs("switch_decoder", layers=4, d_model=16, heads=4, d_ff=512, experts=4 * times, vocab=384)
+        c.mesh.update(mesh)
+        c.data.batch_size *= times
+        made = assemble(c, devices=jax.devices()[:times])
+        found = footprint.footprint(made.trainer, made.abstract_state, made.abstract_batch)
+        return size(made.abstract_state.params), found
+
+    (one, alone), (many, spread) = needs(1), needs(8, expert=8)
+    assert many > 5 * one and spread.batch == alone.batch
+    assert spread.state < 1.05 * alone.state and spread.gradients < 1.05 * alone.gradients
+    assert spread.activations < 1.5 * alone.activations  # scores of 32 experts beside a width of 16
+
+
 def test_a_limit_is_warned_of_then_refused():
     needed = footprint.Footprint(state=60, gradients=20, batch=0, activations=40)
     assert footprint.check_room(needed, None) == footprint.check_room(needed, 1000) == ""
@@ -65,8 +85,8 @@ def test_a_batch_that_no_machine_holds(tmp_path, monkeypatch):
 
 def test_a_step_that_the_compiler_says_is_too_large(tmp_path, monkeypatch):
     tiny.use_one_device(monkeypatch)
-    monkeypatch.setattr(session, "check_room", lambda needed, limit: "")
-    monkeypatch.setattr(session, "memory_limit", lambda: 2**20)
+    monkeypatch.setattr(prepared, "check_room", lambda needed, limit: "")
+    monkeypatch.setattr(prepared, "memory_limit", lambda: 2**20)
     with pytest.raises(UserError, match=r"the compiled train step needs [\d.]+ MiB a device, and there are 1\.0 MiB"):
         loop.train(tiny.config(tmp_path), tmp_path / "run", Console(file=io.StringIO()))
 

@@ -113,6 +113,7 @@ def test_a_fresh_row_remembers_nothing(tmp_path):
     np.testing.assert_array_equal(some, np.where(reset["reset"], none, kept))
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_remembers(tmp_path):
     """Killed and resumed, and on a mesh: the same text, the same parameters."""
     whole, cut, meshed = config(tmp_path), config(tmp_path), config(tmp_path)

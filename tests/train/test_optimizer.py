@@ -11,7 +11,6 @@ import pytest
 from lm.core.component import known
 from lm.core.errors import UserError
 from lm.core.param import Param, abstract, flatten, initialize
-from lm.model.moe.routers import BalancedRouter
 from lm.train.optim.adafactor import Adafactor
 from lm.train.optim.adamw import AdamW
 from lm.train.optim.ademamix import AdEMAMix
@@ -23,6 +22,7 @@ from lm.train.optim.optimizer import Optimizer
 from lm.train.optim.schedule import ConstantRate
 from lm.train.optim.sgd import SGD
 from lm.zoo.registry import FAMILIES, build
+from tests import toys
 from tests.train import tiny
 
 STEPS = 2
@@ -109,7 +109,7 @@ def test_a_stack_of_layers_equals_separate_layers(kind):
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_buffers_have_no_optimizer_state(kind):
-    trainer, hyper = tiny.trainer(tiny.sparse(BalancedRouter()), optimizer=kind())
+    trainer, hyper = tiny.trainer(tiny.sparse(toys.balanced()), optimizer=kind())
     assert any(path.endswith("balance") for path, _ in flatten(trainer.model.spec()))
     state = jax.eval_shape(lambda: trainer.init(hyper))
     assert not [path for path, _ in flatten(state.opt) if "balance" in path]

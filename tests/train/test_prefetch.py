@@ -65,6 +65,12 @@ def test_waiting_is_measured(batches):
     assert feed.waited == 0
     next(feed), next(feed)
     assert feed.waited >= 0.4
+    busy = iter([True, False])
+    feed = DevicePrefetcher(Slow(), None, busy=lambda: next(busy))
+    next(feed)
+    assert feed.waited == 0  # the devices still had work when the batch came
+    next(feed)
+    assert 0.2 <= feed.waited < 0.4
 
 
 def test_evaluation_batches_come_from_every_row(batches):

@@ -21,7 +21,7 @@ from lm.objectives.causal import NextToken
 from lm.objectives.examples.next_token import NextTokens
 from lm.runs.checkpoint import Checkpoints
 from lm.runs.metrics import plot_losses, read_metrics
-from lm.train import loop, session
+from lm.train import loop, session, validation
 from lm.train.config_file import read_config
 from tests.train import tiny
 
@@ -189,6 +189,14 @@ def test_an_evaluation_that_fails_costs_its_figures_only(tmp_path, monkeypatch, 
     assert saved(tmp_path / "run") == [2, 4]
 
 
+def test_evaluations_come_when_they_are_due(tmp_path):
+    """At steps too at which no record is."""
+    c = short(tmp_path, 5)
+    c.log.update(every=3, eval_every=2)
+    run(c, tmp_path / "run")
+    assert [r["step"] for r in read_metrics(tmp_path / "run/metrics.jsonl") if "validation_loss" in r] == [2, 4, 5]
+
+
 def test_what_fails_otherwise_comes_after_the_save(tmp_path, monkeypatch):
     def fail(self, *_):
         raise NotImplementedError("of an objective of one's own")
@@ -205,10 +213,10 @@ def test_what_fails_otherwise_comes_after_the_save(tmp_path, monkeypatch):
 
 
 def test_a_plot_that_fails_is_told(tmp_path, monkeypatch):
-    def fail(*_):
+    def fail(*_, **__):
         raise KeyError("bits_per_byte")
 
-    monkeypatch.setattr(session, "plot_losses", fail)
+    monkeypatch.setattr(validation, "plot_losses", fail)
     assert "loss.png could not be drawn: KeyError" in run(short(tmp_path), tmp_path / "run")
     assert saved(tmp_path / "run") == [2]
 

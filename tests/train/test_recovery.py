@@ -13,6 +13,7 @@ from rich.console import Console
 from lm.core.errors import UserError
 from lm.data.batches import Batches
 from lm.runs.checkpoint import Checkpoints, open_model
+from lm.runs.goodput import read_ledger
 from lm.runs.metrics import read_metrics
 from lm.train import loop
 from lm.train.optim.schedule import Cosine
@@ -64,6 +65,7 @@ def test_a_skipped_step_is_told_and_changes_nothing(tmp_path, spoiled):
     output = run(tmp_path, "run", action="skip")
     assert "step 14: loss nan" in output and "its update is left out" in output
     assert [(e["event"], e["step"]) for e in events(tmp_path / "run")] == [("skip", 14)]
+    assert [line["step"] for line in read_ledger(tmp_path / "run/goodput.jsonl") if "skipped" in line] == [16]
     opened = open_model(tmp_path / "run")
     assert opened.step == 24 and all(np.isfinite(x).all() for x in tiny.leaves(opened.params))
 
@@ -79,6 +81,8 @@ def test_a_rewind_passes_over_the_bad_batch(tmp_path, spoiled, monkeypatch):
     assert (event["event"], event["step"], event["to"]) == ("rewind", 14, 8)
     steps = [r["step"] for r in read_metrics(tmp_path / "run/metrics.jsonl") if "loss" in r and "event" not in r]
     assert steps == sorted(set(steps)) and steps[-1] == 24
+    (back,) = [line for line in read_ledger(tmp_path / "run/goodput.jsonl") if line.get("event") == "rewind"]
+    assert (back["step"], back["to"]) == (16, 8) and "recovery" in output
     assert (tmp_path / "run/loss.png").stat().st_size > 1000
     checkpoints = Checkpoints(tmp_path / "run", read_only=True)
     meta = checkpoints.meta(24)
@@ -129,7 +133,7 @@ def spoiled_once(monkeypatch):
     return spent
 
 
-@pytest.mark.parametrize("action", ["reshuffle", "lower"])
+@pytest.mark.parametrize("action", ["reshuffle", pytest.param("lower", marks=pytest.mark.slow)])
 def test_a_run_that_went_back_is_resumed_to_the_bit(tmp_path, spoiled_once, action):
     output = " ".join(run(tmp_path, "whole", action=action).split())
     (event,) = events(tmp_path / "whole")

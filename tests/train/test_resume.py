@@ -98,7 +98,7 @@ def test_a_run_killed_and_stopped_ends_with_the_same_bits(tmp_path, monkeypatch)
     process = start(tmp_path, "rough")
     wait_for(process, rough, killed_at + 10)
     process.terminate()
-    output = finish(process)
+    output = finish(process, 143)
     saved = Checkpoints(rough, read_only=True).latest
     assert saved is not None and killed_at + 10 <= saved < STEPS
     assert f"resumed at step {killed_at}" in output and f"SIGTERM: saved step {saved}" in output

@@ -15,7 +15,9 @@ import pytest
 from lm.core.param import flatten
 from lm.runs import manifest
 from lm.runs.checkpoint import Checkpoints, open_model
+from lm.runs.goodput import read_ledger
 from lm.runs.metrics import read_metrics
+from lm.train.heartbeat import LOST
 from tests.train import tiny
 
 STEPS = 48
@@ -156,8 +158,11 @@ def test_eight_devices_then_four_then_one(folder):
     agree(folder, "moved")
 
 
-def test_two_processes_then_one(folder):
-    """Two processes of four devices each, connected by `jax.distributed`, both killed; then one device goes on."""
+def test_one_of_two_processes_is_lost_then_one_goes_on_then_two(folder):
+    """Two processes of four devices each, connected by `jax.distributed`, one of which is killed: process 1 first, then
+    the coordinator. Then one device goes on, and at last two processes again. With a checkpoint every twelve steps,
+    they go on from local copies between them, the single process from the pieces of both."""
+    copies = ("--config.log.local_checkpoint_every=1", f"--config.log.local_dir={folder / 'disk'}")
 
     def pair(last: int) -> list[subprocess.Popen]:
         with socket.socket() as s:
@@ -167,26 +172,39 @@ def test_two_processes_then_one(folder):
             start(
                 folder, "pair", 4, f"-{i}", f"--coordinator=127.0.0.1:{port}", "--processes=2", f"--process={i}",
                 f"--config.train.steps={last}", "--config.mesh.fsdp=2", "--config.mesh.tensor=2",
+                "--config.log.checkpoint_every=12", *copies,
             )
             for i in range(2)
         ]  # fmt: skip
 
-    finish(*pair(12))
-    both = pair(STEPS)
-    deadline = time.monotonic() + 200
-    while not any(r["step"] >= 21 for r in read_metrics(folder / "pair" / "metrics.jsonl")):
-        assert time.monotonic() < deadline and all(p.poll() is None for p in both)
-        time.sleep(0.01)
-    for process in both:
-        process.kill()
-        process.communicate()
-    kept = Checkpoints(folder / "pair", read_only=True).latest
-    assert kept is not None and 16 <= kept < STEPS
-    finish(*pair(36))
-    finish(start(folder, "pair", 1, "-alone"))
+    def lose(number: int, at: int) -> None:
+        """Kill one of two once this step is told; the other notices."""
+        both = pair(STEPS)
+        deadline = time.monotonic() + 250
+        while not any(r["step"] >= at for r in read_metrics(folder / "pair" / "metrics.jsonl")):
+            ended = [p.communicate()[1] for p in both if p.poll() is not None]
+            assert not ended and time.monotonic() < deadline, ended
+            time.sleep(0.01)
+        both[number].kill()
+        killed = time.monotonic()
+        _, said = both[1 - number].communicate(timeout=60)
+        assert both[1 - number].returncode == LOST and time.monotonic() - killed < 30
+        assert said.splitlines()[-1].startswith(f"error: process {number} of 2 is lost"), said
+        assert "Traceback" not in said
+        both[number].communicate()
+        assert Checkpoints(folder / "pair", read_only=True).latest == 12
+
+    lose(1, 17)
+    parts = folder / "pair" / "checkpoints" / "12" / "params"
+    assert {p.name for p in parts.glob("ocdbt.process_*")} == {"ocdbt.process_0", "ocdbt.process_1"}
+    lose(0, 22)
+    finish(start(folder, "pair", 1, "-alone", "--config.train.steps=36", *copies))
+    finish(*pair(STEPS))
     agree(folder, "pair")
     each = [
         {int(row) for _, row, _ in re.findall(r"(\d+) (\d+) (\d+)", (folder / f"pair-{i}.rows").read_text())}
         for i in range(2)
     ]
     assert each[0] | each[1] == set(range(tiny.ROWS)) and each[0] != each[1], "each made only rows of its own"
+    starts = [line["step"] for line in read_ledger(folder / "pair" / "goodput.jsonl") if line.get("event") == "start"]
+    assert starts[0] == 0 and 12 < starts[1] <= starts[2] < 24 and starts[3:] == [36]

@@ -68,7 +68,7 @@ def test_the_average_is_evaluated_saved_and_opened(tmp_path, one_device):
     config = tiny.config(tmp_path, ema=0.5)
     run(config, tmp_path / "run")
     checkpoints = Checkpoints(tmp_path / "run", read_only=True)
-    assert checkpoints.has_average(12)
+    assert checkpoints.has(12, "ema")
     opened = open_model(tmp_path / "run")
     raw = checkpoints.params(12, opened.params)
     assert tiny.bits(opened.params) != tiny.bits(raw)

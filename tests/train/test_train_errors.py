@@ -60,6 +60,8 @@ WRONG_KNOBS = {
     "optimizer.lr_multipliers=(('norm', 0.0),)": r"lr_multipliers covers body/\S+: add \('\.\*', value\)",
     "train.dtype=float64": r"config\.train\.dtype='float64' must be one of float32, bfloat16, float16",
     "train.attention=bloked": r"config\.train\.attention='bloked' is no kernel; did you mean 'blocked'\?",
+    "train.grouped_matmul=bloked": r"config\.train\.grouped_matmul='bloked' is no kernel; did you mean 'blocked'\?",
+    "train.cross_entropy=chunks": r"config\.train\.cross_entropy='chunks' is no kernel; did you mean 'chunked'\?",
     "train.steps=0": r"config\.train\.steps=0 must be at least 1",
     "train.accumulate=3": r"config\.data\.batch_size=8 is no multiple of config\.train\.accumulate=3: change",
     "data.length=17": r"config\.data\.length=17 exceeds the model's 16 positions: lower it, or raise",

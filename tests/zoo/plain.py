@@ -87,3 +87,13 @@ def each(function: Callable[[Array], Array], xs: Array) -> Array:
 def close(ours: Any, theirs: Array) -> None:
     """float32 against float64."""
     np.testing.assert_allclose(np.asarray(ours), theirs, atol=2e-5 * np.abs(theirs).max())
+
+
+def softmax(x: Array) -> Array:
+    e = np.exp(x - x.max())
+    return e / e.sum()
+
+
+def highest(scores: Array, k: int) -> list[int]:
+    """The k best places, the best first."""
+    return [int(i) for i in np.argsort(-scores, kind="stable")[:k]]

@@ -3,16 +3,22 @@
 import pytest
 
 from lm.core.param import count
+from lm.inspect.cost import active_parameters
 from lm.zoo.electra import SIZES as ELECTRA
 from lm.zoo.electra import electra_pair
 from lm.zoo.registry import FAMILIES, build
-from tests.zoo.counts import APPROXIMATE, COUNTS, UNCOUNTED
+from tests.zoo.counts import ACTIVE, APPROXIMATE, COUNTS, UNCOUNTED
 from tests.zoo.counts.encoders import HEADED, PRETRAINED
 
 
 @pytest.mark.parametrize(("family", "size"), COUNTS)
 def test_parameter_counts(family, size):
     assert count(build({"family": family, "size": size}).spec()) == COUNTS[family, size]
+
+
+@pytest.mark.parametrize(("family", "size"), ACTIVE)
+def test_active_parameters(family, size):
+    assert active_parameters(build({"family": family, "size": size})) == ACTIVE[family, size]
 
 
 @pytest.mark.parametrize(("family", "size", "head"), HEADED)

@@ -22,8 +22,10 @@ from lm.infer.generate import Generator
 from lm.infer.sampling import Sampler
 from lm.model.cache import CacheShape
 from lm.model.heads import Heads
+from lm.model.moe.stats import balance_of_batch
 from lm.model.transformer import Model
 from lm.objectives.causal import NextToken
+from lm.objectives.token_loss import TokenLoss
 from lm.zoo.registry import build
 from tests.golden import FILES
 from tests.golden.weights import tensors
@@ -134,6 +136,30 @@ def test_outputs(name):
             assert_close(name, f"out/{head}", ours[kept], stored[head][kept])
 
 
+@pytest.mark.parametrize("name", [n for n in CASES if STORED[n] & {"router", "encoder/router"}])
+def test_routers(name):
+    """Logits of each layer with experts, and the losses where the class has them."""
+    g = golden(name)
+    pair = "encoder/tokens" in g.arrays
+    batch = {key: x[:1] for key, x in g.batch.items()} if pair else g.batch
+    _, _, aux = jax.jit(lambda p: g.model.hidden(p, batch, Ctx(record=frozenset(["router_logits"]))))(g.params)
+    towers = {"": (g.model.tower, aux)}
+    if pair:
+        towers = {"encoder/": (g.model.encoder, aux["encoder"]), "": (g.model.decoder, aux["decoder"])}
+    for side, (tower, own) in towers.items():
+        places = map(tower.stack.locate, range(tower.stack.layers))
+        parts = [(part, at.repeat) for at in places for part in own[str(at.segment)][str(at.position)].values()]
+        routed = [(part, repeat) for part, repeat in parts if "router" in part]
+        logits = np.stack([layer["router_logits"][repeat] for layer, repeat in routed])
+        assert_close(name, f"{side}router", logits[:, batch[f"{side}segments"] == 1])
+        records = [*{id(layer): layer["router"] for layer, _ in routed}.values()]  # of the layers of a group, one
+        if f"{side}balance" in g.arrays:
+            assert_close(name, f"{side}balance", balance_of_batch(records))
+        if f"{side}router_z" in g.arrays:
+            z, tokens = (sum(getattr(record, key).sum() for record in records) for key in ("z", "tokens"))
+            assert_close(name, f"{side}router_z", z / tokens)
+
+
 def pooled_padding(name: str) -> np.ndarray:
     """bool [B]: the rows of which their head pools a first token that is padding; ours the first real one."""
     head = golden(name).model.head
@@ -159,6 +185,10 @@ def loss(g: Golden, found: dict[str, jax.Array]) -> jax.Array:
     if first.shape[-1] == 1 and first.ndim == 3:  # which tokens were replaced
         replaced, labels = first[..., 0][arrays["mask"] == 1], arrays["labels"][arrays["mask"] == 1]
         return (jnp.logaddexp(0, replaced) - replaced * labels).mean()
+    if (
+        g.kind.endswith("ForCausalLM") and (arrays["labels"][:, -1] >= 0).any()
+    ):  # the tokens themselves: theirs moves them
+        return nll(first[:, :-1], arrays["labels"][:, 1:])
     total = nll(first, arrays["labels"])
     for head, labels in (("nsp", "next_sentence_label"), ("sop", "sentence_order_label")):
         total += nll(found[head], arrays[labels]) if head in found and labels in arrays else 0
@@ -199,7 +229,7 @@ def test_loss_and_gradients(name):
 
 def value_and_grad(name: str, model: Model) -> tuple[jax.Array, Any]:
     """Mean loss of a golden's rows under `NextToken`, and its gradient."""
-    g, objective = golden(name), NextToken()
+    g, objective = golden(name), NextToken(TokenLoss(aux=()))
     if name in PAIRS:  # the labels are what the decoder is to write
         targets = g.arrays["labels"]
         batch = g.batch | {"targets": np.maximum(targets, 0), "weights": (targets >= 0).astype(np.float32)}

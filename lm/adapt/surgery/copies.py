@@ -1,12 +1,11 @@
 """Layers and experts as copies of those of a smaller model."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from lm.adapt.surgery.layers import check_plain, layer_of, with_blocks, with_layers
 from lm.adapt.surgery.surgery import towers
 from lm.core.component import component
 from lm.core.errors import UserError
@@ -16,8 +15,8 @@ from lm.model.block import Block, Layer
 from lm.model.mlp import MLP, GatedMLP
 from lm.model.moe.dispatch import Capacity, Dispatch
 from lm.model.moe.layer import MoE
-from lm.model.moe.routers import Router, SoftmaxRouter
-from lm.model.special.resize import Resize
+from lm.model.moe.routers import Router
+from lm.model.moe.top_k import TopK
 from lm.model.stack import Stack
 from lm.model.transformer import Model
 
@@ -39,16 +38,16 @@ class CopyLayers:
         if len(found) > 1:
             raise UserError("CopyLayers.tower says which tower of an encoder-decoder is meant: give encoder or decoder")
         ((name, tower),) = found.items()
-        _check_plain(name, tower.stack, model)
+        check_plain(name, tower.stack, model)
         blocks = tower.stack.blocks()
         if not self.order or not all(0 <= i < len(blocks) for i in self.order):
             raise UserError(f"CopyLayers.order={list(self.order)} must name layers from 0 to {len(blocks) - 1}")
-        return _with_blocks(model, name, [blocks[i] for i in self.order])
+        return with_blocks(model, name, [blocks[i] for i in self.order])
 
     def params(self, old: Model, new: Model, params: Tree, key: jax.Array) -> Tree:
         ((name, tower),) = towers(old, self.tower).items()
-        layers = [_layer(params[name]["stack"], tower.stack, i) for i in self.order]
-        return _with_layers(params, name, towers(new, self.tower)[name].stack, layers)
+        layers = [layer_of(params[name]["stack"], tower.stack, i) for i in self.order]
+        return with_layers(params, name, towers(new, self.tower)[name].stack, layers)
 
 
 @component
@@ -69,16 +68,16 @@ class CopyExperts:
     experts: Count
     layers: tuple[int, ...] = ()
     part: str = "mlp"
-    router: Router = SoftmaxRouter(k=2, renormalize=True)
+    router: Router = TopK(k=2, normalize=1.0)
     dispatch: Dispatch = Capacity(2.0)
     tower: str = ""
 
     def model(self, model: Model) -> Model:
         for name, tower in towers(model, self.tower).items():
-            _check_plain(name, tower.stack, model)
+            check_plain(name, tower.stack, model)
             chosen = self._chosen(tower.stack)
             blocks = [self._routed(b, i) if i in chosen else b for i, b in enumerate(tower.stack.blocks())]
-            model = _with_blocks(model, name, blocks)
+            model = with_blocks(model, name, blocks)
         return model
 
     def _chosen(self, stack: Stack) -> frozenset[int]:
@@ -101,46 +100,11 @@ class CopyExperts:
     def params(self, old: Model, new: Model, params: Tree, key: jax.Array) -> Tree:
         for name, tower in towers(old, self.tower).items():
             chosen = self._chosen(tower.stack)
-            layers = [_layer(params[name]["stack"], tower.stack, i) for i in range(tower.stack.layers)]
+            layers = [layer_of(params[name]["stack"], tower.stack, i) for i in range(tower.stack.layers)]
             layers = [self._copied(p) if i in chosen else p for i, p in enumerate(layers)]
-            params = _with_layers(params, name, towers(new, self.tower)[name].stack, layers)
+            params = with_layers(params, name, towers(new, self.tower)[name].stack, layers)
         return params
 
     def _copied(self, layer: Tree) -> Tree:
         experts = jax.tree.map(lambda x: jnp.broadcast_to(x, (self.experts, *x.shape)), layer[self.part])
         return layer | {self.part: {"experts": experts}}
-
-
-def _check_plain(name: str, stack: Stack, model: Model) -> None:
-    """Raise `UserError` for a stack whose layers cannot be told apart or moved."""
-    if any(isinstance(segment, Resize) for segment in stack.segments):
-        raise UserError(f"the {name} changes its width between layers: its layers cannot be copied")
-    if any(segment.tied for segment in stack.segments):
-        raise UserError(f"the layers of the {name} share one set of parameters: there is nothing to copy")
-    if tie := next((t for t in model.ties if any(path.startswith(f"{name}/stack/") for path in t)), None):
-        raise UserError(f"the {name} ties {tie[0]} to {tie[1]}: its layers cannot be copied")
-
-
-def _with_blocks(model: Model, name: str, blocks: Sequence[Layer]) -> Any:
-    tower = getattr(model, name)
-    stack = dataclasses.replace(tower.stack, segments=Stack.of(blocks).segments)
-    return dataclasses.replace(model, **{name: dataclasses.replace(tower, stack=stack)})
-
-
-def _layer(p: Tree, stack: Stack, layer: int) -> Tree:
-    """The parameters of one layer, without the axis of layers."""
-    segment, repeat, position = stack.locate(layer)
-    return jax.tree.map(lambda x: x[repeat], p[str(segment)][str(position)])
-
-
-def _with_layers(params: Tree, name: str, stack: Stack, layers: Sequence[Tree]) -> Tree:
-    """The model's parameters with those of a tower's layers, which are laid out as its new stack has them."""
-    join: Callable[..., jax.Array] = lambda *each: jnp.stack(each)  # noqa: E731
-    segments, first = {}, 0
-    for i, segment in enumerate(stack.segments):
-        n = len(segment.pattern)
-        own = layers[first : first + segment.layers]
-        segments[str(i)] = {str(j): jax.tree.map(join, *own[j::n]) for j in range(n)}
-        first += segment.layers
-    rest = {key: value for key, value in params[name]["stack"].items() if not key.isdigit()}
-    return params | {name: params[name] | {"stack": rest | segments}}

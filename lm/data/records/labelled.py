@@ -1,7 +1,7 @@
 """Labelled texts: one text, or two, with a class or a value; words with tags; questions with the answer's place."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ from lm.data.channels import token_ranges
 from lm.data.records.pairs import FIELD, written
 from lm.data.records.records import Encoded, Records, SourceRecord, joined, special
 from lm.text.format import TextFormat
+
+MOST_NAMES = 200  # of classes that an error lists
 
 
 @component
@@ -50,6 +52,10 @@ class Labelled(Records):
     def channels(self) -> tuple[str, ...]:
         return ("label", "part")
 
+    def check(self, source: Iterable[SourceRecord]) -> None:
+        if not self.labels and not self.values:
+            _check_numbers(self.label, ((item.where, item.values[self.label]) for item in source))
+
     def items(self, document: SourceRecord, text: TextFormat) -> Iterator[SourceRecord]:
         """A record of which a text is empty is none, which is counted."""
         if all(written(side, document).strip() for side in (self.text, self.second) if side):
@@ -81,11 +87,16 @@ class Tagged(Records):
         _check_names(self.labels)
 
     def fields(self, text: str) -> tuple[str, ...]:
-        return (f"{self.words}?", f"{self.tags}?")
+        return (self.words, self.tags)
 
     @property
     def channels(self) -> tuple[str, ...]:
         return ("label", "target")
+
+    def check(self, source: Iterable[SourceRecord]) -> None:
+        if not self.labels:
+            tagged = (item for item in source if item.values[self.tags])
+            _check_numbers(self.tags, ((item.where, tag) for item in tagged for tag in _listed(item, self.tags)))
 
     def items(self, document: SourceRecord, text: TextFormat) -> Iterator[SourceRecord]:
         if document.values[self.words]:
@@ -176,18 +187,48 @@ def _check_names(labels: Sequence[str]) -> None:
         raise UserError(f"records.labels={labels} names a class twice: name each once, in the order of the head's rows")
 
 
+def _check_numbers(field: str, given: Iterable[tuple[str, Any]]) -> None:
+    """Raise `UserError` for labels (where, label) that are names, with all there are, ready to be set: which number a
+    class has must not depend on the records that happen to be there. Whether they are is seen by the first."""
+    labels = iter(given)
+    where, first = next(labels, ("", 0))
+    if first is None or _number(first) >= 0:
+        return
+    names = sorted({str(first), *(str(label) for _, label in labels if label is not None)})
+    remedy = f"set config.data.records.labels={tuple(names)!r}, the classes that are there"
+    if all(math.isfinite(_float(name)) for name in names):
+        remedy = "set config.data.records.values=true for real numbers, or labels to the names of the classes"
+    elif len(names) > MOST_NAMES:
+        remedy = f"there are {len(names):,} others: set config.data.records.labels to the names of the classes"
+    raise UserError(f"{where}: {field}={first!r} is no number of a class, from 0: {remedy}")
+
+
+def _number(given: Any) -> int:
+    """The number of a class that is given as one; -1: it is none."""
+    try:
+        return -1 if isinstance(given, bool) else int(str(given))
+    except ValueError:
+        return -1
+
+
+def _float(given: Any) -> float:
+    """A real number that is given as one; nan: it is none."""
+    try:
+        return math.nan if given is None or isinstance(given, bool) else float(given)
+    except (TypeError, ValueError):
+        return math.nan
+
+
 def _class(given: Any, field: str, labels: Sequence[str], item: SourceRecord) -> int:
     """The number of a class. Raises `UserError` for what is none."""
     if labels:
         if str(given) in labels:
             return labels.index(str(given))
-        known = f"none of the classes {', '.join(labels)}{nearest(str(given), labels)}: add it to records.labels"
-        raise UserError(f"{item.where}: {field}={given!r} is {known}")
-    try:
-        number = -1 if isinstance(given, bool) else int(str(given))
-    except ValueError:
-        number = -1
-    if number < 0:
+        raise UserError(
+            f"{item.where}: {field}={given!r} is no class of config.data.records.labels{nearest(str(given), labels)}: "
+            "mend the record, or add the class there"
+        )
+    if (number := _number(given)) < 0:
         raise UserError(
             f"{item.where}: {field}={given!r} is no number of a class, from 0: set config.data.records.labels to the "
             "names of the classes"
@@ -196,11 +237,7 @@ def _class(given: Any, field: str, labels: Sequence[str], item: SourceRecord) ->
 
 
 def _value(given: Any, field: str, item: SourceRecord) -> float:
-    try:
-        value = math.nan if given is None or isinstance(given, bool) else float(given)
-    except (TypeError, ValueError):
-        value = math.nan
-    if not math.isfinite(value):
+    if not math.isfinite(value := _float(given)):
         raise UserError(f"{item.where}: {field}={given!r} is no finite number: mend the record, or leave it out")
     return value
 

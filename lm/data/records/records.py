@@ -5,7 +5,9 @@ items; worker processes encode these, and the token cache keeps the result. All 
 that another choice makes another cache.
 """
 
-from collections.abc import Iterator, Mapping
+import abc
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -72,14 +74,28 @@ class Readable(Protocol):
     def pieces(self) -> Iterator[str]: ...
 
 
-class Records:
+class Records(abc.ABC):
     """Base of the components."""
 
     whole: ClassVar[bool] = True  # a record is never cut into several rows: half of one means nothing
 
+    @abc.abstractmethod
     def fields(self, text: str) -> tuple[str, ...]:
         """The fields of each record to read, where `text` is config.data.field; (): the source is plain documents."""
-        raise NotImplementedError
+
+    def knobs(self, text: str) -> dict[str, str]:
+        """The knob that names each of `fields`, for errors: the first that is the field, or a template with it."""
+        fields = [field.rstrip("?") for field in self.fields(text)]
+        own = [(knob.name, getattr(self, knob.name)) for knob in reversed(dataclasses.fields(self))]  # type: ignore[arg-type]
+        return {
+            field: f"config.data.records.{name}"
+            for name, value in own
+            for field in fields
+            if isinstance(value, str) and (value == field or f"{{{field}}}" in value)
+        }
+
+    def check(self, source: Iterable[Any]) -> None:  # noqa: B027 - most have nothing to check
+        """Raise `UserError` for documents or records that these cannot be; before any is made tokens of."""
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -90,11 +106,11 @@ class Records:
         """What a document or record is encoded as, in order; nothing if it has no text, which is counted."""
         yield document
 
+    @abc.abstractmethod
     def encode(self, item: Any, text: TextFormat) -> Encoded:
         """Tokens and channels of an item. Runs in a worker process. `text`: how the run's model expects text.
 
         Raises `UserError`, naming the record, for one that is wrong."""
-        raise NotImplementedError
 
     def fingerprint(self, text: TextFormat) -> str:
         """All that the tokens depend on besides source and tokenizer."""

@@ -21,7 +21,7 @@ from lm.hub.tables.format import (
     label_count,
     size_fields,
 )
-from lm.hub.tables.tensor_names import LINEAR, SAME, Layout, TensorNames, entries, ignored
+from lm.hub.tables.tensor_names import LINEAR, SAME, Layout, ModuleNames, TensorNames, entries, ignored
 from lm.model.heads import SequenceClassifier
 from lm.model.mlp import MLP, GatedMLP
 
@@ -30,7 +30,17 @@ def _only(kind: type) -> Layout:
     return Layout(transpose=True, only=lambda part: isinstance(part, kind))
 
 
-def stack_names(ours: str, theirs: str, cross: bool = False, attention: TensorNames | None = None) -> TensorNames:
+DENSE: ModuleNames = (
+    ("mlp/up", "DenseReluDense.wi", _only(MLP)),
+    ("mlp/gate", "DenseReluDense.wi_0"),
+    ("mlp/up", "DenseReluDense.wi_1", _only(GatedMLP)),
+    ("mlp/down", "DenseReluDense.wo"),
+)
+
+
+def stack_names(
+    ours: str, theirs: str, cross: bool = False, attention: TensorNames | None = None, mlp: ModuleNames = DENSE
+) -> TensorNames:
     """What the tensors of a stack are called; `attention`: those of what attends to its own inputs."""
     last = 2 if cross else 1
     return (
@@ -42,10 +52,7 @@ def stack_names(ours: str, theirs: str, cross: bool = False, attention: TensorNa
             *((f"cross/{x}", f"1.EncDecAttention.{x}") for x in "qkvo"),
             ("cross_norm", "1.layer_norm"),
             ("mlp_norm", f"{last}.layer_norm"),
-            ("mlp/up", f"{last}.DenseReluDense.wi", _only(MLP)),
-            ("mlp/gate", f"{last}.DenseReluDense.wi_0"),
-            ("mlp/up", f"{last}.DenseReluDense.wi_1", _only(GatedMLP)),
-            ("mlp/down", f"{last}.DenseReluDense.wo"),
+            *((path, f"{last}.{name}", *layout) for path, name, *layout in mlp),
         ),
         *entries(f"{ours}/stack/", theirs, ("norm", "final_layer_norm")),
     )
@@ -65,25 +72,25 @@ def own_names(ours: str, theirs: str, name: str, layout: Layout = LINEAR, table:
 OwnNames = Callable[[str, str], TensorNames]  # our and their path of a stack -> names of attention to own inputs
 
 
-def pair_names(prefix: str = "", own: OwnNames | None = None) -> TensorNames:
+def pair_names(prefix: str = "", own: OwnNames | None = None, mlp: ModuleNames = DENSE) -> TensorNames:
     """What the tensors of encoder and decoder are called in classes that put `prefix` before them."""
     return (
         ("decoder/embed/token", f"{prefix}shared.weight", SAME),
         ("encoder/embed/token", f"{prefix}encoder.embed_tokens.weight", SAME),
         ("decoder/embed/token", f"{prefix}decoder.embed_tokens.weight", SAME),
-        *stack_names("encoder", f"{prefix}encoder.", attention=own and own("encoder", f"{prefix}encoder.")),
-        *stack_names("decoder", f"{prefix}decoder.", cross=True),
+        *stack_names("encoder", f"{prefix}encoder.", attention=own and own("encoder", f"{prefix}encoder."), mlp=mlp),
+        *stack_names("decoder", f"{prefix}decoder.", cross=True, mlp=mlp),
         ("head/w", "lm_head.weight", SAME),
         *ignored(f"{prefix}decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"),
     )
 
 
-def encoder_names(prefix: str = "", own: OwnNames | None = None) -> TensorNames:
+def encoder_names(prefix: str = "", own: OwnNames | None = None, mlp: ModuleNames = DENSE) -> TensorNames:
     """The same for an encoder alone."""
     return (
         ("body/embed/token", f"{prefix}shared.weight", SAME),
         ("body/embed/token", f"{prefix}encoder.embed_tokens.weight", SAME),
-        *stack_names("body", f"{prefix}encoder.", attention=own and own("body", f"{prefix}encoder.")),
+        *stack_names("body", f"{prefix}encoder.", attention=own and own("body", f"{prefix}encoder."), mlp=mlp),
     )
 
 

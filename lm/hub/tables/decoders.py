@@ -41,6 +41,9 @@ _GPT: tuple[Field, ...] = (
     Unused("resid_pdrop", "embd_pdrop", "attn_pdrop"),
 )
 
+# Of routers: losses and noise of training, which has knobs of its own.
+ROUTED = Unused("output_router_logits", "router_aux_loss_coef", "router_jitter_noise")
+
 
 def decoder_fields(*own: Field, without: tuple[str, ...] = ()) -> tuple[Field, ...]:
     """LLaMA's fields, with a model type's own in place of those that say the same, and without those of some keys."""
@@ -82,6 +85,30 @@ ATTENTION: ModuleNames = (
 )
 GATED: ModuleNames = mlp_names("mlp.up_proj", "mlp.down_proj", "mlp.gate_proj")
 FUSED_GATE: ModuleNames = ((("mlp/gate", "mlp/up"), "mlp.gate_up_proj"), ("mlp/down", "mlp.down_proj"))
+
+
+def expert_names(
+    theirs: str = "mlp.",
+    *,
+    router: str = "gate",
+    parts: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj"),
+    shared: str | None = None,
+    part: str = "mlp",
+) -> ModuleNames:
+    """A router, and gated experts that have their matrices, called as in `parts`, each for itself; `shared`: the expert
+    of all tokens, which may have a gate of its own; `part`: the sub-layer."""
+    linear = tuple(zip(("gate", "up", "down"), parts, strict=True))
+    always = (
+        *((f"{part}/shared/{ours}", f"{theirs}{shared}.{name}") for ours, name in linear),
+        (f"{part}/shared_gate", f"{theirs}{shared}_gate"),
+    )
+    return (
+        (f"{part}/router", f"{theirs}{router}"),
+        *((f"{part}/experts/{ours}", f"{theirs}experts.{{expert}}.{name}") for ours, name in linear),
+        *(always if shared else ()),
+    )
+
+
 NORMS: ModuleNames = norm_names("input_layernorm", "post_attention_layernorm")
 # Where there are norms after sub-layers, what others call post_attention_layernorm is the one after the attention.
 SANDWICH: ModuleNames = sandwich_names(

@@ -240,7 +240,7 @@ def _scaling_dict(scaling: Scaling | None) -> dict[str, Any] | None:
                 "attention_factor": magnitude,
                 "truncate": rounded,
             }
-        case LongScaling(short, long, original, magnitude, _):
+        case LongScaling(short, long, original, magnitude):
             return {
                 "rope_type": "longrope",
                 "short_factor": list(short),

@@ -9,7 +9,8 @@ A table is a tuple of entries (ours, theirs, layout), read by `lm.hub.binding` i
 - `theirs` is the other side's tensor name, `ours` the path of our parameter, or a tuple of paths where they keep
   several of ours in one tensor; a tie's alias may stand there too. No path at all, (), is a tensor that files
   carry and that we drop; `{any}` stands for anything in its name.
-- `{layer}` is a layer's number in their name, and its place in the stack (segment and position) in ours.
+- `{layer}` is a layer's number in their name, and its place in the stack (segment and position) in ours. Without it in
+  their name it is the first layer: of a stack within a head, that has one.
 - `{leaf}` stands for `w` here and `weight` there, then for `b` and `bias`.
 - `{expert}` or `{heads}` in their name: they keep one tensor for each index of our axis of that name.
 - Entries of tensors that a model does not have (biases, the other kind of layer) are passed over, so that one table
@@ -36,6 +37,8 @@ class Layout:
     split: their last axis is two, that many (or as the attribute says) times the rest: [d, heads, head_dim].
     convolution: theirs is [out, in / groups, width] (a `torch.nn.Conv1d`), ours [groups, in / groups * width, out /
     groups], with as many outputs as inputs.
+    swapped: the halves of a matrix's inputs stand in the other order.
+    merged: their first axis is the first two of what is above: [experts * out, in].
     optional: files may lack it, and ours keeps its initial value."""
 
     transpose: bool = False
@@ -43,6 +46,8 @@ class Layout:
     only: Callable[[Any], bool] | None = None
     split: int | str | None = None
     convolution: bool = False
+    swapped: bool = False
+    merged: bool = False
     optional: bool = False
 
 
@@ -52,6 +57,7 @@ ModuleNames = tuple[tuple, ...]  # modules below some path: (our path or paths, 
 
 OPTIONAL = Layout(optional=True)
 SAME, LINEAR, CONVOLUTION = Layout(), Layout(transpose=True), Layout(transpose=True, convolution=True)
+SWAPPED = Layout(transpose=True, swapped=True)
 BY_HEAD = Layout(transpose=True, groups="heads")  # fused queries, keys and values: [heads, 3, head_dim]
 BY_KV_HEAD = Layout(transpose=True, groups="kv")  # [kv heads, heads / kv heads + 2, head_dim]
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from lm.core.rows import HIDDEN, Mask, Tokens, visible
 from lm.kernels.attention.reference import reference
 from lm.kernels.attention.spec import AttentionSpec, Bias, OnProbs, Own
+from lm.kernels.place import Place
 
 Array = jax.Array
 
@@ -54,7 +55,7 @@ def blocks_of(mask: Mask, s: int, block: int = BLOCK, most: int = MOST_BLOCKS) -
 # With biases, caps, sinks and extra keys: the reference on each block.
 
 
-def supports_bias(spec: AttentionSpec, q: Array, k: Array, v: Array) -> str | None:
+def supports_bias(spec: AttentionSpec, q: Array, k: Array, v: Array, place: Place) -> str | None:
     if spec.probs:
         return "probabilities are dropped out or recorded, which needs them all at once"
     if not spec.aligned:
@@ -74,6 +75,7 @@ def blocked_bias(
     q_tokens: Tokens,
     k_tokens: Tokens,
     *,
+    place: Place,
     bias: Bias | None = None,
     sinks: Array | None = None,
     own: Own | None = None,
@@ -95,7 +97,8 @@ def blocked_bias(
             spec,
             q_tokens[block.queries],
             jax.tree.map(lambda x: seen(x, 1), k_tokens),
-            bias=(lambda _queries, _keys: bias(block.queries, block.keys)) if bias else None,
+            bias=bias,
+            place=place,
             sinks=sinks,
         )
 
@@ -107,10 +110,10 @@ def blocked_bias(
 # (Dao et al. 2022, arXiv 2205.14135), which costs less than writing them out and reading them back.
 
 
-def supports(spec: AttentionSpec, q: Array, k: Array, v: Array) -> str | None:
+def supports(spec: AttentionSpec, q: Array, k: Array, v: Array, place: Place) -> str | None:
     if spec.bias or spec.cap or spec.sinks or spec.extra:
         return "its gradient knows of no bias, cap, sinks or extra keys"
-    return supports_bias(spec, q, k, v)
+    return supports_bias(spec, q, k, v, place)
 
 
 def blocked(
@@ -121,6 +124,7 @@ def blocked(
     q_tokens: Tokens,
     k_tokens: Tokens,
     *,
+    place: Place,
     bias: Bias | None = None,
     sinks: Array | None = None,
     own: Own | None = None,

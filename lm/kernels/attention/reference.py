@@ -4,12 +4,13 @@ import jax
 import jax.numpy as jnp
 
 from lm.core.rows import HIDDEN, Tokens, visible
-from lm.kernels.attention.spec import EVERYTHING, AttentionSpec, Bias, OnProbs, Own
+from lm.kernels.attention.spec import AttentionSpec, Bias, OnProbs, Own
+from lm.kernels.place import Place
 
 Array = jax.Array
 
 
-def supports(spec: AttentionSpec, q: Array, k: Array, v: Array) -> None:
+def supports(spec: AttentionSpec, q: Array, k: Array, v: Array, place: Place) -> None:
     """Everything."""
 
 
@@ -21,6 +22,7 @@ def reference(
     q_tokens: Tokens,
     k_tokens: Tokens,
     *,
+    place: Place,
     bias: Bias | None = None,
     sinks: Array | None = None,
     own: Own | None = None,
@@ -33,7 +35,7 @@ def reference(
     scores = jnp.einsum("bkgsd,bktd->bkgst", grouped, k, preferred_element_type=jnp.float32)
     scores = scores.reshape(b, h, s, t) * spec.scale
     if bias is not None:
-        scores = scores + bias(EVERYTHING, EVERYTHING).astype(jnp.float32)
+        scores = scores + bias(q_tokens, k_tokens).astype(jnp.float32)
     scores = spec.cap * jnp.tanh(scores / spec.cap) if spec.cap else scores
     scores = jnp.where(visible(spec.mask, q_tokens, k_tokens, spec.extra)[:, None], scores, HIDDEN)
     if sinks is not None:

@@ -5,37 +5,37 @@ from typing import NamedTuple
 
 import jax
 
-from lm.core.errors import UserError, nearest
-from lm.kernels.attention import blocked, reference
+from lm.kernels.attention import blocked, cudnn, reference, splash
 from lm.kernels.attention.spec import Attend, AttentionSpec, Supports
+from lm.kernels.choice import Home, choose, on_gpu, on_tpu
+from lm.kernels.place import Place
 
 Array = jax.Array
 
 
 class Kernel(NamedTuple):
+    """home: what stands against a place; None: it runs anywhere."""
+
     attend: Attend
     supports: Supports
+    home: Home | None = None
 
 
 # The best first: without a name the first that supports what is asked for is taken.
 KERNELS: dict[str, Kernel] = {
+    "splash": Kernel(splash.splash, splash.supports, on_tpu),
+    "cudnn": Kernel(cudnn.cudnn, cudnn.supports, on_gpu),
     "blocked": Kernel(blocked.blocked, blocked.supports),
     "blocked_bias": Kernel(blocked.blocked_bias, blocked.supports_bias),
     "reference": Kernel(reference.reference, reference.supports),
 }
 
 
-def select(spec: AttentionSpec, q: Array, k: Array, v: Array, name: str | None = None) -> Attend:
-    """The kernel of that name, or the best one, for arrays of these shapes.
+def select(spec: AttentionSpec, q: Array, k: Array, v: Array, place: Place, name: str | None = None) -> Attend:
+    """The kernel of that name, or the best one at this place, for arrays of these shapes. Where one that was made for
+    the place cannot run, that is logged, once for each reason.
 
     Raises `UserError` for a name that is not in the table, and where the named kernel does not support `spec`."""
-    if name is None:
-        return next(kernel.attend for kernel in KERNELS.values() if kernel.supports(spec, q, k, v) is None)
-    if name not in KERNELS:
-        raise UserError(f"attention={name!r} is no kernel{nearest(name, KERNELS)}")
-    if reason := KERNELS[name].supports(spec, q, k, v):
-        raise UserError(
-            f"attention={name!r} cannot run a layer of this model ({reason}): leave it out, and each layer gets the "
-            "best kernel for it"
-        )
-    return KERNELS[name].attend
+    tell = q.shape[2] > 1  # a single query, as in decoding, loses nothing
+    kernel = choose("attention", "a layer", KERNELS, lambda it: it.supports(spec, q, k, v, place), place, name, tell)
+    return kernel.attend

@@ -59,6 +59,7 @@ class TransformHead:
     1810.04805)."""
 
     predicts: ClassVar[str] = TOKENS
+    places: ClassVar = {"head": "lm"}  # of parameters, for `lm.core.ownership`
 
     head: LMHead
     norm: Norm

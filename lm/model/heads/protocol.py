@@ -9,9 +9,12 @@ import jax
 import jax.numpy as jnp
 
 from lm.core.ctx import Ctx
+from lm.core.mesh import Sharding
 from lm.core.metrics import Mean, Metrics, Sum
 from lm.core.param import Tree
-from lm.kernels.cross_entropy import Terms, chunked_loss, token_losses
+from lm.kernels.cross_entropy.select import cross_entropy
+from lm.kernels.cross_entropy.spec import Terms, TokenLosses, token_losses
+from lm.parallel.rows import summed_over_tokens
 
 Array = jax.Array
 
@@ -40,6 +43,7 @@ class HeadLoss(NamedTuple):
     weight: Array
     metrics: Metrics
     rows: Mean | None = None  # what the loss in `metrics` is of each row [B], where the head tells them apart
+    aux: Tree = None  # what the head's own layers recorded, if it has any: leaves [layers, B, ...]
 
 
 @runtime_checkable
@@ -66,10 +70,14 @@ def vocabulary_loss(
 ) -> HeadLoss:
     """The loss of a head that scores each position by itself. x [B, S, D], targets and weights [B, S]; metrics cover
     the first `counted` positions (None: all)."""
-    # Without the step's key: a head draws nothing, and what the kernel differentiates must not hold traced values.
-    plain = Ctx(sharding=ctx.sharding, execution=ctx.execution, path=ctx.path)
     own = Terms(terms.z_loss, terms.smoothing)
-    total, each = chunked_loss(lambda p, h: head(p, h, plain), p, x, targets, weights, own, terms.chunk)
+
+    def loss(sharding: Sharding | None, p: Tree, x: Array, targets: Array, weights: Array) -> tuple[Array, TokenLosses]:
+        # Without the step's key: a head draws nothing, and what the kernel differentiates must not hold traced values.
+        plain = Ctx(sharding=sharding, execution=ctx.execution, path=ctx.path)
+        return cross_entropy(lambda p, h: head(p, h, plain), p, x, targets, weights, plain, own, terms.chunk)
+
+    total, each = summed_over_tokens(loss, ctx.sharding, p, x, targets, weights)
     nll, hits, tokens = ((y * weights)[:, :counted].sum() for y in (each.nll, each.hit, jnp.ones_like(weights)))
     of_rows = Mean(*((y * weights)[:, :counted].sum(1) for y in (each.nll, jnp.ones_like(weights))))
     return HeadLoss(total, weights.sum(), reported(nll, hits, tokens), of_rows)

@@ -7,18 +7,23 @@ group, C capacity of an expert within a group.
 import abc
 import dataclasses
 import math
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from lm.core.component import component
-from lm.core.ctx import Ctx, constrain
+from lm.core.ctx import Ctx
 from lm.core.errors import UserError
-from lm.core.leaf import Leaf, dense, leaf
+from lm.core.leaf import Leaf, leaf
 from lm.core.param import Tree
-from lm.model.mlp import MLP, GatedMLP
+from lm.core.ranges import Count
+from lm.kernels.grouped_matmul.select import grouped_matmul
+from lm.kernels.grouped_matmul.spec import RowGroups
+from lm.model.moe.places import Places, combine, queues, spread
 from lm.model.moe.routers import Routing
+from lm.model.moe.slots import SlotRouting
 
 Array = jax.Array
 
@@ -27,25 +32,33 @@ Array = jax.Array
 class Experts:
     """The experts of a layer, ready to be called by a dispatch."""
 
-    expert: MLP | GatedMLP
+    expert: Callable[[Tree, Array, Ctx, Tree, dict], tuple[Array, Tree]]  # as a sub-layer is called
     params: Tree  # leaves [E, ...]
     number: int  # E
 
-    def __call__(self, x: Array, ctx: Ctx) -> Array:
-        """Each expert on rows of its own: x [E, ..., D] -> [E, ..., D]."""
-        return jax.vmap(lambda p, rows: self._one(p, rows, ctx))(self.params, x)
+    def __call__(self, x: Array, ctx: Ctx, sizes: Array | None = None) -> Array:
+        """Each expert on rows of its own: x [E, ..., D] -> [E, ..., D]. Where `sizes` [E] are given, only so many rows
+        of each expert count, the first ones."""
+        room = x.size // (self.number * x.shape[-1])
+        groups = RowGroups(jnp.full(self.number, room) if sizes is None else sizes, room)
+        return self._by_groups(x.reshape(-1, x.shape[-1]), groups, ctx).reshape(x.shape)
 
     def grouped(self, x: Array, sizes: Array, ctx: Ctx) -> Array:
-        """Rows x [N, D] in the order of their experts, `sizes` [E] for each of them, which add up to N -> [N, D]."""
-        own = jnp.repeat(jnp.arange(self.number), sizes, total_repeat_length=len(x))
+        """Rows x [N, D] in the order of their experts, `sizes` [E] for each of them -> [N, D]. Sizes add up to N at
+        most; what comes of rows after the last expert's has no meaning."""
+        return self._by_groups(x, RowGroups(sizes), ctx)
+
+    def _by_groups(self, x: Array, groups: RowGroups, ctx: Ctx) -> Array:
+        own = groups.of(len(x))
 
         def of_rows(w: Any) -> Any:  # matrices multiply by groups, of vectors (biases, gains) each row takes its own
-            return Grouped(dense(w, x.dtype), sizes) if len(w.shape) == 3 else w[own]
+            if len(w.shape) == 3:
+                return Grouped(w.dense() if isinstance(w, Leaf) else w, groups, ctx)
+            return w.at[own].get(mode="fill", fill_value=0)
 
-        return self._one(jax.tree.map(of_rows, self.params, is_leaf=lambda w: isinstance(w, Leaf)), x, ctx)
-
-    def _one(self, p: Tree, x: Array, ctx: Ctx) -> Array:
-        return self.expert(p, x, Ctx(execution=ctx.execution), None, {})[0]  # no rows, and no mesh: x is no [B, S, D]
+        p = jax.tree.map(of_rows, self.params, is_leaf=lambda w: isinstance(w, Leaf))
+        # No rows, and no mesh: x is no [B, S, D]
+        return self.expert(p, x, Ctx(execution=ctx.execution), None, {})[0]
 
 
 @leaf
@@ -53,14 +66,21 @@ class Grouped(Leaf):
     """The matrices of all experts in the place of one: each group of rows is multiplied by its own."""
 
     w: Array  # [E, in, out]
-    sizes: Array  # [E] rows of x
+    groups: RowGroups  # of the rows of x
+    ctx: Ctx
 
     @property
     def weight(self) -> Array:
         return self.w
 
     def dot(self, x: Array, transpose: bool) -> Array:
-        return jax.lax.ragged_dot(x, jnp.swapaxes(self.w, 1, 2) if transpose else self.w, self.sizes)
+        w = jnp.swapaxes(self.w, 1, 2) if transpose else self.w
+        return grouped_matmul(x, (w,), self.groups, self.ctx)[0]
+
+    @classmethod
+    def linears(cls, x: Array, leaves: Sequence[Any], biases: Sequence[Any]) -> list[Array]:
+        ys = grouped_matmul(x, [leaf.w for leaf in leaves], leaves[0].groups, leaves[0].ctx)
+        return [y if b is None else y + b.astype(y.dtype) for y, b in zip(ys, biases, strict=True)]
 
     def take(self, ids: Array | int, dtype: Any) -> Array:
         raise TypeError("rows of experts' matrices are not looked up")
@@ -71,32 +91,45 @@ class Grouped(Leaf):
 
 class Dispatch(abc.ABC):
     """The dispatch protocol: a component without parameters that takes tokens through their experts. What it makes of
-    a row does not depend on the other rows of the batch."""
+    a row does not depend on the other rows of the batch, so that each device of a mesh can call it for rows of its own
+    (`lm.model.moe.expert_parallel`).
+
+    takes: what the router must give"""
+
+    takes: ClassVar[type] = Routing
 
     @abc.abstractmethod
-    def __call__(self, experts: Experts, x: Array, routing: Routing, ctx: Ctx) -> tuple[Array, Array]:
+    def __call__(self, experts: Experts, x: Array, routing: Any, ctx: Ctx) -> tuple[Array, Array]:
         """x [B, S, D] -> (y, dropped). y [B, S, D]: the sum over a token's choices of weight times what the expert
-        makes of it, 0 for tokens that are not valid. dropped [B], float32: choices of the row that were not served."""
+        makes of it, without choices that are not valid. dropped [B], float32: valid choices that were not served."""
 
 
 @component
 class Capacity(Dispatch):
     """Each expert has capacity = ceil(factor * k * N / E) slots in a routing group (GShard, Lepikhin et al. 2020,
     arXiv 2006.16668): first choices are served before second ones, earlier tokens before later ones, and what finds no
-    slot is dropped. Shapes are static, so that experts can lie on different devices.
+    slot is dropped. Shapes are static, those of an exchange between devices too. A second choice may lose its slot to a
+    later token's first one: of k = 1, and where nothing is dropped, a token's output depends on no later token.
 
-    factor: slots per choice;
-    group: consecutive tokens of a row that share slots; None: the whole row."""
+    factor: slots per choice, 1 or more;
+    group: consecutive tokens of a row that share slots; None: the whole row;
+    slots: how many there are of each expert, instead of as many as `factor` says (transformers' expert_capacity)."""
 
     factor: float = 1.25
-    group: int | None = None
+    group: Count | None = None
+    slots: int | None = None
 
     def __post_init__(self) -> None:
-        if not self.factor > 0:
-            raise UserError(f"capacity factor={self.factor!r} must be greater than 0")
+        if not self.factor >= 1:
+            raise UserError(
+                f"capacity factor={self.factor!r} is below 1, so that even equal loads would not fit: raise it, or say "
+                "by slots how many choices of a group an expert takes"
+            )
+        if self.slots is not None and self.slots < 1:
+            raise UserError(f"capacity slots={self.slots} must be at least 1")
 
     def capacity(self, group: int, choices: int, experts: int) -> int:
-        return min(group, math.ceil(self.factor * choices * group / experts))
+        return min(group, self.slots or math.ceil(self.factor * choices * group / experts))
 
     def __call__(self, experts: Experts, x: Array, routing: Routing, ctx: Ctx) -> tuple[Array, Array]:
         b, s, d = x.shape
@@ -106,53 +139,60 @@ class Capacity(Dispatch):
         def grouped(y: Array) -> Array:  # [B, S, ...] -> [R, N, ...]
             return jnp.pad(y, ((0, 0), (0, pad)) + ((0, 0),) * (y.ndim - 2)).reshape(-1, n, *y.shape[2:])
 
-        weights, picks, valid, _ = routing
-        y, kept = self._served(experts, grouped(x), grouped(weights), grouped(picks), grouped(valid), ctx)
-        chosen = weights.shape[-1] * valid.astype(jnp.float32).sum(axis=1)
+        choices = (grouped(routing.weights), grouped(routing.experts), grouped(routing.valid))
+        y, kept = self._served(experts, grouped(x), *choices, ctx)
+        chosen = routing.valid.astype(jnp.float32).sum(axis=(1, 2))
         return y.reshape(b, s + pad, d)[:, :s], chosen - kept.reshape(b, -1).sum(axis=1)
 
     def _served(
         self, experts: Experts, x: Array, weights: Array, picks: Array, valid: Array, ctx: Ctx
     ) -> tuple[Array, Array]:
-        """x [R, N, D], weights and picks [R, N, k], valid [R, N] -> y [R, N, D], choices served [R]."""
+        """x [R, N, D], weights, picks and valid [R, N, k] -> y [R, N, D], choices served [R]."""
         (r, n, d), k, e = x.shape, weights.shape[-1], experts.number
         capacity = self.capacity(n, k, e)
-        slots = e * capacity
-        # Slots are assigned choice by choice, so that no second choice displaces a first one.
-        expert = jnp.swapaxes(picks, 1, 2).reshape(r, -1)  # [R, k N]
-        real = jnp.tile(valid, (1, k))
-        taken = jax.nn.one_hot(expert, e, dtype=jnp.int32) * real[..., None]
-        nth = jnp.take_along_axis(jnp.cumsum(taken, axis=1), expert[..., None], axis=2)[..., 0] - 1
-        kept = real & (nth < capacity)
-        slot = jnp.where(kept, expert * capacity + nth, slots)  # past the end: dropped
-        token = jnp.broadcast_to(jnp.tile(jnp.arange(n), k), slot.shape)
-        table = jnp.full((r, slots), n).at[jnp.arange(r)[:, None], slot].set(token, mode="drop")
-        padded = jnp.pad(x, ((0, 0), (0, 1), (0, 0)))  # row n: what an unused slot reads
-        inputs = jnp.take_along_axis(padded, table[..., None], axis=1).reshape(r, e, capacity, d)
-        inputs = constrain(jnp.swapaxes(inputs, 0, 1), ctx, "expert", "group", None, "embed")  # [E, R, C, D]
-        y = constrain(experts(inputs, ctx), ctx, "expert", "group", None, "embed")
-        y = jnp.pad(jnp.swapaxes(y, 0, 1).reshape(r, slots, d), ((0, 0), (0, 1), (0, 0)))
-        back = jnp.take_along_axis(y, slot[..., None], axis=1).reshape(r, k, n, d)
-        return jnp.einsum("rknd,rnk->rnd", back, weights.astype(x.dtype)), kept.sum(axis=1).astype(jnp.float32)
+        queued = queues(picks, valid, e)
+        starts = jnp.cumsum(queued.sizes, axis=1) - queued.sizes  # [R, E]
+        nth = queued.ranks - _of(starts, picks)  # of its expert's queue
+        kept = valid & (nth < capacity)
+        # An expert has room for R C rows; those of a group come right after those of the groups before it.
+        served = jnp.minimum(queued.sizes, capacity)
+        before = jnp.cumsum(served, axis=0) - served
+        places = jnp.where(kept, picks * (r * capacity) + _of(before, picks) + nth, e * r * capacity)
+        at = Places.of(places.reshape(-1, k), e * r * capacity)
+        inputs = spread(x.reshape(-1, d), at).reshape(e, r * capacity, d)
+        y = combine(experts(inputs, ctx, served.sum(axis=0)).reshape(-1, d), weights.reshape(-1, k), at)
+        return y.reshape(x.shape), kept.sum(axis=(1, 2)).astype(jnp.float32)
+
+
+def _of(table: Array, picks: Array) -> Array:
+    """What stands in a table [R, E] for the experts of choices [R, N, k]."""
+    return jnp.take_along_axis(table[:, None], picks, axis=2)
 
 
 @component
 class Dropless(Dispatch):
     """Every choice is served: those of the batch are sorted by expert, and each expert's run of rows is multiplied by
-    its matrices (MegaBlocks, Gale et al. 2022, arXiv 2211.15841; `jax.lax.ragged_dot`).
+    its matrices (MegaBlocks, Gale et al. 2022, arXiv 2211.15841; `lm.kernels.grouped_matmul`). What they
+    give may be of another width than x."""
 
-    Raises `UserError` on a mesh that spreads experts: every device needs all of them."""
+    any_order: ClassVar[bool] = True
 
     def __call__(self, experts: Experts, x: Array, routing: Routing, ctx: Ctx) -> tuple[Array, Array]:
-        if ctx.sharding is not None and (ways := ctx.sharding.ways("expert")) > 1:
-            raise UserError(
-                f"Dropless needs all experts on every device, but the mesh spreads them over {ways}: "
-                "set config.mesh.expert=1, or let dispatch be Capacity"
-            )
         (b, s, d), k = x.shape, routing.experts.shape[-1]
-        expert = routing.experts.reshape(-1)  # [B S k]
-        order = jnp.argsort(expert, stable=True)
-        y = experts.grouped(x.reshape(-1, d)[order // k], jnp.bincount(expert, length=experts.number), ctx)
-        y = jnp.zeros_like(y).at[order].set(y, unique_indices=True).reshape(b, s, k, d)
-        weights = routing.weights * routing.valid[..., None]
-        return jnp.einsum("bskd,bsk->bsd", y, weights.astype(x.dtype)), jnp.zeros(b, jnp.float32)
+        every = b * s * k
+        weights, picks, valid = (v.reshape(1, -1, k) for v in (routing.weights, routing.experts, routing.valid))
+        queued = queues(picks, valid, experts.number)
+        at = Places.of(jnp.where(valid, queued.ranks, every)[0], every)
+        y = experts.grouped(spread(x.reshape(-1, d), at), queued.sizes[0], ctx)
+        return combine(y, weights[0], at).reshape(b, s, -1), jnp.zeros(b, jnp.float32)
+
+
+@component
+class RouterSlots(Dispatch):
+    """Experts work on slots that the router fills (`lm.model.moe.expert_choice`): how many there are is up to it."""
+
+    takes: ClassVar[type] = SlotRouting
+
+    def __call__(self, experts: Experts, x: Array, routing: SlotRouting, ctx: Ctx) -> tuple[Array, Array]:
+        y = experts(routing.slots.gather(x), ctx)
+        return routing.slots.combine(y, x.shape[1]), routing.stats.dropped

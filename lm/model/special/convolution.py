@@ -8,10 +8,8 @@ from lm.core.ctx import Ctx, constrain, dropout
 from lm.core.errors import UserError
 from lm.core.leaf import dot
 from lm.core.param import Initializer, Normal, Param, Tree
-from lm.model.block import Block, LayerWrapper, SubLayer, cache_of, update_parts
 from lm.model.cache import CacheShape
-from lm.model.layers import ZEROS, Norm, activation
-from lm.model.residual import Carry, ResiDual
+from lm.model.layers import ZEROS, activation
 
 Array = jax.Array
 
@@ -58,35 +56,3 @@ class Convolution:
         y = jnp.swapaxes(dot(jnp.swapaxes(read, 0, 1), p["w"]), 0, 1).reshape(b, s, d) + p["b"].astype(x.dtype)
         y = activation(self.activation)(dropout(y, self.dropout, ctx, "convolved"))
         return constrain(y, ctx, "batch", "seq", "embed"), cache
-
-
-@component(was=("Branched",))
-class ParallelConvolution(LayerWrapper):
-    """A layer with a branch beside it: norm(block(x) + branch(x)), for blocks that carry one stream (DeBERTa v2: a
-    convolution beside the first layer, He et al. 2021, arXiv 2006.03654)."""
-
-    block: Block
-    branch: SubLayer
-    norm: Norm | None = None
-
-    def __post_init__(self) -> None:
-        if isinstance(self.residual, ResiDual):
-            raise UserError("a branch joins one stream, but ResiDual carries two: choose another residual wiring")
-
-    def spec(self, d: int) -> Tree:
-        """The block's own, and the branch's beside it."""
-        branch = {"branch": self.branch.spec(d)} | ({"branch_norm": self.norm.spec(d)} if self.norm else {})
-        return self.block.spec(d) | branch
-
-    def cache(self, d: int, shape: CacheShape) -> Tree:
-        return self.block.cache(d, shape) | {"branch": self.branch.cache(d, shape)}
-
-    def __call__(self, p: Tree, x: Carry, ctx: Ctx, cache: Tree) -> tuple[Carry, Tree, Tree]:
-        y, new, aux = self.block(p, x, ctx, cache)
-        aux["branch"] = {}
-        beside, own = self.branch(p["branch"], x, ctx.at("branch"), cache_of(cache, "branch"), aux["branch"])
-        y = self.norm(p["branch_norm"], y + beside) if self.norm else y + beside
-        return y, None if new is None else new | {"branch": own}, aux
-
-    def update(self, p: Tree, aux: Tree) -> Tree:
-        return update_parts((("branch", self.branch),), self.block.update(p, aux), aux)

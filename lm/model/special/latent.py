@@ -64,6 +64,10 @@ class LatentAttention:
         if self.rotary.values:
             raise UserError("latent attention does not rotate values: leave rotary.values out")
 
+    @property
+    def any_order(self) -> bool:
+        return self.rotary.any_order and not self.dropout
+
     def spec(self, d: int) -> Tree:
         query = self.heads * (self.nope_dim + self.rope_dim)
 

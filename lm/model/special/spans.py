@@ -27,6 +27,7 @@ class SpanBoundary:
 
     predicts: ClassVar[str] = SPANS
     reads: ClassVar[tuple[str, ...]] = ("span_left", "span_right", "span_index")
+    places: ClassVar = {"head": "lm"}  # of parameters, for `lm.core.ownership`
 
     head: LMHead
     norm: Norm

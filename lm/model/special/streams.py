@@ -91,7 +91,7 @@ class StreamAttention:
             ctx,
             aux,
             rate=self.dropout,
-            bias=lambda queries, keys: bias[:, :, queries, keys],
+            bias=lambda _queries, _keys: bias,
             own=Own(own, jnp.pad(own_v, ((0, 0), (0, 0), (s, 0), (0, 0)))),
         )
         y = jnp.swapaxes(y, 1, 2).reshape(*x.shape[:2], -1)

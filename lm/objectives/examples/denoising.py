@@ -17,6 +17,7 @@ import numpy as np
 from lm.core.component import component
 from lm.core.errors import UserError
 from lm.data.mixture import Mixture
+from lm.data.packing import read_of
 from lm.objectives.examples.builder import Example
 from lm.objectives.examples.denoiser import MaxSizes, Original, Pair
 from lm.objectives.examples.published import Choice
@@ -129,15 +130,14 @@ class PairedDenoising:
 
     def _drawn(self, row: Example, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Inputs and targets, and how many bytes of text each target covers, where the row tells."""
-        # Rows overlap by a token, for next-token prediction; without its first, a token is in one row only.
-        tokens, segments = row["tokens"][1:], row["segments"][1:]
-        self.check(len(tokens))
-        ids, real = self.ids, segments > 0
-        tokens, covered = tokens[real], row["bytes"][1:][real] if "bytes" in row else _int32()
+        row = row | read_of(row, "tokens", "segments", "bytes", "sentence")
+        self.check(len(row["tokens"]))
+        ids, real = self.ids, row["segments"] > 0
+        tokens, covered = row["tokens"][real], row["bytes"][real] if "bytes" in row else _int32()
         if len(tokens) < 2:
             return (_int32(),) * 3
         _, mode, denoiser = self.denoisers[self._choice(row, rng)]
-        text = self._text(tokens, row["sentence"][1:][real] > 0 if "sentence" in row else None)
+        text = self._text(tokens, row["sentence"][real] > 0 if "sentence" in row else None)
         inputs, targets = denoiser(text, rng)
         lead = [ids.of_mode(mode)] if mode else []
         return (

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from lm.data.packing import read_of
 from lm.objectives.examples.builder import Example, Row
 from lm.objectives.examples.hiding import Hidden, Hiding, MaskableRow, SingleTokens
 from lm.objectives.examples.next_token import positions_in
@@ -37,8 +38,7 @@ class HiddenTokens:
         """A packed row {tokens, segments [S + 1]} -> tokens, targets, weights, segments, positions [S]; of one with
         bytes also those of each target. With `predictions` P targets, weights and bytes are [P], and `predicted` [P]
         says of which positions, in order; those that are left over have weight 0."""
-        # Rows overlap by a token, for next-token prediction; without its first, a token is in one row only.
-        row = {name: row[name][1:] for name in ("tokens", "segments", "bytes", *self.hiding.channels) if name in row}
+        row = read_of(row, "tokens", "segments", "bytes", *self.hiding.channels)
         tokens, segments = row["tokens"], row["segments"]
         hidden, shown = self.hide(row, rng)
         made = {"tokens": shown, "segments": segments, "positions": positions_in(segments)}

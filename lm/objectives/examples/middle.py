@@ -2,12 +2,17 @@
 are cut in three, and the middle is moved to the end."""
 
 import dataclasses
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from lm.core.component import component
 from lm.objectives.examples.builder import Example, Row
 from lm.objectives.examples.next_token import NextTokens
+from lm.text.special import middle_of
+
+if TYPE_CHECKING:
+    from lm.text.tokenizers import Tokenizer
 
 
 @component
@@ -17,6 +22,11 @@ class MiddleIds:
     prefix: int
     suffix: int
     middle: int
+
+    @classmethod
+    def of(cls, tokenizer: "Tokenizer") -> Self | None:
+        """Those that a tokenizer has under a published name."""
+        return None if (own := middle_of(tokenizer)) is None else cls(*own)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -58,14 +58,14 @@ class JoinedTexts:
         of_tokens = [
             np.full(n + (i == 0), kind, np.int32) for i, (n, (_, kind)) in enumerate(zip(sizes, there, strict=True))
         ]
-        # The builder leaves out a row's first token: here that is padding.
+        # The builder leaves out a row's last token: here that is padding.
         segments = _filled([np.ones_like(kinds) for kinds in of_tokens], length + 1, np.int32)
         made = self.hidden(joined | {"segments": segments}, rng)
         made.pop("bytes", None)
         tokens, labels = self.heads
         predicted = {f"{tokens}/{name}": made.pop(name) for name in ("targets", "weights", "predicted") if name in made}
         asked = {f"{labels}/targets": np.array(label, np.int32), f"{labels}/weights": np.array(told, np.float32)}
-        return made | {"types": _filled(of_tokens, length + 1, np.int32)[1:]} | predicted | asked
+        return made | {"types": _filled(of_tokens, length + 1, np.int32)[:-1]} | predicted | asked
 
 
 def document_in(row: Row, kept: Sequence[int], rng: np.random.Generator, sentences: int) -> Text:
@@ -137,6 +137,6 @@ def cut(text: Text, first: int, end: int) -> Text:
 
 
 def _filled(parts: list[np.ndarray], length: int, dtype: np.dtype | type) -> np.ndarray:
-    """Behind one padding, these parts, and padding up to a length."""
-    whole = np.concatenate([np.zeros(1, dtype), *parts])
+    """These parts, and padding up to a length."""
+    whole = np.concatenate([np.zeros(0, dtype), *parts])
     return np.pad(whole, (0, length - len(whole))).astype(dtype)

@@ -3,9 +3,10 @@
 import optax
 
 from lm.core.component import component
-from lm.core.param import Tree
+from lm.core.param import Param, Tree
 from lm.train.optim.optimizer import Optimizer
 from lm.train.optim.per_tensor import stacked
+from lm.train.parametrization.growth import Growth
 
 
 @component
@@ -21,3 +22,6 @@ class Adafactor(Optimizer):
         parts += [optax.scale_by_param_block_rms()] if self.relative else []
         parts += [optax.ema(0.9, debias=False)] if self.momentum else []
         return stacked(optax.chain(*parts), spec)
+
+    def growth(self, param: Param, growth: Growth) -> float:
+        return growth.init if self.relative else 1.0

@@ -15,6 +15,7 @@ from lm.core.param import Param, Tree, abstract, flatten, map_paths, partition
 from lm.train.optim.optimizer import Hyper, Optimizer
 from lm.train.optim.release import Release
 from lm.train.optim.schedule import Schedule
+from lm.train.parametrization.growth import Growth
 
 Array = jax.Array
 
@@ -68,15 +69,23 @@ class BoundOptimizer:
     spec: Tree
     decay: Tree  # share of weight_decay, by parameter
     multipliers: Tree  # share of the learning rate, by parameter
+    gradient: Tree  # how many times as large as the base model's gradients are, by parameter (`Growth.gradient`)
     schedule: Callable[[Array], Array]  # step -> share of the peak learning rate
     release: Release | None = None  # what is frozen until some step
 
     @classmethod
     def of(
-        cls, optimizer: Optimizer, spec: Tree, schedule: Schedule, steps: int, trainable: Trainable | None = None
+        cls,
+        optimizer: Optimizer,
+        spec: Tree,
+        schedule: Schedule,
+        steps: int,
+        trainable: Trainable | None = None,
+        growth: Tree | None = None,
     ) -> "BoundOptimizer":
-        """For a program's whole spec, a run of so many steps, and what the program lets train. Raises `UserError` for
-        rules that do not fit the spec."""
+        """For a program's whole spec, a run of so many steps, and what the program lets train. With `growth`, a
+        `Growth` for each tensor, learning rate, weight decay and eps are a base model's, from which each tensor's
+        follow. Raises `UserError` for rules that do not fit the spec."""
         paths = [path for path, _ in flatten(spec)]
         multipliers = by_pattern(optimizer.lr_multipliers, spec, "lr_multipliers")
         for pattern, _ in optimizer.lr_multipliers:  # broken ones have raised by now
@@ -85,17 +94,24 @@ class BoundOptimizer:
                 raise UserError(
                     f"config.optimizer.lr_multipliers: {pattern!r} is in no parameter's path; they are {shown} ..."
                 )
+        whole = spec
         spec = trained(spec, multipliers, trainable)
         if not jax.tree.leaves(spec):
             raise UserError(
                 "config.optimizer.lr_multipliers and config.transforms freeze every parameter: give one a share above "
                 "0, or add a transform that trains"
             )
+        growth = map_paths(lambda _, p: Growth(p), whole) if growth is None else growth
+        growth = jax.tree.map(lambda p, g: None if p is None else g, spec, growth, is_leaf=lambda p: p is None)
+        rates = jax.tree.map(lambda p, g: g.update / optimizer.growth(p, g), spec, growth)
+        decay = by_pattern(optimizer.decay_rules, spec, "decay_rules", decays)
+        multipliers = by_pattern(optimizer.lr_multipliers, spec, "lr_multipliers")
         return cls(
             optimizer,
             spec,
-            by_pattern(optimizer.decay_rules, spec, "decay_rules", decays),
-            by_pattern(optimizer.lr_multipliers, spec, "lr_multipliers"),
+            jax.tree.map(lambda share, rate: share / rate, decay, rates),  # so that as much decays in a step
+            jax.tree.map(lambda share, rate: share * rate, multipliers, rates),
+            jax.tree.map(lambda g: g.gradient, growth),
             lambda step: schedule(step, steps),
             Release.of(optimizer.frozen_until, spec),
         )
@@ -152,6 +168,7 @@ class BoundOptimizer:
         norm, clip = optax.tree.norm(grads), self.rule.clip
         if clip:
             grads = jax.tree.map(lambda g: g * jnp.minimum(1.0, clip / (norm + 1e-6)), grads)
+        grads = jax.tree.map(lambda g, ratio: g / ratio, grads, self.gradient)  # so that eps means what it does there
         updates, state = self._direction(self.spec, hyper, step).update(grads, state, params)
         rate = hyper["learning_rate"] * self.schedule(step)
 

@@ -8,6 +8,7 @@ from lm.core.component import component
 from lm.core.param import Param, Tree
 from lm.core.ranges import BelowOne, Positive
 from lm.train.optim.optimizer import Optimizer
+from lm.train.parametrization.growth import Growth
 
 Array = jax.Array
 
@@ -28,3 +29,6 @@ class LAMB(Optimizer):
         axes = tuple(range(param.batch_dims, value.ndim))
         norm, of_update = (jnp.sqrt(jnp.sum(jnp.square(x), axis=axes, keepdims=True)) for x in (value, update))
         return update * jnp.where((norm > 0) & (of_update > 0), norm / jnp.where(of_update > 0, of_update, 1), 1.0)
+
+    def growth(self, param: Param, growth: Growth) -> float:
+        return growth.init  # `scaled` included, which what decays goes through as well

@@ -1,15 +1,16 @@
 """Muon: orthogonal updates of matrices."""
 
+import math
+
 import jax
 import optax
 
 from lm.core.component import component
-from lm.core.param import Tree, is_matrix
+from lm.core.param import Param, Tree, is_matrix
 from lm.core.ranges import BelowOne, Positive
 from lm.train.optim.optimizer import Optimizer
 from lm.train.optim.per_tensor import stacked
-
-Array = jax.Array
+from lm.train.parametrization.growth import Growth
 
 
 @component
@@ -29,6 +30,14 @@ class Muon(Optimizer):
         adam = optax.scale_by_adam(b1=self.b1, b2=self.b2, eps=self.eps)
         return optax.partition({"muon": stacked(optax.chain(muon, _scale_by_shape()), matrices), "adam": adam}, labels)
 
+    def growth(self, param: Param, growth: Growth) -> float:
+        """A matrix of one spectral norm, which has no size of elements by itself: that of low rank has all of them as
+        large as that norm divided by sqrt(in out)."""
+        if not is_matrix(param):
+            return 1.0
+        (i, o), (base_i, base_o) = (p.shape[p.batch_dims :] for p in (param, growth.base))
+        return _by_shape(i, o) / _by_shape(base_i, base_o) * math.sqrt(base_i * base_o / (i * o))
+
 
 def _in_out(tree: Tree) -> Tree:
     """optax's names for the axes of [in, out]; without them it takes a bare matrix only, no tree of them."""
@@ -36,7 +45,8 @@ def _in_out(tree: Tree) -> Tree:
 
 
 def _scale_by_shape() -> optax.GradientTransformation:
-    def scale(u: Array) -> Array:
-        return u * max(1.0, u.shape[-1] / u.shape[-2]) ** 0.5
+    return optax.stateless_with_tree_map(lambda u, _: u * _by_shape(*u.shape[-2:]))
 
-    return optax.stateless_with_tree_map(lambda u, _: scale(u))
+
+def _by_shape(inputs: int, outputs: int) -> float:
+    return max(1.0, outputs / inputs) ** 0.5

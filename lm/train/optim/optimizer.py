@@ -11,6 +11,7 @@ import optax
 
 from lm.core.param import Param, Tree
 from lm.core.ranges import BelowOne, NotNegative, Share
+from lm.train.parametrization.growth import Growth
 
 Array = jax.Array
 Hyper = dict[str, Array]  # the traced knobs of an optimizer, by name: float32 scalars
@@ -68,6 +69,11 @@ class Optimizer(abc.ABC):
         """What is subtracted from a parameter, times the learning rate: its direction with its weight decay, as it is
         unless the optimizer scales both together (LAMB). value, update: as `param` has its shape."""
         return update
+
+    def growth(self, param: Param, growth: Growth) -> float:
+        """By which ratio the elements of a tensor's direction are larger than those of a smaller model's, where those
+        of its gradient are as large (`lm.train.parametrization.growth`): 1 of what works element by element."""
+        return 1.0
 
     @property
     def hyper(self) -> Hyper:

@@ -1,7 +1,7 @@
 """Other heads on the decoders: classifiers of rows and of tokens, and ends of answers."""
 
 from tests.golden.case import Case
-from tests.golden.cases import decoders, further, recent
+from tests.golden.cases import decoders, experts, further, recent
 
 # Which of a decoder's cases -> the classes beside its language model.
 ROWS, TOKENS, ANSWERS = "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering"
@@ -34,13 +34,20 @@ BASES = {
     "olmo2": ("Olmo2", ROWS),
     "olmo3": ("Olmo3", ROWS),
     "smollm3": ("SmolLM3", ROWS, TOKENS, ANSWERS),
+    "mixtral": ("Mixtral", ANSWERS),
+    "qwen2_moe": ("Qwen2Moe", ROWS),
+    "qwen3_moe": ("Qwen3Moe", ANSWERS),
+    "gpt_oss": ("GptOss", TOKENS),
+    "phimoe": ("Phimoe", ROWS),
+    "jetmoe": ("JetMoe", ROWS),
+    "hunyuan_moe": ("HunYuanMoEV1", ROWS),
     "persimmon": ("Persimmon", ROWS, TOKENS),
 }
 SHORT = {ROWS: "rows", TOKENS: "tokens", ANSWERS: "answers"}
 
 
 def _case(base: str, kind: str) -> Case:
-    case = (decoders.CASES | recent.CASES | further.CASES)[base]
+    case = (decoders.CASES | recent.CASES | further.CASES | experts.CASES)[base]
     return case._replace(kind=kind, config={**case.config, "pad_token_id": 1, "num_labels": 3}, gradients=())
 
 

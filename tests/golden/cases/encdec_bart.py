@@ -83,6 +83,38 @@ CASES: dict[str, Case] = {
     "m2m_unscaled": _case(
         "M2M100ForConditionalGeneration", (), "mask", scale_embedding=False, activation_function="gelu", **APART
     ),
+    "nllb_moe": _case(
+        "NllbMoeForConditionalGeneration",
+        (
+            "model.encoder.layers.1.ffn.router.classifier.weight",
+            "model.encoder.layers.1.ffn.experts.expert_2.fc1.bias",
+            "model.decoder.layers.0.ffn.experts.expert_0.fc2.weight",
+        ),
+        "mask",
+        pad_token_id=2,
+        decoder_start_token_id=1,
+        encoder_layers=2,
+        num_experts=5,
+        encoder_sparse_step=2,
+        decoder_sparse_step=1,
+        moe_token_dropout=0.3,
+        router_bias=True,
+    ),
+    "nllb_moe_apart": _case(
+        "NllbMoeForConditionalGeneration",
+        (),
+        "mask",
+        num_experts=3,
+        encoder_sparse_step=3,
+        decoder_sparse_step=2,
+        moe_token_dropout=0.0,
+        scale_embedding=False,
+        activation_function="gelu",
+        normalize_router_prob_before_dropping=True,
+        batch_prioritized_routing=True,
+        **APART,
+    )._replace(greedy=False),
+    "nllb_moe_base": _case("NllbMoeModel", (), "mask", num_experts=4, encoder_sparse_step=3, decoder_sparse_step=2),
     "blenderbot": _case("BlenderbotForConditionalGeneration", GRADIENTS, scale_embedding=True),
     "blenderbot_small": _case(
         "BlenderbotSmallForConditionalGeneration", (*GRADIENTS, "model.decoder.layernorm_embedding.weight")

@@ -30,7 +30,41 @@ GRADIENTS_GLOBAL = (
     "encoder.block.1.layer.0.TransientGlobalSelfAttention.k.weight",
 )
 
+SWITCH = {
+    **{name: value for name, value in T5.items() if name != "num_layers"},
+    "num_layers": 4,
+    "num_sparse_encoder_layers": 2,
+    "num_sparse_decoder_layers": 2,
+    "num_experts": 4,
+    "expert_capacity": 6,
+}
+SPARSE = "encoder.block.1.layer.1.mlp."
+
 CASES: dict[str, Case] = {
+    "switch": Case(
+        "SwitchTransformersForConditionalGeneration",
+        SWITCH,
+        (f"{SPARSE}router.classifier.weight", f"{SPARSE}experts.expert_2.wi.weight", "shared.weight"),
+        positions="index",
+    ),
+    "switch_untied": Case(
+        "SwitchTransformersForConditionalGeneration",
+        {
+            **SWITCH,
+            "num_decoder_layers": 3,
+            "num_sparse_encoder_layers": 1,
+            "num_sparse_decoder_layers": 0,
+            "encoder_sparse_step": 3,
+            "router_bias": True,
+            "dense_act_fn": "gelu_new",
+            "expert_capacity": 2,
+            "tie_word_embeddings": False,
+        },
+        positions="index",
+        greedy=False,
+    ),
+    "switch_states": Case("SwitchTransformersModel", SWITCH, positions="index"),
+    "switch_encoder": Case("SwitchTransformersEncoderModel", {**SWITCH, "expert_capacity": 3}, padding="right"),
     "t5": Case("T5ForConditionalGeneration", T5, GRADIENTS),
     "t5_1_1": Case(
         "T5ForConditionalGeneration",

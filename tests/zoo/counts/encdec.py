@@ -60,7 +60,12 @@ COUNTS = {
     # arXiv 2205.05131
     ("ul2", "20b"): 19_591_209_984,
     # arXiv 2101.03961, and the released checkpoints of base and large
+    ("switch", "base-8"): 619_339_008,
+    ("switch", "base-16"): 1_072_397_568,
+    ("switch", "base-32"): 1_978_514_688,
+    ("switch", "base-64"): 3_790_748_928,
     ("switch", "base-128"): 7_415_217_408,
+    ("switch", "base-256"): 14_664_154_368,
     ("switch", "large-128"): 26_309_291_008,
     ("switch", "xxl"): 394_675_073_024,
     ("switch", "c"): 1_571_375_798_688,

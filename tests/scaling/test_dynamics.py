@@ -1,0 +1,112 @@
+"""What a run has learned by heart: counted by hand on small arrays, and measured on a run that reads one page again and
+again."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lm.core.component import to_dict
+from lm.core.errors import UserError
+from lm.objectives.causal import PrefixNextToken
+from lm.train.loop import train
+from scaling.dynamics.measure import Asked, measure
+from scaling.dynamics.measures import (
+    Predicted,
+    by_duplicates,
+    by_frequency,
+    by_position,
+    exact_match,
+    occurrences,
+    reproduced,
+)
+from scaling.plots import save
+from scaling.plots.dynamics import dynamics
+from tests.train import tiny
+
+
+def made(right: list[list[int]], counted: list[list[int]] | None = None) -> Predicted:
+    hit = np.array(right, bool)
+    tokens = np.arange(hit.size).reshape(hit.shape) % 7
+    return Predicted(
+        tokens,
+        tokens + 1,
+        np.where(hit, 0.5, 2.0),
+        hit,
+        np.ones_like(hit) if counted is None else np.array(counted, bool),
+    )
+
+
+def test_a_window_is_reproduced_if_each_of_its_tokens_is_the_likeliest():
+    of = made([[0, 1, 1, 1, 0], [1, 1, 0, 1, 1], [1, 1, 1, 1, 1]], [[1] * 5, [1] * 5, [1, 1, 0, 1, 1]])
+    hits, rows = reproduced(of, 2, 3)
+    assert hits.tolist() == [True, False] and rows.tolist() == [0, 1]  # a document ends in the third row
+    assert reproduced(of, 1, 1)[0].tolist() == [False, True, True]
+    assert reproduced(of, 3, 4)[1].size == 0  # longer than a row
+
+
+@given(st.lists(st.integers(0, 2), min_size=8, max_size=60), st.integers(1, 8), st.integers(0, 50))
+def test_occurrences_are_counted_as_by_hand(text, length, at):
+    at = min(at, len(text) - length)
+    window = text[at : at + length]
+    by_hand = sum(text[i : i + length] == window for i in range(len(text) - length + 1))
+    assert occurrences(np.array(text), np.array([window, [9] * length])).tolist() == [by_hand, 0]
+
+
+def test_bins_positions_and_matches():
+    rates = by_duplicates(np.array([1, 0, 1, 1]), np.array([0, 1, 3, 2]))
+    assert {n: (rate.share, rate.windows) for n, rate in rates.items()} == {0: (1.0, 1), 1: (0.0, 1), 2: (1.0, 2)}
+    of = made([[1, 0, 1, 1]], [[1, 1, 1, 0]])
+    np.testing.assert_array_equal(by_position(of), [0.5, 2.0, 0.5, np.nan])
+    counts = np.array([0, 9, 9, 1, 0, 0, 0, 0])  # of the targets 1, 2, 3
+    assert by_frequency(of, counts) == {1: (0.5, pytest.approx(1 / 3)), 8: (1.25, pytest.approx(2 / 3))}
+    assert exact_match(of, (1, 2, 8)) == {1: pytest.approx(2 / 3), 2: 0.0}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Ten words, read hundreds of times: a model of two layers knows them."""
+    folder = tmp_path_factory.mktemp("learned")
+    (folder / "corpus.txt").write_text("mast sail keel oar tide hull wind rope deck port\n" * 60)
+    config = tiny.config(folder)
+    config.optimizer.learning_rate = 1e-2
+    config.train.steps = 200
+    config.log.update(checkpoint_every=100, keep=5, every=100)
+    train(config, folder / "run")
+    return folder / "run"
+
+
+def test_a_run_that_reads_one_page_knows_it_by_heart(run, tmp_path):
+    records = [{"run": "run", **r} for r in measure(run, [100, 200], Asked(rows=32, prefixes=(2, 6), continuation=6))]
+    early, late = records
+    assert late["memorised"]["training"][6]["share"] > max(early["memorised"]["training"][6]["share"], 0.3)
+    assert late["loss"]["training"] < early["loss"]["training"]
+    assert max(late["by_duplicates"]["training"]) >= 32  # every window stands there as often as its line
+    match = late["exact_match"]
+    assert 1 >= match[1] >= match[2] >= match[4] >= match[8]
+    save(dynamics(records), tmp_path / "dynamics.png")
+    assert (tmp_path / "dynamics.png").stat().st_size > 20_000
+
+
+def test_the_command_line(run, tmp_path):
+    command = [sys.executable, "-m", "scaling.dynamics", f"--checkpoint={run}", f"--out={tmp_path}"]
+    bad = subprocess.run(command, capture_output=True, text=True, cwd=tiny.ROOT, check=False)
+    assert bad.returncode == 2 and "ask for 80 tokens, more than the 16 of a row" in bad.stderr
+    command += ["--prefixes=4,8", "--continuation=4", "--rows=16"]
+    subprocess.run(command, check=True, capture_output=True, cwd=tiny.ROOT)
+    assert [r["step"] for r in json.loads((tmp_path / "dynamics.json").read_text())] == [100, 200]
+
+
+def test_a_run_of_another_objective_is_refused(run, tmp_path):
+    config = json.loads((run / "config.json").read_text())
+    config["objective"] = to_dict(PrefixNextToken())
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"was trained with PrefixNextToken: prefixes are reproduced by"):
+        next(measure(tmp_path, [1], Asked()))
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(UserError, match=r"the folder has no config\.json"):
+        next(measure(tmp_path / "nothing", [1], Asked()))
