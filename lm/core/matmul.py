@@ -98,9 +98,12 @@ def turned(w: Array) -> Array:
 
 def _transposed(x: Array) -> Array:
     """x^T; on a CPU as a row-major copy. XLA:CPU multiplies faster when the first matrix is no transposed view, half
-    precision three times and float32 up to twice, and would fold a plain transpose into the product."""
+    precision three times and float32 up to twice, and would fold a plain transpose into the product.
+
+    An axis of one comes and goes because XLA:CPU (JAX 0.10) takes a transpose for a column-major array until it lays
+    arrays out, and widens half precision before that for all products but those of row-major arrays."""
 
     def copy(x: Array) -> Array:
-        return lax.optimization_barrier(x.T)
+        return lax.optimization_barrier(x.T[None])[0]
 
     return lax.platform_dependent(x, cpu=copy, default=jnp.transpose)

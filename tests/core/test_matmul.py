@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lm.core.leaf import dot
+from lm.core.matmul import product
 
 KEYS = jax.random.split(jax.random.key(0), 4)
 X = jax.random.normal(KEYS[0], (2, 5, 8)).astype(jnp.bfloat16)
@@ -60,3 +61,20 @@ def test_a_float32_product_has_the_gradient_that_autodiff_gives(transpose, out):
     close(y, z, rtol=1e-6)
     for a, b in zip(back(dy), plain(dy), strict=True):
         close(a, b, rtol=1e-6)
+
+
+@pytest.mark.parametrize("transpose", [False, True])
+@pytest.mark.parametrize("out", [16, 64])  # narrower and wider than x
+def test_gradients_multiply_half_precision_as_it_is_where_xla_can(transpose, out):
+    def widened(f, *args):
+        """Whether the compiled program has float32 copies of its half-precision factors."""
+        text = jax.jit(f).lower(*args).compile().as_text()
+        return any(f"f32[{m},{n}]" in text for m, n in ((96, 32), (32, 96), (96, out), (out, 96)))
+
+    x, dy = jnp.ones((96, 32), jnp.bfloat16), jnp.ones((96, out), jnp.bfloat16)
+    w = jnp.ones((out, 32) if transpose else (32, out))
+
+    def gradient(x, dy):
+        return jax.vjp(lambda w: dot(x, w, transpose=transpose), w)[1](dy)
+
+    assert widened(gradient, x, dy) == widened(product, x.T.copy(), dy)
