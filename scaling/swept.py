@@ -53,6 +53,7 @@ SWEPT = {
     "weight_decay": "times the learning rate",
     # results
     "loss_se": "standard error of loss over held-out batches, seeds not counted, or null",
+    "accuracy": "share of held-out tokens that are the likeliest, or null",
     "evaluation_tokens": "held-out tokens that loss is taken on",
     "diverged": "true: the loss was not finite",
     "failure": "why there is no result, or null: what the last of several attempts said",
@@ -64,10 +65,11 @@ SWEPT = {
 def record_of(outcome: Outcome, data: Data) -> Record:
     """Of a run that ended, well or diverged."""
     return _described(outcome.trunk, outcome.point, data) | {
-        "loss": outcome.loss,
-        "loss_se": outcome.loss_se,
-        "evaluation_tokens": outcome.evaluation_tokens,
-        "diverged": outcome.loss is None,
+        "loss": outcome.judged.loss,
+        "loss_se": outcome.judged.loss_se,
+        "accuracy": outcome.judged.accuracy,
+        "evaluation_tokens": outcome.judged.tokens,
+        "diverged": outcome.judged.loss is None,
         "failure": None,
         "seconds": round(outcome.seconds, 2),
         "device": f"{jax.devices()[0].device_kind} x {len(jax.devices())}",
@@ -79,6 +81,7 @@ def failed(trunk: Trunk, point: Point, data: Data, reason: str) -> Record:
     return _described(trunk, point, data) | {
         "loss": None,
         "loss_se": None,
+        "accuracy": None,
         "evaluation_tokens": 0,
         "diverged": False,
         "failure": reason,

@@ -30,7 +30,13 @@ EVALUATION_ROWS = 16  # the same for every batch size, so that all runs are judg
 WIDEST_TOGETHER_ON_CPU = 16
 
 
-Judged = tuple[float | None, float | None, int]  # loss, its standard error, tokens
+class Judged(NamedTuple):
+    """What held-out text says of a model."""
+
+    loss: float | None = None  # nats per byte; None: it diverged
+    loss_se: float | None = None  # of that mean over held-out batches, as if they were drawn independently
+    accuracy: float | None = None  # share of the tokens that are the likeliest, where the objective reports it
+    tokens: int = 0
 
 
 class Outcome(NamedTuple):
@@ -38,9 +44,7 @@ class Outcome(NamedTuple):
 
     trunk: Trunk
     point: Point
-    loss: float | None  # nats per byte; None: it diverged
-    loss_se: float | None  # of that mean over held-out batches, as if they were drawn independently
-    evaluation_tokens: int
+    judged: Judged
     seconds: float  # the trunk's share included; of trunks that train together each has its part
 
 
@@ -81,10 +85,10 @@ def train_group(
         seconds = (trunk_seconds + time.perf_counter() - branched) / len(group)
         for i, (trunk, point) in enumerate(zip(group, points, strict=True)):
             if point in wanted.get(trunk, ()):
-                judged: Judged = (None, None, 0)
+                judged = Judged()
                 if cooled is not None:
                     judged = _judged(runs.parts[i], runs.params(cooled, i), held_out, chosen)
-                yield Outcome(trunk, point, *judged, seconds)
+                yield Outcome(trunk, point, judged, seconds)
 
 
 class Members:
@@ -159,8 +163,7 @@ def _held_out(parts: Parts, tokens: int) -> tuple[EvalBatches, np.ndarray]:
 
 
 def _judged(parts: Parts, params: Tree, held_out: EvalBatches, chosen: np.ndarray) -> Judged:
-    """(loss in nats per byte, its standard error, tokens). The loss is a ratio of sums over batches, nats by bytes;
-    its error is that of a ratio (Cochran 1977, 6.4)."""
+    """The loss is a ratio of sums over batches, nats by bytes; its error is that of a ratio (Cochran 1977, 6.4)."""
     measured = [parts.evaluator(params, [b]) for b in evaluation_batches(held_out, chosen, parts.sharding)]
     if "bits_per_byte" not in measured[0]:
         name = type(parts.objective).__name__
@@ -171,7 +174,9 @@ def _judged(parts: Parts, params: Tree, held_out: EvalBatches, chosen: np.ndarra
     tokens = round(sum(m["tokens"].total for m in measured))
     loss = float(nats.sum() / covered.sum())
     if not math.isfinite(loss):
-        return None, None, tokens
+        return Judged(tokens=tokens)
     n = len(nats)
     error = math.sqrt(n / (n - 1) * np.sum((nats - loss * covered) ** 2)) / covered.sum() if n > 1 else None
-    return loss, error, tokens
+    hits = [m["accuracy"] for m in measured if "accuracy" in m]
+    accuracy = sum(m.total for m in hits) / sum(m.weight for m in hits) if hits else None
+    return Judged(loss, error, accuracy, tokens)

@@ -13,6 +13,7 @@ from lm.core.ctx import Ctx
 from lm.core.errors import UserError
 from lm.core.param import Tree
 from lm.data.cache import TokenCache
+from lm.inspect.cost import training_flops
 from lm.model.transformer import Model, head_ctx
 from lm.objectives.causal import NextToken
 from lm.runs.checkpoint import open_model
@@ -31,6 +32,7 @@ from .measures import (
     occurrences,
     reproduced,
 )
+from .noise import gradient_of, measured
 
 MATCHED = (1, 2, 4, 8, 16, 32)  # tokens to be predicted without a fault
 KEYS = ("tokens", "targets", "weights")
@@ -39,11 +41,13 @@ Batch = dict[str, Array]
 
 @dataclass(frozen=True)
 class Asked:
-    """rows: of either text, at most; prefixes, continuation: tokens of a window that are given, and that must follow"""
+    """rows: of either text, at most; prefixes, continuation: tokens of a window that are given, and that must follow;
+    noise: batches of which the gradient noise scale is taken, 0: it is not"""
 
     rows: int = 256
     prefixes: tuple[int, ...] = (8, 16, 32, 64)
     continuation: int = 16
+    noise: int = 0
 
 
 def measure(run: str | Path, steps: Sequence[int], asked: Asked) -> Iterator[dict[str, Any]]:
@@ -59,13 +63,16 @@ def measure(run: str | Path, steps: Sequence[int], asked: Asked) -> Iterator[dic
     text, held_out = np.concatenate([_tokens(part.train) for part in parts.data.parts]), _held_out(parts, asked.rows)
     counts = np.bincount(text, minlength=parts.model.vocab)
     predict = jax.jit(lambda params, batch: _predictions(parts.model, params, batch))
+    gradient, per_row = gradient_of(parts.model, parts.objective), training_flops(parts.model, length)
     for step in steps:
-        params = open_model(run, step).params
+        params, rows = open_model(run, step).params, sum(parts.batches.rows_by(step))
         read = {"training": _training(parts, step, asked.rows), "held-out": held_out}
-        yield {
-            "step": step,
-            **_record({k: predicted(predict, params, v) for k, v in read.items()}, text, counts, asked),
-        }
+        record = {"step": step, "tokens": rows * length, "flops": rows * per_row}
+        record |= _record({k: predicted(predict, params, v) for k, v in read.items()}, text, counts, asked)
+        if asked.noise:  # of the batches that come next, which are new to the model while text lasts
+            noise = measured(gradient, params, [parts.batches.batch(step + k) for k in range(asked.noise)])
+            record["noise_scale"] = {k: None if np.isnan(v) else v for k, v in noise._asdict().items()}
+        yield record
 
 
 def _tokens(cache: TokenCache) -> Array:
