@@ -6,6 +6,7 @@ are data. Config and parts are those of `lm.train`; the loop is a flat one, sinc
 compiled step: seed and learning rate are traced."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -69,16 +70,20 @@ class Trials:
             raise UserError(f"--source has {there} rows, and this needs {count} different ones: lower --steps")
         return stack([self.parts.batches.row(n) for n in range(count)])
 
-    def trained(self, rows: Batch, order: np.ndarray, seed: int) -> Tree:
-        """The parameters after one step on each of `order`, [steps, rows of a batch], from the values of `seed`."""
-        steps = len(order)
-        shares = self.parts.schedule(np.arange(steps), steps)
-        rates = np.asarray(shares, np.float32) * np.float32(self.parts.hyper["learning_rate"])
+    def trained(self, rows: Batch, order: Sequence[np.ndarray], seed: int, rates: np.ndarray | None = None) -> Tree:
+        """The parameters after one step on each of `order`, [steps, rows of a batch], from the values of `seed`, at
+        these learning rates; without any, at those of the config's schedule. Batches may differ in size."""
+        if rates is None:
+            rates = self.shares(len(order)) * self.parts.config.optimizer.learning_rate
         key = jnp.uint32(seed)
         state = self._init(key)
-        for at, rate in zip(order, rates, strict=True):
+        for at, rate in zip(order, rates.astype(np.float32), strict=True):
             state = self._step(state, key, rate, {name: x[at] for name, x in rows.items()})
         return state.params
+
+    def shares(self, steps: int) -> np.ndarray:
+        """Of the peak learning rate, at each of so many steps."""
+        return np.asarray(self.parts.schedule(np.arange(steps), steps))
 
     def loss(self, params: Tree) -> float:
         """Nats per token of held-out text."""

@@ -104,6 +104,7 @@ def test_a_sweep_records_every_cell(config, swept):
         assert abs(r["flops"] - r["budget"]) <= r["flops"] / r["steps"] / 2
         assert 0 < r["loss"] < np.log(384) and r["loss_unit"] == "nats/byte" and "matmuls" in r["flops_convention"]
         assert 0 < r["loss_se"] < 0.2 * r["loss"] and r["unique_tokens"] <= r["tokens"] and not r["diverged"]
+        assert 0 < r["accuracy"] < 1
         assert r["params"] == r["total_params"] and json.loads(r["model"])["d_model"] == r["d_model"]
     assert printed.count("nats/byte") == 6 and "6 of them to do" in printed
     assert len(read_runs(out / "runs.jsonl")["loss"]) == 6
