@@ -83,8 +83,10 @@ def between_slices(x: Instruction, inside: Computation, devices: int) -> list[Co
 
 
 def _slices(x: Instruction, inside: Computation) -> list[Instruction]:
-    """The dynamic-slices that are all that becomes of this all-reduce; [] where more is made of it."""
-    users = [y for y in inside if x.name in y.operands]
+    """The dynamic-slices that are all that becomes of this all-reduce, or of several arrays that it adds up; [] where
+    more is made of it."""
+    parts = [y.name for y in inside if y.opcode == "get-tuple-element" and x.name in y.operands]
+    users = [y for y in inside if y.name not in parts and any(name in y.operands for name in (x.name, *parts))]
     return users if all(y.opcode == "dynamic-slice" for y in users) else []
 
 

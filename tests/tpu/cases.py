@@ -40,6 +40,30 @@ CASES = {
         ("family", "mixtral 8x7b"),
         {"data.length": 4096, "data.batch_size": 256, "mesh.fsdp": 64, "train.remat": "full"},
     ),
+    "stages": Case(
+        BY_HAND,
+        "v5p:4x4x2",
+        ("llama", "2-7b"),
+        {
+            "data.batch_size": 128,
+            "mesh.fsdp": 8,
+            "parallel.pipeline": 4,
+            "parallel.microbatches": 16,
+            "train.remat": "full",
+        },
+    ),
+    "ring-128k": Case(
+        BY_HAND,
+        "v5p:4x4x4",
+        ("llama", "3-8b"),
+        {
+            "data.length": 131_072,
+            "data.batch_size": 4,
+            "mesh.fsdp": 4,
+            "mesh.context": 16,
+            "train.remat": "full",
+        },
+    ),
     "ul2-20b": Case(BY_HAND, "v5p:4x4x4", ("ul2", "20b"), {"mesh.fsdp": 64, "train.remat": "full"}),
     "glam-64b-64e": Case(
         BY_HAND,

@@ -191,6 +191,36 @@ def test_an_all_reduce_of_which_a_part_is_kept_is_a_reduce_scatter():
     assert (found.kind, found.bytes, found.sent) == ("reduce-scatter", 32 * 16 * 4, 32 * 16 * 4 * 3 / 4)
 
 
+SEVERAL = """
+    HloModule several
+
+    %add (x: f32[], y: f32[]) -> f32[] {
+      %x = f32[] parameter(0)
+      %y = f32[] parameter(1)
+      ROOT %sum = f32[] add(%x, %y)
+    }
+
+    ENTRY %main (a: f32[8,4], b: f32[8,2]) -> (f32[2,4], f32[2,2]) {
+      %a = f32[8,4]{1,0} parameter(0)
+      %b = f32[8,2]{1,0} parameter(1)
+      %both = (f32[8,4]{1,0}, f32[8,2]{1,0}) all-reduce(%a, %b), replica_groups={{0,1,2,3}}, to_apply=%add
+      %first = f32[8,4]{1,0} get-tuple-element(%both), index=0
+      %second = f32[8,2]{1,0} get-tuple-element(%both), index=1
+      %zero = s32[] constant(0)
+      %part = f32[2,4]{1,0} dynamic-slice(%first, %zero, %zero), dynamic_slice_sizes={2,4}
+      %other = f32[2,2]{1,0} dynamic-slice(%second, %zero, %zero), dynamic_slice_sizes={2,2}
+      ROOT %out = (f32[2,4]{1,0}, f32[2,2]{1,0}) tuple(%part, %other)
+    }
+    """
+
+
+def test_so_are_several_arrays_that_are_added_up_at_once():
+    ((found, _),) = work(read(SEVERAL), 4).collectives
+    assert (found.kind, found.sent) == ("reduce-scatter", (32 + 16) * 4 * 3 / 4)
+    ((found, _),) = work(read(SEVERAL.replace("tuple(%part, %other)", "tuple(%part, %second)")), 4).collectives
+    assert found.kind == "all-reduce"
+
+
 def test_what_slices_send_each_other_through_their_hosts():
     (found,) = [c for c, _ in tpu_program().collectives if c.kind == "all-reduce"]
     assert (found.bytes, found.asynchronous) == (8 * 16 * 4, True)
