@@ -10,13 +10,15 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from lm.core.leaf import Leaf, leaf, take
 from lm.core.matmul import matmul
-from lm.core.mesh import Sharding
+from lm.core.mesh import Sharding, halves_of
 from lm.core.param import Param, Tree
 from lm.core.rules import as_axes
 from lm.core.shards import Shards, whole, whole_here
 from lm.core.transform import map_tensors
 
 Array = jax.Array
+
+LANES = 128  # columns of a TPU's registers
 
 
 @leaf
@@ -31,6 +33,8 @@ class FullySharded(Leaf):
         return self.w
 
     def linear(self, x: Array, bias: Array | None, transpose: bool, dtype: Any) -> Array:
+        if self.shards.narrow and self.w.ndim == 2:
+            return matmul(x, self.w.T, bias, not transpose, dtype, self.shards.turned)
         return matmul(x, self.w, bias, transpose, dtype, self.shards)
 
     def dot(self, x: Array, transpose: bool) -> Array:
@@ -82,10 +86,14 @@ def shards_of(p: Param, sharding: Sharding, sums: Any) -> Shards:
     # Where activations of both widths lie along the batch.
     rows = set.intersection(*(set(as_axes(sharding.spec(("batch", "seq", name))[0])) for name in p.axes[-2:]))
     owners = tuple(a for name, axes in zip(p.axes, cut.spec, strict=True) if name == "expert" for a in as_axes(axes))
-    whole = (tuple(axis for axis in as_axes(axes) if axis not in rows or axis in owners) or None for axes in cut.spec)
+    whole = [tuple(axis for axis in as_axes(axes) if axis not in rows or axis in owners) or None for axes in cut.spec]
+    width = cut.shard_shape(p.shape)[-1]
+    narrow = as_axes(cut.spec[-1]) != as_axes(whole[-1]) and width % LANES > 0
     used = {axis for axes in cut.spec for axis in as_axes(axes)}
     others = tuple(axis for axis in sharding.over("batch") if axis in rows and axis not in used)
-    return Shards(cut, NamedSharding(sharding.mesh, PartitionSpec(*whole)), others, owners, sums)
+    gathered = next((axis for axis in sharding.over("batch") if axis in used and axis in rows), None)
+    halves = halves_of(sharding.mesh, gathered) if gathered else None
+    return Shards(cut, NamedSharding(sharding.mesh, PartitionSpec(*whole)), others, owners, sums, halves, narrow)
 
 
 def on_entry(params: Tree, other: PartitionSpec, manual: frozenset[str]) -> Tree:
@@ -93,9 +101,9 @@ def on_entry(params: Tree, other: PartitionSpec, manual: frozenset[str]) -> Tree
     return _map(lambda w: w.shards.within(manual), lambda _: other, params)
 
 
-def whole_inside(params: Tree, dtype: Any, manual: frozenset[str]) -> Tree:
-    """The `params` that came in, those in shards made whole."""
-    return _map(lambda w: whole_here(w.w, w.shards, dtype, manual), lambda w: w, params)
+def whole_inside(params: Tree, dtype: Any, manual: frozenset[str], once: bool = False) -> Tree:
+    """The `params` that came in, those in shards made whole, as `lm.core.shards.whole_here` has it."""
+    return _map(lambda w: whole_here(w.w, w.shards, dtype, manual, once), lambda w: w, params)
 
 
 def _map(of_parts: Any, of_others: Any, params: Tree) -> Tree:

@@ -82,7 +82,7 @@ def _outer(transpose: bool, dtype: Any, x: Array, dy: Array) -> Array:
         return turn(dy, x, not transpose)
 
     narrower = turn_x if x.shape[1] <= dy.shape[1] else turn_dy
-    return lax.platform_dependent(x, dy, cpu=narrower, default=turn_x)
+    return lax.platform_dependent(x, dy, cpu=narrower, default=turn_dy if transpose else turn_x)
 
 
 def product(x: Array, w: Array, dtype: Any = None) -> Array:

@@ -17,6 +17,8 @@ from lm.core.errors import UserError, nearest
 from lm.core.param import Param, Tree, flatten
 from lm.core.rules import FSDP, PRESETS, RULES, SLICE, Rules, as_axes, axes_of
 
+WHOLE = 32  # chips in three dimensions along which weights are gathered at once
+
 
 def make_mesh(axes: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A mesh with these axes and sizes, outermost first; one size may be -1 (whatever remains).
@@ -49,6 +51,51 @@ def mesh_around(mesh: Mesh | AbstractMesh) -> Mesh | AbstractMesh:
 def lay_out(x: jax.Array, layout: NamedSharding) -> jax.Array:
     """Ask for a layout, within a stage of a pipeline too."""
     return jax.lax.with_sharding_constraint(x, NamedSharding(mesh_around(layout.mesh), layout.spec))
+
+
+@dataclasses.dataclass(frozen=True)
+class Halves:
+    """A mesh with two axes, far and near, in place of one of it, for what goes along that in two steps. Device i along
+    the axis is (i // size of near, i % size of near)."""
+
+    axis: str
+    mesh: Mesh
+
+    @property
+    def far(self) -> str:
+        return f"{self.axis}.far"
+
+    @property
+    def groups(self) -> tuple[list[list[int]], list[list[int]]]:
+        """Places along the axis: of those that are near each other, and of those that are far."""
+        far, near = (self.mesh.shape[f"{self.axis}.{half}"] for half in ("far", "near"))
+        numbers = np.arange(far * near).reshape(far, near)
+        return numbers.tolist(), numbers.T.tolist()
+
+    def halfway(self, cut: PartitionSpec, whole: PartitionSpec) -> NamedSharding:
+        """Between `cut`, which is cut along the axis, and `whole`, which is not: along its far half."""
+        pairs = zip(map(as_axes, cut), map(as_axes, whole), strict=True)
+        parts = ((*after, self.far) if self.axis in before else after for before, after in pairs)
+        return NamedSharding(self.mesh, PartitionSpec(*(part or None for part in parts)))
+
+
+def halves_of(mesh: Mesh, axis: str) -> Halves | None:
+    """Of an axis along which the compiler for TPUs knows no all-gather and no reduce-scatter, else None: more than
+    `WHOLE` chips along it lie in three dimensions of the torus (seen with libtpu 0.0.42.1, v5p:4x4x4). There it adds up
+    arrays padded with zeros, and sends twice as much. Along a plane or a ring it gathers as it should."""
+    along = np.moveaxis(mesh.devices, mesh.axis_names.index(axis), 0).reshape(mesh.shape[axis], -1)[:, 0]
+    places = {tuple(getattr(device, "coords", ())) for device in along}
+    dimensions = sum(len(set(at)) > 1 for at in zip(*places, strict=True))
+    return halved(mesh, axis) if len(along) > WHOLE and dimensions == 3 else None
+
+
+def halved(mesh: Mesh, axis: str) -> Halves:
+    """The near half is a ring of a cube, the far one a plane, which has more links for what is sent most."""
+    place, size = mesh.axis_names.index(axis), mesh.shape[axis]
+    near = next(n for n in range(1, size + 1) if size % n == 0 and n**3 >= size)
+    sizes = (*mesh.devices.shape[:place], size // near, near, *mesh.devices.shape[place + 1 :])
+    names = (*mesh.axis_names[:place], f"{axis}.far", f"{axis}.near", *mesh.axis_names[place + 1 :])
+    return Halves(axis, Mesh(mesh.devices.reshape(sizes), names, axis_types=(AxisType.Auto,) * len(names)))
 
 
 def _placed(axes: dict[str, int], devices: Sequence[jax.Device]) -> np.ndarray:

@@ -9,7 +9,7 @@ from jax.sharding import PartitionSpec
 from lm.core.ctx import Ctx
 from lm.core.fsdp import FullySharded, fully_sharded
 from lm.core.leaf import dense, dot, dots, take
-from lm.core.mesh import Sharding, make_mesh
+from lm.core.mesh import Sharding, halved, make_mesh
 from lm.core.param import Constant, Param, initialize
 from lm.core.rules import PRESETS
 from lm.kernels.cross_entropy.select import cross_entropy
@@ -77,6 +77,25 @@ def test_values_and_gradients_are_those_of_whole_weights(name):
         np.testing.assert_allclose(gradients[path], plain[path], atol=2e-5, err_msg=path)
     if name not in ("3d", "zero2"):
         assert gradients["up"].sharding.is_equivalent_to(sharding.param(SPEC["up"]), 2)
+
+
+def test_in_two_steps_they_are_the_same(monkeypatch):
+    """Where the mesh has an axis along which TPUs do not gather at once, for products and within `jax.shard_map`."""
+    monkeypatch.setattr("lm.core.fsdp.halves_of", halved)
+    sharding = Sharding(make_mesh({"fsdp": 8}))
+    params = placed(sharding)
+
+    def ours(params, ids):
+        return forward(fully_sharded(params, SPEC, sharding), ids, sharding=sharding)
+
+    run = jax.jit(jax.value_and_grad(ours)).lower(params, IDS).compile()
+    groups = {c.groups for c in (c for c, _ in work(hlo.read(run.as_text()), 8).collectives) if c.kind == "all-gather"}
+    value, gradients = run(params, IDS)
+    expected, plain = jax.value_and_grad(forward)(PARAMS, IDS)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    for path in ("table", "up", "bias"):
+        np.testing.assert_allclose(gradients[path], plain[path], atol=2e-5, err_msg=path)
+    assert ((0, 1), (2, 3), (4, 5), (6, 7)) in groups
 
 
 def test_which_weights_are_shared_out():

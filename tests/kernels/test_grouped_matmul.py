@@ -58,7 +58,7 @@ def compiled(kernel: GroupedKernel):
 
     def all_three(x, ws, targets, groups):
         ys = kernel.multiply(x, ws, groups)
-        return ys, kernel.pull_back(targets, ws, groups), kernel.outer(x, targets, groups)
+        return ys, kernel.pull_back(targets, ws, groups), kernel.outer(x, targets, groups, jnp.float32)
 
     return jax.jit(all_three)
 
@@ -126,6 +126,15 @@ def test_half_precision_is_summed_in_float32_and_gradients_of_float32_weights_ar
     for mine, exact in ((ys, expected[0]), ((d_x,), (expected[1],))):
         for a, b in zip(mine, exact, strict=True):
             np.testing.assert_allclose(a.astype(jnp.float32), b, rtol=2**-7, atol=2**-9)
+
+
+@pytest.mark.parametrize("name", ["blocked", "ragged_dot", "reference"])
+def test_gradients_by_weights_leave_in_the_dtype_that_is_asked_for(name):
+    x, _, targets = arrays("some")
+    at = RowGroups(np.array([20, 0, 9, 1], np.int32))
+    (whole,), (half,) = (KERNELS[name].outer(x, targets, at, dtype) for dtype in (jnp.float32, jnp.bfloat16))
+    assert half.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(half, whole.astype(jnp.bfloat16))
 
 
 @pytest.mark.parametrize(

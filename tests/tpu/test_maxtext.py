@@ -1,25 +1,19 @@
-"""A step at settings for which MaxText's needs are known: ours needs no more."""
-
-import json
-import sys
+"""Steps at settings for which MaxText's needs are known, by what was recorded of ours. (What is recorded is what they
+need: `test_compile` compiles one of them.)"""
 
 import pytest
 
-from benchmarks.maxtext import ROWS
-from tests.tpu.test_compile import needs_libtpu, run
+from tests.tpu import cases
 
-COMPILE = """
-import json, sys
-from benchmarks.maxtext import ROWS, ours
-
-print(json.dumps(ours(ROWS[sys.argv[1]])._asdict()))
-"""
+RECORDED = [name for name, case in cases.CASES.items() if case.config[0] == "maxtext" and cases.path(name).exists()]
 
 
-@pytest.mark.slow
-@needs_libtpu
-def test_no_more_memory_or_traffic_than_maxtext():
-    done = run([sys.executable, "-c", COMPILE, "llama2-7b"])
-    assert done.returncode == 0, done.stderr
-    ours, theirs = json.loads(done.stdout), ROWS["llama2-7b"].theirs._asdict()
-    assert all(ours[name] <= known * 1.005 for name, known in theirs.items() if known is not None), (ours, theirs)
+@pytest.mark.parametrize("name", RECORDED)
+def test_no_more_memory_or_traffic_than_maxtext(name):
+    assert not list(cases.beyond_maxtext(name, cases.read(name)))
+
+
+def test_what_is_more_is_told():
+    record = cases.read("llama-2-7b")
+    more = list(cases.beyond_maxtext("llama-2-7b", record | {"hbm": 2 * record["hbm"]}))
+    assert [line.split(":")[0] for line in more] == ["temporaries"]

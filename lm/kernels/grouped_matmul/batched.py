@@ -1,6 +1,7 @@
 """For groups that have room for equally many rows: a batch of products, which multiplies what is left free as well."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,9 +28,9 @@ def pull_back(dys: Sequence[Array], weights: Sequence[Array], groups: RowGroups)
     return groups.keep(sum(parts, jnp.zeros((), jnp.float32)).reshape(n, -1)).astype(dtype)
 
 
-def outer(x: Array, dys: Sequence[Array], groups: RowGroups) -> tuple[Array, ...]:
+def outer(x: Array, dys: Sequence[Array], groups: RowGroups, dtype: Any) -> tuple[Array, ...]:
     own = _batch(groups.keep(x), groups)
-    return tuple(_einsum("eni,eno->eio", own, _batch(dy, groups)) for dy in dys)
+    return tuple(_einsum("eni,eno->eio", own, _batch(dy, groups)).astype(dtype) for dy in dys)
 
 
 def _batch(x: Array, groups: RowGroups) -> Array:

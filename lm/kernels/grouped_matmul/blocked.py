@@ -7,6 +7,7 @@ of equal blocks, took longer.)"""
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -81,7 +82,7 @@ def _by_blocks(
     return tuple(y.astype(dtype) for y in ys)
 
 
-def outer(x: Array, dys: Sequence[Array], groups: RowGroups) -> tuple[Array, ...]:
+def outer(x: Array, dys: Sequence[Array], groups: RowGroups, dtype: Any) -> tuple[Array, ...]:
     n, widths = len(x), tuple(dy.shape[1] for dy in dys)
     heights = _heights(n, STEP_OUTER, MOST_OUTER)
     starts, ends = groups.starts, groups.starts + groups.sizes
@@ -103,7 +104,8 @@ def outer(x: Array, dys: Sequence[Array], groups: RowGroups) -> tuple[Array, ...
             return at + heights[-1], total + block(at)
 
         first = (start + heights[-1], block(start))
-        return None, _cut(lax.while_loop(lambda carry: carry[0] < end, further, first)[1], widths)
+        total = lax.while_loop(lambda carry: carry[0] < end, further, first)[1]
+        return None, _cut(total.astype(dtype), widths)
 
     return lax.scan(one, None, (starts, ends))[1]
 

@@ -38,14 +38,14 @@ def pull_back(dys: Sequence[Array], weights: Sequence[Array], groups: RowGroups,
     return sum(parts, jnp.zeros((), sums)).astype(dtype)
 
 
-def outer(x: Array, dys: Sequence[Array], groups: RowGroups, interpret: bool = False) -> tuple[Array, ...]:
+def outer(x: Array, dys: Sequence[Array], groups: RowGroups, dtype: Any, interpret: bool = False) -> tuple[Array, ...]:
     x = _whole_tiles(x)
     return tuple(
         _kernels().tgmm(
             x.T,
             _whole_tiles(dy),
             groups.sizes.astype(jnp.int32),
-            jnp.float32,
+            dtype,
             _tile(x.shape[1], dy.shape[1]),
             interpret=interpret,
         )

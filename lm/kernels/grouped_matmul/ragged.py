@@ -2,6 +2,7 @@
 every group's matrix."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,9 +32,10 @@ def pull_back(dys: Sequence[Array], weights: Sequence[Array], groups: RowGroups)
     return groups.keep(sum(parts, jnp.zeros((), jnp.float32))).astype(dtype)
 
 
-def outer(x: Array, dys: Sequence[Array], groups: RowGroups) -> tuple[Array, ...]:
+def outer(x: Array, dys: Sequence[Array], groups: RowGroups, dtype: Any) -> tuple[Array, ...]:
     own, sizes = groups.keep(x), _sizes(groups)
-    return tuple(jax.lax.ragged_dot_general(own, dy, sizes, BY_GROUP, preferred_element_type=jnp.float32) for dy in dys)
+    sums = (jax.lax.ragged_dot_general(own, dy, sizes, BY_GROUP, preferred_element_type=jnp.float32) for dy in dys)
+    return tuple(total.astype(dtype) for total in sums)
 
 
 def _product(x: Array, w: Array, groups: RowGroups) -> Array:

@@ -1,6 +1,7 @@
 """The plain form: every group's matrix times all rows, of which its own are kept. E times the work."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,9 +33,10 @@ def pull_back(dys: Sequence[Array], weights: Sequence[Array], groups: RowGroups)
     return sum(parts, jnp.zeros((), jnp.float32)).astype(dtype)
 
 
-def outer(x: Array, dys: Sequence[Array], groups: RowGroups) -> tuple[Array, ...]:
+def outer(x: Array, dys: Sequence[Array], groups: RowGroups, dtype: Any) -> tuple[Array, ...]:
     own = _own(groups, len(x))
-    return tuple(jnp.einsum("en,ni,no->eio", own, x, dy, preferred_element_type=jnp.float32) for dy in dys)
+    sums = (jnp.einsum("en,ni,no->eio", own, x, dy, preferred_element_type=jnp.float32) for dy in dys)
+    return tuple(total.astype(dtype) for total in sums)
 
 
 def _own(groups: RowGroups, n: int) -> Array:

@@ -56,10 +56,9 @@ def _forward(
 
 def _backward(kernel: GroupedKernel, saved: tuple, dys: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...], None]:
     x, weights, groups = saved
-    d_weights = kernel.outer(x, dys, groups)
     return (
         kernel.pull_back(dys, weights, groups),
-        tuple(d.astype(w.dtype) for d, w in zip(d_weights, weights, strict=True)),
+        kernel.outer(x, dys, groups, weights[0].dtype),
         None,
     )
 

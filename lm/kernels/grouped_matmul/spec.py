@@ -5,7 +5,7 @@ Shapes: N rows, E groups (experts); weights [E, in, out], of which `out` may dif
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -53,14 +53,14 @@ class GroupedKernel(NamedTuple):
     multiply: (x [N, in], weights, groups) -> for each weight [N, out], in x's dtype;
     pull_back: (dys, for each weight [N, out]; weights; groups) -> [N, in], in dys' dtype: the gradient by x, which is
         the sum over weights of dy times the group's matrix, transposed;
-    outer: (x [N, in], dys, groups) -> for each dy [E, in, out] float32: the gradients by the weights, which are x^T dy
-        over the rows of each group, zero for groups without any;
+    outer: (x [N, in], dys, groups, dtype) -> for each dy [E, in, out] in `dtype`: the gradients by the weights, which
+        are x^T dy over the rows of each group, zero for groups without any;
     supports: (x, weights, room, place) -> None if the kernel does this, else what stands against it, in a few words. Of
         the arrays only shapes and dtypes are read;
     home: None: it runs anywhere."""
 
     multiply: Callable[[Array, Sequence[Array], RowGroups], tuple[Array, ...]]
     pull_back: Callable[[Sequence[Array], Sequence[Array], RowGroups], Array]
-    outer: Callable[[Array, Sequence[Array], RowGroups], tuple[Array, ...]]
+    outer: Callable[[Array, Sequence[Array], RowGroups, Any], tuple[Array, ...]]
     supports: Callable[[Array, Sequence[Array], int | None, Place], str | None]
     home: Home | None = None

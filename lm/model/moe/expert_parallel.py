@@ -47,7 +47,7 @@ def dispatched(dispatch: Dispatch, experts: Experts, x: Array, routing: Any, ctx
     inside = Ctx(execution=ctx.execution)
 
     def here(params: Tree, x: Array, routing: Any) -> tuple[Array, Array]:
-        params = whole_inside(params, x.dtype, manual)
+        params = whole_inside(params, x.dtype, manual, once=True)
         all_here = dataclasses.replace(experts, params=params)
         exchanged = ExchangedExperts(experts.expert, params, experts.number, owners, devices, native)
         return dispatch(exchanged if owners else all_here, x, routing, inside)
