@@ -144,8 +144,10 @@ def losses(records: list[Record], width: int, tokens: int, times: int) -> list[f
 
 
 def shown(values: list[float]) -> str:
+    if not values:
+        return "-"
     mean, error = mean_and_error(values)
-    return "-" if not values else f"{mean:.3f} ± {error:.3f}" if len(values) > 1 else f"{mean:.3f}"
+    return f"{mean:.3f} ± {error:.3f}" if len(values) > 1 else f"{mean:.3f}"
 
 
 def table(records: list[Record]) -> Table:
