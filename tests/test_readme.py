@@ -25,7 +25,7 @@ SHORTER = {
     "python -m lm.evaluate": "--batches=2",
     "python -m scaling.sweep": "--config.sweep.budgets=1e10,2e10",
     "python -m scaling.coordinates": "--steps=1 --config.model.layers=1 --config.data.length=64",
-    "python -m tpu.plan": "--config.model.layers=2",
+    "python -m tpu.plan": "--config.model.layers=2 --compile=1",
     "python -m tpu.compile": "--config.model.layers=2 --config.data.length=128",
 }
 
