@@ -33,7 +33,7 @@ sweep: .venv/core  ## a scaling law from this machine: rates tuned, four budgets
 	$(SWEEP):seeds --tuned=$(ISOFLOP)/tune/runs.jsonl --out=$(ISOFLOP)/sweep $(KNOBS)
 	$(SWEEP) --tuned=$(ISOFLOP)/tune/runs.jsonl --out=$(ISOFLOP)/sweep $(KNOBS)
 	$(FIT) --law=chinchilla --out=$(ISOFLOP)/fit
-	$(FIT) --report=report.html --out=$(ISOFLOP)/fit
+	$(FIT) --report=$(ISOFLOP)/fit/report.html --out=$(ISOFLOP)/fit
 
 quicksweep: .venv/core  ## the same in little: two budgets, three sizes
 	$(PY) -m scaling.sweep --out=runs/quicksweep $(KNOBS)
