@@ -40,6 +40,15 @@ class Settings:
         return {name: getattr(self, name) for name in names}
 
 
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """A law fitted without the runs `held` [runs], and how it predicts them."""
+
+    estimate: engine.Estimate[Law]
+    held: NDArray[np.bool_]
+    score: engine.HeldOut
+
+
 @dataclass(frozen=True)
 class Study:
     """A fit and what is known of it. `profiles` are of the constants, and of the decisions at each compute; `held` is
@@ -50,7 +59,7 @@ class Study:
     profiles: Mapping[str, engine.Profile]
     decided: Mapping[float, Mapping[str, engine.Profile]]
     correlations: Array
-    held: engine.HeldOut | None
+    held: HeldOut | None
     notes: Sequence[str]
 
 
@@ -83,16 +92,18 @@ def study(law: type[Law], runs: Runs, compute: Sequence[float], settings: Settin
         )
         for C in compute:
             decided[C] = engine.profile(fitted, inputs, target, functools.partial(_decide, C), settings.level)
+        notes += _endless(profiles | (decided[compute[0]] if compute else {}))
     held = None
     if settings.holdout:
         try:
-            held = _hold_out(law, runs, inputs, target, settings)
+            held = hold_out(law, runs, settings)
         except UserError as e:
             notes.append(f"nothing held out: {e}")
-    if held is not None and abs(held.error) > BENT * max(estimate.noise, 1e-12):
+    off = 0.0 if held is None else held.score.error / max(estimate.noise, 1e-12)
+    if off > BENT:
         notes.append(
-            f"held out, the largest runs are off by {held.error / estimate.noise:.2g} times the scatter about the law: "
-            "trust no extrapolation, and try another law"
+            f"held out, the largest runs are off by {off:.2g} times the scatter about the law: trust no extrapolation, "
+            "and try another law"
         )
     correlated = engine.correlations(fitted.space, fitted.law, inputs)
     return Study(fitted, estimate, profiles, decided, correlated, held, notes)
@@ -126,7 +137,7 @@ def _score(law: type[Law], runs: Runs, settings: Settings) -> Score:
         return Score(None, None, None, str(e))
     noise = engine.Estimate(fitted.law, None, engine.scatter(fitted, inputs, target), {}).noise
     try:
-        return Score(len(fitted.space.free), noise, _hold_out(law, runs, inputs, target, settings))
+        return Score(len(fitted.space.free), noise, hold_out(law, runs, settings).score)
     except UserError as e:
         return Score(len(fitted.space.free), noise, None, str(e))
 
@@ -143,6 +154,15 @@ def _decide(flops: float, law: Law) -> dict[str, Any]:
 def _answers(law: Law, flops: float) -> Any:
     """Which laws decide on numbers, bool [resamples]; True where there is nothing to decide."""
     return np.all([np.isfinite(v) for v in law.decisions(flops).values()], axis=0)
+
+
+def _endless(profiles: Mapping[str, engine.Profile]) -> list[str]:
+    """Which profiles have no lower, or no upper, end, and why."""
+    notes = []
+    for side, end in enumerate(("lower", "upper")):
+        if open_ones := [f"{name} ({p.why[side]})" for name, p in profiles.items() if p.why[side]]:
+            notes.append(f"profiles without {end} end: {'; '.join(open_ones)}")
+    return notes
 
 
 def _counted(law: type[Law], runs: Runs) -> list[str]:
@@ -164,13 +184,16 @@ def _unsound(law: Law, resampled: Law | None, flops: float) -> list[str]:
     return [f"{lost} of {drawn} resamples have no optimum and are left out: the runs hardly identify it"]
 
 
-def _hold_out(law: type[Law], runs: Runs, inputs: list[Array], target: Array, settings: Settings) -> engine.HeldOut:
+def hold_out(law: type[Law], runs: Runs, settings: Settings) -> HeldOut:
+    """Raises `UserError` where the runs left do not determine the law."""
+    inputs, target = [runs[name] for name in law.reads], runs[law.target]
     groups = runs[settings.run] if settings.run else None
-    held = held_of(runs, settings)
-    return engine.holdout(law, inputs, target, runs["flops"], held, groups=groups, **settings.options())
+    held = _largest(runs, settings)
+    estimate = engine.without(law, inputs, target, held, groups=groups, **settings.options())
+    return HeldOut(estimate, held, engine.score(estimate, inputs, target, runs["flops"], held))
 
 
-def held_of(runs: Runs, settings: Settings) -> NDArray[np.bool_]:
+def _largest(runs: Runs, settings: Settings) -> NDArray[np.bool_]:
     """Which runs [runs] are held out."""
     if "flops" not in runs:
         raise UserError("the runs have no column 'flops' that would say which are the largest")

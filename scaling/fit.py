@@ -11,10 +11,11 @@ compute.
     python -m scaling.fit --runs=runs.jsonl --compute=1e21,1e22 --bootstrap=1000
     python -m scaling.fit --runs=RUNS.csv --columns=loss=c4_loss,budget=flop_budget --where=dataset=c4,finished=true
 
-RUNS is a table: CSV with a header (commas, semicolons or tabs), JSON lines as a sweep writes them, a JSON array,
-or Parquet; compressed or not. One finished training run a row, with columns `params`, `loss` (nats per token) and
-`tokens` or `flops` (either is made from the other by C = 6 N D); approach 2 also reads `budget`, and a law what its
-formula names. Other columns are ignored. Prints the fit, and writes fit.json and fit.png into --out.
+RUNS is a table: CSV with a header (commas, semicolons or tabs), JSON lines as a sweep writes them, a JSON array, or
+Parquet; compressed or not. One finished training run a row, with columns `loss` (nats per token) and two of `params`,
+`tokens` and `flops` (the third is made by C = 6 N D); approach 2 also reads `budget`, and a law what its formula names.
+Other columns are ignored. --columns=params=BILLIONS*1e9,loss=BITS*0.693147 brings other units to these. Prints the fit,
+and writes fit.json and fit.png into --out.
 
 Approach 3 minimises the sum of Huber losses of the error in log loss (or as the law says) from many starts, and says
 how many ended there. Two intervals stand beside each constant and decision: the first of refits under random weights of
@@ -30,7 +31,7 @@ import json
 import math
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,7 @@ from .survey import survey
 USAGE = "--runs=RUNS.csv|RUNS.jsonl|RUNS.parquet [--approach=1|2|3] [--law=NAME] [--out=DIR]"
 
 SIZES = ("params", "tokens", "loss")  # what approaches 1 and 2 read
+Found = tuple[report.Report, Figure, Mapping[str, approach3.Study]]  # what an approach says, and what a page can use
 FEWEST = 10  # resamples of which percentiles are taken
 PAIRS = {
     "fix": "CONSTANT=VALUE, for example E=1.8",
@@ -78,7 +80,10 @@ def define_flags() -> flags.FlagValues:
         "Approach 3: largest budgets (column budget; else halvings of the largest compute) to predict unseen; 0: none."
     )
     integer("holdout", 1, held, 0, flag_values=f)
-    names("columns", [], "Our names for the file's columns: loss=c4_loss,budget=flop_budget.", flag_values=f)
+    renamed = (
+        "Our names for the file's columns: loss=c4_loss,budget=flop_budget; params=billions*1e9 from another unit."
+    )
+    names("columns", [], renamed, flag_values=f)
     conditions = "NAME (neither empty, zero nor false), NAME=VALUE, NAME!=VALUE (true, false; null: empty)"
     names("where", [], f"Keep rows that pass every condition: {conditions}.", flag_values=f)
     names("compute", [], "FLOPs to plan for (default: those of the largest run, 10x, 100x).", flag_values=f)
@@ -127,13 +132,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.report:
             needs = list(dict.fromkeys([*needs, *SIZES]))
         runs = read_runs(path, columns=columns, where=args.where, needs=needs, tell=odd.append)
-        found, figure = APPROACHES[args.approach](runs, path.name, args)
+        found, figure, studies = APPROACHES[args.approach](runs, path.name, args)
         found["notes"][:0] = odd
         print(report.text(found))
         if args.out:
             _write(found, figure, Path(args.out))
         if args.report:
-            _write_page(runs, path.name, args, ["scaling.fit", *(argv or sys.argv)[1:]])
+            _write_page(runs, path.name, args, ["scaling.fit", *(argv or sys.argv)[1:]], studies)
 
     cli.run(fit, arguments=1, usage=USAGE, flag_values=args, argv=argv, own_code=False)
 
@@ -153,7 +158,7 @@ def _settings(args: flags.FlagValues) -> approach3.Settings:
     )
 
 
-def _parametric(runs: Runs, name: str, args: flags.FlagValues) -> tuple[report.Report, Figure]:
+def _parametric(runs: Runs, name: str, args: flags.FlagValues) -> Found:
     settings = _settings(args)
     largest = approach3.compute_of(runs)
     compute = _compute(args.compute, largest) if args.compute or math.isfinite(largest) else []
@@ -173,10 +178,10 @@ def _parametric(runs: Runs, name: str, args: flags.FlagValues) -> tuple[report.R
         level=args.interval,
         extrapolate=compute,
     )
-    return found, figure
+    return found, figure, {chosen: study}
 
 
-def _envelope(runs: Runs, name: str, args: flags.FlagValues) -> tuple[report.Report, Figure]:
+def _envelope(runs: Runs, name: str, args: flags.FlagValues) -> Found:
     which = _named_runs(runs, name, args.run, "params")
     curves = approach1.curves_of(runs["params"], runs["tokens"], runs["loss"], runs["flops"], which)
     compute = _compute(args.compute, runs["flops"].max())
@@ -188,12 +193,11 @@ def _envelope(runs: Runs, name: str, args: flags.FlagValues) -> tuple[report.Rep
     elif resampled is not None and (lost := args.bootstrap - np.size(resampled.params.exponent)):
         found["notes"].append(f"{lost} of {args.bootstrap} resamples have fewer than three best sizes and are left out")
     title = f"{name}: {args.best} of all runs"
-    return found, plots.envelope(
-        fitted, resampled, title=title, unit=_unit(runs), level=args.interval, extrapolate=compute
-    )
+    figure = plots.envelope(fitted, resampled, title=title, unit=_unit(runs), level=args.interval, extrapolate=compute)
+    return found, figure, {}
 
 
-def _isoflop(runs: Runs, name: str, args: flags.FlagValues) -> tuple[report.Report, Figure]:
+def _isoflop(runs: Runs, name: str, args: flags.FlagValues) -> Found:
     if "budget" not in runs:
         raise UserError(
             "approach 2 needs a column 'budget', the FLOPs that a group of runs shares; "
@@ -219,9 +223,8 @@ def _isoflop(runs: Runs, name: str, args: flags.FlagValues) -> tuple[report.Repo
     if not kept.all():
         found["notes"].append(f"{(~kept).sum()} runs have no budget and are left out")
     title = f"{name}: isoFLOP profiles"
-    return found, plots.isoflop(
-        fitted, resampled, title=title, unit=_unit(runs), level=args.interval, extrapolate=compute
-    )
+    figure = plots.isoflop(fitted, resampled, title=title, unit=_unit(runs), level=args.interval, extrapolate=compute)
+    return found, figure, {}
 
 
 def _law_of(runs: Runs, args: flags.FlagValues) -> tuple[Chinchilla | None, str]:
@@ -250,10 +253,12 @@ def _write(found: report.Report, figure: Figure, out: Path) -> None:
     print(f"\nwrote {out / 'fit.json'} and {out / 'fit.png'}")
 
 
-def _write_page(runs: Runs, name: str, args: flags.FlagValues, command: Sequence[str]) -> None:
-    """All approaches, whichever was asked for: see `scaling.survey`."""
-    compute = _compute(args.compute, float(runs["flops"].max()))
-    found = survey(runs, args.law, compute, _settings(args))
+def _write_page(
+    runs: Runs, name: str, args: flags.FlagValues, command: Sequence[str], studies: Mapping[str, approach3.Study]
+) -> None:
+    """All approaches, whichever was asked for (of approach 3 the `studies` are known): see `scaling.survey`."""
+    compute = _compute(args.compute, approach3.compute_of(runs))
+    found = survey(runs, args.law, compute, _settings(args), studies)
     again = shlex.join(["python", "-m", *command])
     try:
         Path(args.report).write_text(render(found, compute, source=name, command=again, unit=_unit(runs)), "utf-8")

@@ -20,7 +20,8 @@ from lm.core.formats import KEY, format_of
 from lm.core.formats import RECORD as FORMAT
 
 from .laws import FLOPS_PER_PARAM_TOKEN
-from .tables import BOOLEANS, Row, number_of, read_rows
+from .numbers import THOUSANDS, number_of, numbers_of
+from .tables import BOOLEANS, Row, read_rows
 
 with contextlib.suppress(ImportError):  # Windows has none
     import fcntl
@@ -37,7 +38,12 @@ RECORD = {
 POSITIVE = ("params", "tokens", "flops", "loss")
 UNIFORM = ("loss_unit", "flops_convention")  # values that cannot be mixed in one fit
 
-MADE_FROM = {"tokens": ("params", "flops"), "flops": ("params", "tokens")}  # by C = 6 N D
+MADE_FROM = {  # by C = 6 N D
+    "tokens": ("params", "flops"),
+    "flops": ("params", "tokens"),
+    "params": ("tokens", "flops"),
+}
+SMALL = {"params": 1e4, "tokens": 1e6}  # largest of a table, below which they are hardly counted one by one
 
 Runs = dict[str, np.ndarray]
 Tell = Callable[[str], None]
@@ -87,7 +93,10 @@ def renamings(pairs: Sequence[str]) -> dict[str, str]:
     for pair in pairs:
         ours, _, theirs = pair.partition("=")
         if not ours or not theirs:
-            raise UserError(f"--columns={pair}: write OURS=THEIRS, for example loss=c4_loss")
+            raise UserError(
+                f"--columns={pair}: write OURS=THEIRS, or OURS=THEIRS*NUMBER from another unit, for example "
+                "loss=c4_loss,params=billions*1e9"
+            )
         found[ours] = theirs
     return found
 
@@ -103,11 +112,12 @@ def read_runs(
     """Read the runs of a table (see `scaling.tables`) into columns of one length: float64, or str where a cell is
     neither a number nor a boolean.
 
-    `columns` maps our names to the file's ({"loss": "loss_c4_val"}); `where` keeps the rows that pass every
-    condition: "name" (neither empty, zero nor false), "name=value" or "name!=value", where a value may be a text, a
-    number, true, false, or null for an empty cell. `needs` are columns that must be there and hold numbers. Of `tokens`
-    and `flops` one may be absent and is then made from C = 6 N D. An empty number elsewhere is nan, and an error in
-    `params`, `tokens`, `flops` or `loss`. `tell` gets lines about what is odd, but no error.
+    `columns` maps our names to the file's ({"loss": "loss_c4_val", "params": "billions*1e9"}); `where` keeps the rows
+    that pass every condition: "name" (neither empty, zero nor false), "name=value" or "name!=value", where a value may
+    be a text, a number, true, false, or null for an empty cell. `needs` are columns that must be there and hold
+    numbers. Of `params`, `tokens` and `flops` one may be absent and is then made from C = 6 N D. An empty number
+    elsewhere is nan, and an error in `params`, `tokens`, `flops` or `loss`. `tell` gets lines about what is odd, but no
+    error.
 
     Raises `UserError` for a missing file, a malformed line, a missing column, a value that is not a positive
     number, runs whose loss units or FLOP conventions differ, or no rows left.
@@ -121,12 +131,17 @@ def read_runs(
             format_of(cells, FORMAT, f"{path} {at}")
             del cells[KEY]
     names = list(dict.fromkeys(name for _, cells in rows for name in cells))
-    for ours, theirs in (columns or {}).items():
+    factors = {}
+    for ours, given in (columns or {}).items():
+        theirs, factors[ours] = _unit_of(given, names)
         if theirs not in names:
             raise UserError(f"{path} has no column {theirs!r} to use as {ours!r}{nearest(theirs, names)}")
         for _, cells in rows:
             cells[ours] = cells.get(theirs)
     names = list(dict.fromkeys([*names, *(columns or {})]))
+    for name in names:
+        if name in POSITIVE or name in needs or factors.get(name, 1.0) != 1.0:
+            _read_numbers(rows, name, factors.get(name, 1.0))
     for condition in where:
         rows = _filter(rows, condition, names, path, tell)
     for need in needs:
@@ -147,12 +162,42 @@ def read_runs(
                 f"{path} mixes {name} {' and '.join(kinds)}, which cannot be fitted together; "
                 f"keep one with --where={name}={kinds[0]}"
             )
-    if "params" in runs and "flops" in runs and "tokens" not in runs:
-        runs["tokens"] = runs["flops"] / (FLOPS_PER_PARAM_TOKEN * runs["params"])
-    if "params" in runs and "tokens" in runs and "flops" not in runs:
+    for made, other in (("tokens", "params"), ("params", "tokens")):
+        if made not in runs and {other, "flops"} <= runs.keys():
+            runs[made] = runs["flops"] / (FLOPS_PER_PARAM_TOKEN * runs[other])
+    if "flops" not in runs and {"params", "tokens"} <= runs.keys():
         runs["flops"] = FLOPS_PER_PARAM_TOKEN * runs["params"] * runs["tokens"]
+    _tell_units(runs, tell)
     _tell_copies(runs, [where for where, _ in rows], needs, tell)
     return runs
+
+
+def _unit_of(given: str, names: Sequence[str]) -> tuple[str, float]:
+    """The column that THEIRS*NUMBER names, and the factor."""
+    theirs, _, factor = given.rpartition("*")
+    number = number_of(factor)
+    if given in names or not theirs or number is None:
+        return given, 1.0
+    return theirs.strip(), number
+
+
+def _read_numbers(rows: list[Row], name: str, factor: float) -> None:
+    """Texts that are numbers become those; what is none is left, and told where it matters."""
+    texts = [(cells, cells[name]) for _, cells in rows if isinstance(cells.get(name), str)]
+    for (cells, text), number in zip(texts, numbers_of([text for _, text in texts]), strict=True):
+        cells[name] = text if number is None else number
+    for _, cells in rows:
+        if factor != 1.0 and isinstance(cells.get(name), int | float) and not isinstance(cells[name], bool):
+            cells[name] *= factor
+
+
+def _tell_units(runs: Runs, tell: Tell) -> None:
+    for name, small in SMALL.items():
+        if name in runs and (most := float(runs[name].max())) < small:
+            tell(
+                f"{name} are at most {most:g}: if that is in thousands, millions or billions, give the factor, as in "
+                f"--columns={name}=NAME*1e9; FLOPs are 6 N D"
+            )
 
 
 def _filter(rows: list[Row], condition: str, names: list[str], path: Path, tell: Tell) -> list[Row]:
@@ -222,9 +267,11 @@ def _check_numbers(rows: list[Row], name: str, path: Path, good: Callable[[float
         value = cells.get(name)
         if not isinstance(value, int | float) or not good(value):  # true and false are one and zero, where that may be
             shown = "empty" if value is None else repr(value)
-            raise UserError(
-                f"{path} {where}: {name} is {shown}, not a {kind} number; mend the row or leave it out with --where"
-            )
+            out = name if value is None or value != value else f"{name}!={value}"
+            remedy = f"leave out such rows with --where={out}"
+            if isinstance(value, str) and THOUSANDS.fullmatch(value):
+                remedy = "write it without its comma, which may set off thousands or decimals"
+            raise UserError(f"{path} {where}: {name} is {shown}, not a {kind} number; {remedy}, or mend them")
 
 
 def _column(values: list[Any]) -> np.ndarray:

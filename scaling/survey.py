@@ -2,31 +2,18 @@
 what is missing cannot be had."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
 
 from lm.core.errors import UserError
 
-from . import approach1, approach2, approach3, engine
+from . import approach1, approach2, approach3
 from .interpolation import INTERPOLATIONS
-from .laws import LAWS, Frontier, Law
+from .laws import LAWS, Frontier
 from .power import Allocation
 from .records import Runs
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, eq=False)
-class HeldOut:
-    """A law fitted without the runs `held` [runs], and how it predicts them."""
-
-    name: str
-    estimate: engine.Estimate[Law]
-    held: NDArray[np.bool_]
-    score: engine.HeldOut
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,10 +42,15 @@ class Survey:
     runs: Runs
     settings: approach3.Settings
     laws: Mapping[str, approach3.Study]
-    held_out: Sequence[HeldOut]
     isoflops: Sequence[Isoflop]
     envelopes: Sequence[Envelope]
     missing: Mapping[str, str]
+
+    @property
+    def held_out(self) -> dict[str, approach3.HeldOut]:
+        """By law, best predicted first."""
+        held = {name: law.held for name, law in self.laws.items() if law.held is not None}
+        return dict(sorted(held.items(), key=lambda item: item[1].score.error))
 
     @property
     def allocations(self) -> dict[str, tuple[Allocation, Allocation | None]]:
@@ -88,16 +80,21 @@ class _Attempts:
             return []
 
 
-def survey(runs: Runs, laws: Sequence[str], compute: Sequence[float], settings: approach3.Settings) -> Survey:
-    """Fit everything, laws by their names in `LAWS`. Raises `UserError` where nothing can be had, for the reason of the
-    first."""
+def survey(
+    runs: Runs,
+    laws: Sequence[str],
+    compute: Sequence[float],
+    settings: approach3.Settings,
+    known: Mapping[str, approach3.Study] | None = None,
+) -> Survey:
+    """Fit everything, laws by their names in `LAWS` but those whose study is `known`, of the same runs, compute and
+    settings. Raises `UserError` where nothing can be had, for the reason of the first."""
     attempt = _Attempts()
-    fitted: dict[str, approach3.Study] = {}
-    held: list[HeldOut] = []
+    fitted = dict(known or {})
     for name in laws:
-        for found in attempt(f"approach 3, {name}", _study, runs, name, compute, settings):
-            fitted[name] = found
-            held += attempt(f"held-out runs, {name}", hold_out, runs, name, settings) if settings.holdout else []
+        if name not in fitted:
+            for found in attempt(f"approach 3, {name}", _study, runs, name, compute, settings):
+                fitted[name] = found
     frontier = next((s.fitted.law for s in fitted.values() if isinstance(s.fitted.law, Frontier)), None)
     isoflops = [
         f for name in INTERPOLATIONS for f in attempt(f"approach 2, {name}", isoflop, runs, name, frontier, settings)
@@ -107,17 +104,7 @@ def survey(runs: Runs, laws: Sequence[str], compute: Sequence[float], settings: 
     ]
     if not fitted and not isoflops and not envelopes:
         raise UserError(next(iter(attempt.missing.values())))
-    return Survey(runs, settings, fitted, held, isoflops, envelopes, attempt.missing)
-
-
-def hold_out(runs: Runs, name: str, settings: approach3.Settings) -> HeldOut:
-    """Raises `UserError` where the runs left do not determine the law."""
-    law = LAWS[name]
-    inputs, target = [runs[column] for column in law.reads], runs[law.target]
-    held = approach3.held_of(runs, settings)
-    groups = runs[settings.run] if settings.run else None
-    estimate = engine.without(law, inputs, target, held, groups=groups, **settings.options())
-    return HeldOut(name, estimate, held, engine.score(estimate, inputs, target, runs["flops"], held))
+    return Survey(runs, settings, fitted, isoflops, envelopes, attempt.missing)
 
 
 def isoflop(runs: Runs, name: str, law: Frontier | None, settings: approach3.Settings) -> Isoflop:
@@ -143,6 +130,5 @@ def envelope(runs: Runs, name: str, settings: approach3.Settings) -> Envelope:
 
 
 def _study(runs: Runs, name: str, compute: Sequence[float], settings: approach3.Settings) -> approach3.Study:
-    """All but the held-out runs, which `hold_out` keeps for their picture."""
     approach3.check_columns(LAWS[name], name, runs, "the table", settings)
-    return approach3.study(LAWS[name], runs, compute, replace(settings, holdout=0))
+    return approach3.study(LAWS[name], runs, compute, settings)

@@ -6,7 +6,6 @@ files of a corpus are (`lm.data.compressed`).
 import csv
 import io
 import json
-import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -17,11 +16,12 @@ from lm.core.errors import UserError
 from lm.data.compressed import needs, open_bytes
 from lm.data.plain import read_text
 
+from .numbers import DECIMAL_COMMA, number_of
+
 Cell = float | bool | str | None  # None: empty
 Row = tuple[str, dict[str, Any]]  # where it stands in the file ("line 3"), and its cells
 
 DIVIDERS = (",", ";", "\t")
-DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+([eE][+-]?\d+)?")
 BOOLEANS = {"true": True, "false": False}
 
 
@@ -51,13 +51,6 @@ def write_csv(columns: Mapping[str, Iterable[Any]], path: Path) -> None:
         raise UserError(f"{path}: cannot write there ({e.strerror}); name another file") from e
 
 
-def number_of(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
 def _csv(text: str, path: Path) -> list[Row]:
     csv.field_size_limit(sys.maxsize)
     divider = _divider(text)
@@ -79,12 +72,14 @@ def _csv(text: str, path: Path) -> list[Row]:
                     f"{path} line {reader.line_num} has {len(cells)} cells where the header has {len(header)}; "
                     "mend or remove the line"
                 )
-            found = (_cell(cell, divider) for cell in cells)
+            found = (_cell(cell) for cell in cells)
             rows.append((f"line {reader.line_num}", dict(zip(header, found, strict=True))))
     except csv.Error as e:
         raise UserError(f"{path} line {reader.line_num} is not CSV ({e}); mend or remove the line") from e
     for name in header:
         _read_booleans(rows, name)
+        if divider != ",":
+            _read_decimals(rows, name)
     return rows
 
 
@@ -94,10 +89,8 @@ def _divider(text: str) -> str:
     return max(DIVIDERS, key=lambda divider: header.count(divider))
 
 
-def _cell(text: str, divider: str) -> Cell:
+def _cell(text: str) -> Cell:
     text = text.strip()
-    if divider != "," and DECIMAL_COMMA.fullmatch(text):  # as spreadsheets write numbers in much of the world
-        text = text.replace(",", ".")
     if not text:
         return None
     return text if (number := number_of(text)) is None else number
@@ -110,6 +103,16 @@ def _read_booleans(rows: list[Row], name: str) -> None:
         for _, cells in rows:
             if cells[name] is not None:
                 cells[name] = BOOLEANS[cells[name].lower()]
+
+
+def _read_decimals(rows: list[Row], name: str) -> None:
+    """Commas of a column are decimal ones, as spreadsheets write them in much of the world, unless one of them can only
+    stand between thousands."""
+    texts = [cells[name] for _, cells in rows if isinstance(cells[name], str) and "," in cells[name]]
+    if all(DECIMAL_COMMA.fullmatch(text) for text in texts):
+        for _, cells in rows:
+            if isinstance(cells[name], str) and "," in cells[name]:
+                cells[name] = float(cells[name].replace(",", "."))
 
 
 def _json(text: str, path: Path) -> list[Row]:

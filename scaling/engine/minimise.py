@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..laws import Array
+from .identify import points_of
 from .space import Space
 
 BATCH = 64  # problems advanced together: their Jacobians stay in a core's cache
@@ -31,16 +32,26 @@ MAX_DAMPING = 1e10
 
 @dataclass(frozen=True)
 class Pull:
-    """A term strength / 2 (direction . point - value)^2 added to each problem's objective: direction [problems, free],
-    value and strength [problems]. It holds a combination of constants near a value, as profiles need."""
+    """A term strength / 2 (value + slope . x + x bend x / 2)^2, x = point - about, added to each problem's objective:
+    about and slope [problems, free], bend [problems, free, free], value and strength [problems]. It holds what has that
+    expansion near zero, as profiles need."""
 
-    direction: Array
+    about: Array
     value: Array
+    slope: Array
+    bend: Array
     strength: Array
 
     @classmethod
     def none(cls, problems: int, free: int) -> "Pull":
-        return cls(np.zeros((problems, free)), np.zeros(problems), np.zeros(problems))
+        nothing = np.zeros((problems, free, free))
+        return cls(nothing[..., 0], nothing[:, 0, 0], nothing[..., 0], nothing, nothing[:, 0, 0])
+
+    def __call__(self, points: Array) -> Array:
+        """The terms [problems] at points [problems, free]."""
+        x = points - self.about
+        off = self.value + np.einsum("pf,pf->p", self.slope, x) + 0.5 * np.einsum("pf,pfg,pg->p", x, self.bend, x)
+        return self.strength / 2 * off**2
 
 
 def huber(r: Any, delta: Any, minimum: Callable = np.minimum) -> Any:
@@ -54,8 +65,10 @@ class _Problem(NamedTuple):
 
     weights: Any  # [runs]
     target: Any  # [runs], in the space of the law's residual
-    direction: Any  # [free]
+    about: Any  # [free], and so on: see `Pull`
     value: Any
+    slope: Any
+    bend: Any
     strength: Any
 
 
@@ -93,17 +106,27 @@ def minimise(
     problems = _Problem(
         np.pad(np.broadcast_to(1.0 if weights is None else weights, shape), filled),
         np.pad(np.broadcast_to(goal, shape), filled, mode="edge"),
-        *(pull.direction, pull.value, pull.strength),
+        *(pull.about, pull.value, pull.slope, pull.bend, pull.strength),
     )
-    known = tuple(np.pad(v, filled[1], mode="edge") for v in inputs)
-    advance = functools.partial(_advance, space, exact, known, float(delta), float(tolerance))
+    known, which = _shared(tuple(np.pad(v, filled[1], mode="edge") for v in inputs))
+    advance = functools.partial(_advance, space, exact, known, which, float(delta), float(tolerance))
     points, values = np.array(starts, np.float64), np.full(count, np.inf)
     batch = min(BATCH, 1 << (count - 1).bit_length())  # small sets need no full one
     parts = np.array_split(np.arange(count), min(THREADS, -(-count // batch)))
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(lambda part: _drain(advance, batch, part, problems, points, values, 1 + exact), parts))
-    pulled = pull.strength / 2 * (np.einsum("pf,pf->p", pull.direction, points) - pull.value) ** 2
-    return points, values - pulled
+    return points, values - pull(points)
+
+
+def _shared(inputs: tuple[Array, ...]) -> tuple[tuple[Array, ...], NDArray[np.intp] | None]:
+    """The points at which a law is to be asked, and which of them is each run's (None: its own): seeds, and grids of
+    learning rates, are many runs of few points."""
+    which = points_of(inputs)
+    points = int(which.max()) + 1
+    if points > len(which) // 2:
+        return inputs, None
+    _, first = np.unique(which, return_index=True)
+    return tuple(np.pad(v[first], (0, _rounded(points) - points), mode="edge") for v in inputs), which
 
 
 def _rounded(runs: int) -> int:
@@ -155,27 +178,39 @@ def _fresh(points: Array, kinds: int) -> _State:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _advance(
-    space: Space[Any], exact: bool, inputs: tuple, delta: Any, tolerance: Any, state: _State, problems: _Problem
+    space: Space[Any],
+    exact: bool,
+    inputs: tuple,
+    which: Any,
+    delta: Any,
+    tolerance: Any,
+    state: _State,
+    problems: _Problem,
 ) -> _State:
     """`STRIDE` steps of every problem that still goes."""
     residual = jnp.log if space.law.residual == "log" else jnp.asarray
 
     def one(state: _State, problem: _Problem) -> _State:
-        weights, target, direction, aim, strength = problem
+        weights, target, about, aim, slope, bend, strength = problem
 
-        def errors(point: Any) -> tuple[Any, Any]:
-            r = residual(space.build(point, jnp.exp).predict(*inputs)) - target  # [runs]
-            return r, r
+        def predicted(point: Any) -> tuple[Any, Any]:
+            found = residual(space.build(point, jnp.exp).predict(*inputs))  # [points]
+            return found, found
+
+        def of_runs(values: Any) -> Any:
+            return values if which is None else values[which]
 
         def objective(point: Any) -> Any:
-            return jnp.sum(weights * huber(errors(point)[0], delta, jnp.minimum))
+            return jnp.sum(weights * huber(of_runs(predicted(point)[0]) - target, delta, jnp.minimum))
 
         def evaluate(point: Any) -> tuple[Any, Any, Any]:
-            jac, r = jax.jacfwd(errors, has_aux=True)(point)  # [runs, free], [runs]
+            jac, found = (of_runs(v) for v in jax.jacfwd(predicted, has_aux=True)(point))  # [runs, free], [runs]
+            r = found - target
             # Huber(r) has the gradient of w r^2 / 2 with w = min(1, delta / |r|)
             weighted = jac * (weights / jnp.maximum(jnp.abs(r) / delta, 1.0))[:, None]
             kinds = [weighted.T @ jac, *([jax.hessian(objective)(point)] if exact else [])]
-            off = direction @ point - aim
+            x = point - about
+            off, direction = aim + slope @ x + 0.5 * x @ bend @ x, slope + bend @ x
             value = jnp.sum(weights * huber(r, delta, jnp.minimum)) + 0.5 * strength * off**2
             gradient = weighted.T @ r + strength * off * direction
             return value, gradient, jnp.stack(kinds) + strength * jnp.outer(direction, direction)

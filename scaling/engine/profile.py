@@ -2,29 +2,39 @@
 all else is fitted anew.
 
 An interval of resamples takes the fit's distribution for its answer; a profile shows where the runs stop contradicting
-a value, be the objective ever so skewed or flat, and shows an end that does not exist. The rise that rejects a value is
-that of a robust likelihood-ratio test (Ronchetti 1982): half of tau times Fisher's F of 1 and runs - constants degrees,
-tau = E psi^2 / E psi' over the errors, where psi clips an error at delta. For least squares tau is their variance.
+a value, be the objective ever so skewed or flat, and shows an end that does not exist. It is walked from the best
+value outwards, each point fitted from the one before: fitted from afar, it ends in other minima where laws are wild.
+The rise that rejects a value is that of a robust likelihood-ratio test (Ronchetti 1982): half of tau times Fisher's F
+of 1 and runs - constants degrees, tau = E psi^2 / E psi' over the errors, where psi clips an error at delta. For least
+squares tau is their variance.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from ..laws import Array, L
 from .fitting import Fit, errors
 from .identify import effects
-from .minimise import Pull, minimise
+from .minimise import Pull, huber, minimise
+from .space import Space
 
-STEPS = (0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0)  # where a profile is taken, in half-widths of the plain interval
-ROUNDS = 3  # in which a decision is held by its tangent, taken anew each time
-STRENGTH = 100.0  # of a pull, against the objective's own curvature
+GAIN = 0.5  # of the root of the rise, that a step is to make: the root is nearly straight in the value
+TOP = 2.0  # root of the rise where a walk ends, well past one, which rejects a value
+FLAT = 0.01  # gain of a step of a half-width of the plain interval or more, below which the rise has levelled off
+FARTHEST = 16.0  # where a walk ends as well, in half-widths
+SHORTEST = 1e-3  # step, in half-widths, below which a walk is at a loss
+TURNS = 24  # of steps, long and short
+ROUNDS = 2  # in which a decision is held by its second-order expansion, taken anew each time
+STRENGTH = 1e4  # of a pull, against the objective's own curvature: it bends up where terms of the law are near nothing
 TOLERANCE = 1e-10
-NUDGE = 1e-5  # of a constant's coordinate, for the tangent
+LEAST = 1e-8  # singular value, of the greatest, that an inverse takes for no less
+NUDGE = 1e-4  # of a constant's coordinate, for derivatives of a decision
+EASE, EASES = 1e-3, np.arange(1.0, 60.0)  # rise, and changes of a constant's logarithm: see `_eased`
 
 Quantities = Callable[[Any], Mapping[str, Any]]  # of a law, or of laws of arrays: values by name
 
@@ -32,12 +42,14 @@ Quantities = Callable[[Any], Mapping[str, Any]]  # of a law, or of laws of array
 @dataclass(frozen=True, eq=False)
 class Profile:
     """Held `values` [points] in order, how far the objective rises there, in units of the rise that rejects a value
-    [points], and between what values it does not reject; nan at an end that was not found."""
+    [points], and between what values it does not reject; nan at an end that was not found, and `why` that is (of low
+    and of high; empty for an end that was)."""
 
     values: Array
     rises: Array
     low: float
     high: float
+    why: tuple[str, str] = ("", "")
 
 
 def profile(
@@ -49,38 +61,96 @@ def profile(
     space, data, goal = fitted.space, [np.asarray(v, np.float64) for v in inputs], np.asarray(target, np.float64)
     free, runs = len(space.free), len(goal)
     best = space.point(fitted.law)
-    r, jacobian = errors(fitted.law, data, goal), effects(space, fitted.law, data)
-    slope, tau = _curvature(r, fitted.delta, runs - free)
-    information = slope * jacobian.T @ jacobian
-    covariance = tau * np.linalg.pinv(information, hermitian=True)
+    slope, tau = _curvature(errors(fitted.law, data, goal), fitted.delta, runs - free)
     t = float(special.stdtrit(runs - free, 0.5 + level / 200))
-    names, at, tangents = _tangents(space, quantities, best[None])
-    sd = np.sqrt(np.einsum("qi,ij,qj->q", tangents[:, 0], covariance, tangents[:, 0]))
-    usable = np.flatnonzero(np.isfinite(sd) & (sd > 0) & np.isfinite(at[:, 0]))
-    if not len(usable):
-        return {}
-    offsets = t * np.array([-s for s in STEPS[::-1]] + list(STEPS))
-    quantity = np.repeat(usable, len(offsets))  # of each problem
-    held = at[quantity, 0] + sd[quantity] * np.tile(offsets, len(usable))
-    along = np.einsum("ij,qj->qi", covariance, tangents[quantity, 0]) / sd[quantity, None] ** 2
-    points = best + along * (held - at[quantity, 0])[:, None]
-    which = np.arange(len(quantity))
-    for _ in range(ROUNDS):
-        _, now, tangent = _tangents(space, quantities, points)
-        direction = tangent[quantity, which]
-        pull = Pull(
-            np.nan_to_num(direction),
-            np.nan_to_num(held - now[quantity, which] + np.einsum("pf,pf->p", direction, points)),
-            STRENGTH * tau / sd[quantity] ** 2,
-        )
-        points, values = minimise(space, data, goal, points, delta=fitted.delta, tolerance=TOLERANCE, pull=pull)
-    _, now, _ = _tangents(space, quantities, points)
-    rises = np.maximum(values - fitted.objective, 0) / (0.5 * tau * t**2)
-    found = {}
-    for q in usable:
-        mine = quantity == q
-        found[names[q]] = _profile(now[q, mine], rises[mine], at[q, 0], names[q] in _logged(quantities(fitted.law)))
-    return found
+    unit = 0.5 * tau * t**2  # a rise of one
+
+    def as_good(points: Array) -> NDArray[np.bool_]:
+        with np.errstate(all="ignore"):
+            off = errors(space.build(points.T[..., None]), data, goal)
+            return np.asarray(huber(off, fitted.delta).sum(-1) < fitted.objective + EASE * unit)  # False for nan
+
+    start = _eased(best, space.positive, as_good)
+    covariance = tau / slope * _inverse(effects(space, space.build(start), data))
+    names, at = list(quantities(fitted.law)), _values(space, quantities, best)
+    _, slopes, _ = (v[:, 0] for v in _derivatives(space, quantities, start[None]))
+    sd = np.sqrt(np.einsum("qi,ij,qj->q", slopes, covariance, slopes))
+    logged, known = _logged(quantities(fitted.law)), np.isfinite(at)
+    shown = np.flatnonzero(known & np.isfinite(sd) & (sd > 0))
+    found = {names[q]: _unseen(at[q], names[q] in logged) for q in np.flatnonzero(known) if q not in shown}
+    if not len(shown):
+        return found
+    # How points go with a value, and how far: no plain interval is believed beyond a factor of e, or of the value.
+    ways = np.einsum("ij,qj->qi", covariance, slopes[shown]) / sd[shown, None] ** 2
+    width = np.minimum(t * sd[shown], [1.0 if names[q] in logged else max(1.0, abs(at[q])) for q in shown])
+    quantity, side = np.repeat(shown, 2), np.tile([-1.0, 1.0], len(shown))  # of each walk
+    walk, strength = np.arange(len(quantity)), np.repeat(STRENGTH * tau * (t / width) ** 2, 2)
+
+    def hold(points: Array, held: Array) -> tuple[Array, Array, Array]:
+        """Points of least objective near those given, where the quantities are about what is `held`; what they are
+        there, and the root of the rise."""
+        for _ in range(ROUNDS):
+            expansion = (v[quantity, walk] for v in _derivatives(space, quantities, points))
+            value, slope, bend = (np.nan_to_num(v, posinf=0.0, neginf=0.0) for v in expansion)
+            pull = Pull(points, value - held, slope, bend, strength)
+            points, objectives = minimise(space, data, goal, points, delta=fitted.delta, tolerance=TOLERANCE, pull=pull)
+        rises = np.maximum(objectives - fitted.objective, 0) / unit
+        return points, _values(space, quantities, points)[quantity, walk], np.sqrt(rises)
+
+    walks = _walks(start, at[quantity], side, np.repeat(width, 2), np.repeat(ways, 2, axis=0), hold)
+    for i, q in enumerate(shown):
+        found[names[q]] = _profile(*walks[2 * i : 2 * i + 2], names[q] in logged)
+    return {name: found[name] for name in names if name in found}
+
+
+@dataclass(frozen=True)
+class _Walk:
+    """Values and roots of the rise, going away from the best value."""
+
+    values: list[float]
+    roots: list[float]
+    lost: bool = False  # whether no further value could be held; else it went as far as it was to go
+
+
+def _walks(start: Array, best: Array, side: Array, width: Array, along: Array, hold: Callable) -> list[_Walk]:
+    """From the `best` values [walks], to the `side` (-1 or 1) of each, by steps that follow how fast the objective
+    rises; `start` is the point [free] of all, `width` the half-width of the plain interval, `along` [walks, free] how
+    points go with the value."""
+    points, value, root = np.tile(start, (len(best), 1)), best, np.zeros(len(best))
+    step, flat = GAIN * width, np.zeros(len(best), bool)
+    paths = [_Walk([float(v)], [0.0]) for v in best]
+    for _ in range(TURNS):
+        going = ~flat & (root < TOP) & (np.abs(value - best) < FARTHEST * width) & (step > SHORTEST * width)
+        if not going.any():
+            break
+        held = np.where(going, value + side * step, value)
+        new, now, risen = hold(points + along * (held - value)[:, None], held)
+        moved, gained = side * (now - value), risen - root
+        # A jump is another minimum, or the edge of where the law makes sense: see nearer by.
+        good = going & (moved > step / 4) & (moved < 4 * step) & (gained < 2 * GAIN)  # False for nan
+        for i in np.flatnonzero(good):
+            along[i] = (new[i] - points[i]) / (now[i] - value[i])
+            paths[i].values.append(float(now[i]))
+            paths[i].roots.append(float(risen[i]))
+        flat |= good & (moved >= width) & (np.abs(gained) < FLAT)
+        points = np.where(good[:, None], new, points)
+        value, root = np.where(good, now, value), np.where(good, risen, root)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            longer = np.where(gained > 0, np.clip(GAIN / gained, 0.5, 2.0), 2.0)
+        step = np.where(going, step * np.where(good, longer, 0.25), step)
+    return [replace(path, lost=bool(short)) for path, short in zip(paths, step <= SHORTEST * width, strict=True)]
+
+
+def _eased(best: Array, positive: Sequence[bool], as_good: Callable[[Array], NDArray[np.bool_]]) -> Array:
+    """The point [free], but constants that a fit has made as good as zero, or endless, at the last value that is
+    `as_good`: nothing moves their logarithm from where it was."""
+    point = best
+    for i in np.flatnonzero(positive):
+        unit = np.eye(len(best))[i]
+        far = [int(np.sum(np.cumprod(as_good(point + sign * EASES[:, None] * unit)))) for sign in (1, -1)]
+        if (far[0] == len(EASES)) != (far[1] == len(EASES)):  # one way for ever, the other way up to some value
+            point = point + (far[0] if far[1] == len(EASES) else -far[1]) * unit
+    return point
 
 
 def _curvature(r: Array, delta: float, degrees: int) -> tuple[float, float]:
@@ -94,45 +164,67 @@ def _curvature(r: Array, delta: float, degrees: int) -> tuple[float, float]:
     return slope, float(np.sum(np.clip(r, -delta, delta) ** 2)) / degrees / slope
 
 
+def _inverse(jacobian: Array) -> Array:
+    """Of jacobian^T jacobian, [free, free]: large, not nothing, in directions that the runs do not show."""
+    sizes = np.sqrt((jacobian**2).sum(0))
+    sizes = np.maximum(sizes, LEAST * sizes.max())
+    _, values, rows = np.linalg.svd(jacobian / sizes, full_matrices=False)
+    half = rows.T / np.maximum(values, LEAST * values[0]) / sizes[:, None]
+    return np.asarray(half @ half.T)
+
+
 def _logged(values: Mapping[str, Any]) -> set[str]:
     """Quantities that are positive, and held in their logarithm."""
     return {name for name, v in values.items() if np.all(np.asarray(v) > 0)}
 
 
-def _tangents(space: Any, quantities: Quantities, points: Array) -> tuple[list[str], Array, Array]:
-    """Names, values [quantities, points] and derivatives [quantities, points, free] of quantities at points [points,
-    free]."""
-    count, free = points.shape
-    nudges = np.concatenate([np.zeros((1, free)), NUDGE * np.eye(free), -NUDGE * np.eye(free)])
-    moved = (points[:, None] + nudges).reshape(-1, free)
+def _values(space: Space[Any], quantities: Quantities, points: Array) -> Array:
+    """Of quantities, positive ones in their logarithm, at points [..., free]: [quantities, ...]."""
+    shape = points.shape[:-1]
     with np.errstate(all="ignore"):
-        values = quantities(space.build(moved.T))
-        logged = _logged(quantities(space.build(points[0])))
-        all_of = np.stack(
-            [np.broadcast_to(np.log(v) if name in logged else v, len(moved)) for name, v in values.items()]
-        )
-        each = all_of.reshape(len(values), count, 1 + 2 * free)
-        tangents = (each[..., 1 : 1 + free] - each[..., 1 + free :]) / (2 * NUDGE)
-    return list(values), each[..., 0], tangents
+        values = quantities(space.build(np.moveaxis(points, -1, 0)))
+        logged = _logged(quantities(space.build(points.reshape(-1, points.shape[-1])[0])))
+        return np.stack([np.broadcast_to(np.log(v) if name in logged else v, shape) for name, v in values.items()])
 
 
-def _profile(values: Array, rises: Array, best: float, logged: bool) -> Profile:
+def _derivatives(space: Space[Any], quantities: Quantities, points: Array) -> tuple[Array, Array, Array]:
+    """Values [quantities, points], slopes [quantities, points, free] and second derivatives [quantities, points, free,
+    free] of quantities at points [points, free]."""
+    nudge = NUDGE * np.eye(points.shape[1])
+    middle = points[:, None, None]
+    up, down, here = (_values(space, quantities, middle[:, 0] + by) for by in (nudge, -nudge, 0 * nudge[:1]))
+    both, apart = nudge[:, None] + nudge, nudge[:, None] - nudge  # [free, free, free]
+    ends = (_values(space, quantities, middle + by) for by in (both, apart, -apart, -both))
+    with np.errstate(invalid="ignore"):
+        upper, mixed, other, lower = ends
+        return here[..., 0], (up - down) / (2 * NUDGE), (upper - mixed - other + lower) / (4 * NUDGE**2)
+
+
+def _unseen(best: float, logged: bool) -> Profile:
+    value = float(np.exp(best) if logged else best)
+    return Profile(np.array([value]), np.zeros(1), np.nan, np.nan, ("no run shows it",) * 2)
+
+
+def _profile(down: _Walk, up: _Walk, logged: bool) -> Profile:
     out = np.exp if logged else np.asarray
-    with np.errstate(over="ignore"):
-        good = np.isfinite(out(values)) & np.isfinite(rises)
-    values, rises = values[good], rises[good]
-    ends = [_crossing(values[side], rises[side], best) for side in (values < best, values > best)]
-    values, rises = np.append(values, best), np.append(rises, 0.0)
-    order = np.argsort(values)
-    return Profile(out(values[order]), rises[order], *(float(out(end)) for end in ends))
+    values, roots = np.array(down.values[:0:-1] + up.values), np.array(down.roots[:0:-1] + up.roots)
+    low, high = _crossing(down), _crossing(up)
+    why = ("" if np.isfinite(low) else _why(down, out), "" if np.isfinite(high) else _why(up, out))
+    return Profile(out(values), roots**2, float(out(low)), float(out(high)), why)
 
 
-def _crossing(values: Array, rises: Array, best: float) -> float:
-    """Where the rise passes one, going away from the best value; its root is nearly straight there."""
-    order = np.argsort(np.abs(values - best))
-    values, rises = np.append(best, values[order]), np.append(0.0, rises[order])
-    beyond = np.flatnonzero(rises >= 1)
-    if not len(beyond):
+def _crossing(walk: _Walk) -> float:
+    """Where the rise passes one for good: its root is nearly straight there. Lower again farther out, it is surely not
+    larger than that nearer by, whatever was found there."""
+    if walk.roots[-1] < 1:
         return float("nan")
-    i = int(beyond[0])
-    return float(np.interp(1.0, np.sqrt(rises[i - 1 : i + 1]), values[i - 1 : i + 1]))
+    last = int(np.flatnonzero(np.array(walk.roots) < 1)[-1])
+    return float(np.interp(1.0, walk.roots[last : last + 2], walk.values[last : last + 2]))
+
+
+def _why(walk: _Walk, out: Callable) -> str:
+    """Why no value was rejected."""
+    far, rise = f"{float(out(walk.values[-1])):.3g}", f"{walk.roots[-1] ** 2:.2g}"
+    if walk.lost:
+        return f"not followed beyond {far}, where the objective has risen by {rise} of what rejects a value"
+    return f"as far as {far} the objective rises by {rise} of what rejects a value"

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..laws import Array, L
-from .fitting import Fit, errors
+from .fitting import SEARCH, Fit, errors
 from .identify import effects, fewest, points_of
 from .minimise import minimise
 from .space import Space
@@ -52,17 +52,11 @@ def bootstrap(
     weights = rng.gamma(1 / variance, variance, (resamples, count))[:, group]
     own = np.tile(space.point(fitted.law), (resamples, 1))
     starts = np.concatenate([own, space.starts(rng, FAR_STARTS * resamples, goal, data)])
-    found, values = minimise(
-        space,
-        data,
-        goal,
-        starts,
-        weights=np.tile(weights, (1 + FAR_STARTS, 1)),
-        delta=fitted.delta,
-        tolerance=TOLERANCE,
-    )
-    best = np.argmin(values.reshape(-1, resamples), axis=0)
-    return space.build(found.reshape(-1, resamples, found.shape[1])[best, np.arange(resamples)].T)
+    every = np.tile(weights, (1 + FAR_STARTS, 1))
+    found, values = minimise(space, data, goal, starts, weights=every, delta=fitted.delta, tolerance=SEARCH)
+    best = found[np.argmin(values.reshape(-1, resamples), axis=0) * resamples + np.arange(resamples)]
+    best, _ = minimise(space, data, goal, best, weights=weights, delta=fitted.delta, tolerance=TOLERANCE)
+    return space.build(best.T)
 
 
 def nothing_free(space: Space[Any]) -> str:

@@ -4,6 +4,7 @@ Letters throughout `scaling`: N parameters, D training tokens, C training FLOPs,
 E the loss that no model and no data removes, a and b the exponents of N_opt ~ C^a and D_opt ~ C^b.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal, Self, TypeVar
@@ -35,7 +36,7 @@ POSITIVE, ANY = Domain(positive=True), Domain(positive=False)
 Bounds = Mapping[str, Domain]
 
 
-class Law:
+class Law(ABC):
     """A formula for what a run gives (`target`, mostly its loss): a frozen dataclass whose fields are its constants.
 
     The fields are floats, or arrays of one shape: a bootstrap is one law of arrays [resamples]. `scaling.engine`
@@ -51,10 +52,10 @@ class Law:
     # Constants in which `predict` is linear, given the others: they need no starts, since they are solved for.
     linear: ClassVar[tuple[str, ...]] = ()
 
+    @abstractmethod
     def predict(self, *inputs: Any) -> Any:
         """The target, of arrays that broadcast against the fields. A pure function made of operators and of methods of
         arrays alone, since it is traced and differentiated by JAX as well as called with NumPy's arrays."""
-        raise NotImplementedError
 
     def constants(self) -> dict[str, Any]:
         """The fields by name."""
@@ -95,14 +96,14 @@ class Frontier(Law):
     """A law of params and tokens that says how to divide compute between them."""
 
     @property
+    @abstractmethod
     def exponents(self) -> tuple[Array, Array]:
         """(a, b), so that N_opt ~ C^a, D_opt ~ C^b and a + b = 1."""
-        raise NotImplementedError
 
+    @abstractmethod
     def optimal(self, C: Any) -> tuple[Array, Array]:
         """The N and D of least loss among those with 6 N D = C; nan for resamples without
         such a point, `UserError` where none has one."""
-        raise NotImplementedError
 
     @property
     def sound(self) -> Any:

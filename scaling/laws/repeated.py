@@ -7,6 +7,8 @@ import numpy as np
 
 from .law import ANY, POSITIVE, Array, Bounds, Domain, Law, Value
 
+NEAR = 1e-3  # below which the series is exact to the last digit
+
 
 @dataclass(frozen=True)
 class Repeated(Law):
@@ -93,8 +95,14 @@ class OverFitting(Law):
 
 
 def _worth(amount: Any, unique: Any, decay: Any) -> Any:
-    """What `amount` is worth in unique ones, where repetitions decay with `decay`."""
-    return unique + unique * decay * (1 - np.e ** (-(amount / unique - 1) / decay))
+    """What `amount` is worth in unique ones, where repetitions decay with `decay`: 1 + R f(R / decay) times those, of R
+    repetitions, with f(x) = (1 - e^-x) / x. Near zero f is its series, for 1 - e^-x loses all its digits there, and a
+    fit would find minima in the rounding."""
+    again = amount / unique - 1
+    x = again / decay
+    near = x < NEAR
+    y = x + near  # never zero
+    return unique + unique * again * ((1 - near) * (1 - np.e**-y) / y + near * (1 - x / 2 + x**2 / 6 - x**3 / 24))
 
 
 def _least(x: Any, y: Any) -> Any:

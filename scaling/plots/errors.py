@@ -57,7 +57,7 @@ def _profile(axes: Axes, name: str, profile: Profile) -> None:
     values, rises = profile.values[good], profile.rises[good]
     near = values[(rises < 6) | (rises == rises.min(initial=np.inf))]
     if len(near) < 2 or near[0] == near[-1]:
-        axes.set_title(f"{name}: not determined", fontsize=9)
+        axes.set_title(f"{name}: {profile.why[0] or 'not determined'}", fontsize=9)
         return
     axes.plot(values, rises, color=INK, lw=1.3, marker=".", ms=4)
     axes.axhline(1, color=ACCENT, lw=0.9, ls="--")

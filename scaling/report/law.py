@@ -47,7 +47,9 @@ def fitted_law(study: Study, name: str, compute: Sequence[float], *, level: floa
                 for key, found in profiles.items()
             },
             "correlations": {"constants": list(space.free), "matrix": study.correlations.tolist()},
-            "held_out": None if study.held is None else vars(study.held) | {"flops": list(study.held.flops)},
+            "held_out": None
+            if study.held is None
+            else vars(study.held.score) | {"flops": list(study.held.score.flops)},
             "optimal": [
                 {
                     "C": C,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .. import plots
-from ..approach3 import BENT, Study
+from ..approach3 import Study
 from ..laws import Frontier
 from ..records import Runs
 from ..survey import Envelope, Isoflop, Survey
@@ -88,18 +88,8 @@ def _decisions(survey: Survey, compute: Sequence[float]) -> list[str]:
 def _doubts(survey: Survey) -> list[str]:
     lines = [f"approach 3, {name}: {line}" for name, law in survey.laws.items() for line in law.notes]
     lines += [f"approach 2, {fit.name}: {line}" for fit in survey.isoflops for line in doubts_of_budgets(fit.fit)]
-    lines += [
-        f"held out, the largest runs are off {name} by {off:.2g} times the scatter about it: do not extrapolate it"
-        for name, off in _bent(survey).items()
-    ]
     lines += [f"no {what}: {why}" for what, why in survey.missing.items()]
     return [section("Doubts", [doubts(lines)])] if lines else []
-
-
-def _bent(survey: Survey) -> dict[str, float]:
-    """By how many times the scatter of runs the held-out ones are off, where that is too many."""
-    found = {each.name: each.score.error / max(each.estimate.noise, 1e-12) for each in survey.held_out}
-    return {name: off for name, off in found.items() if off > BENT}
 
 
 def _law(survey: Survey, law: Study, compute: Sequence[float], unit: str) -> list[str]:
@@ -176,11 +166,11 @@ def _held_out(survey: Survey, unit: str) -> list[str]:
     if not survey.held_out:
         return []
     rows: list[list[Cell]] = []
-    for each in sorted(survey.held_out, key=lambda h: h.score.error):
+    for name, each in survey.held_out.items():
         score = each.score
         inside = "" if score.inside is None else f"{score.inside} of {score.runs}"
-        rows.append([each.name, f"{100 * score.error:.2f} %", f"{100 * score.worst:+.2f} %", inside])
-    first = survey.held_out[0]
+        rows.append([name, f"{100 * score.error:.2f} %", f"{100 * score.worst:+.2f} %", inside])
+    best, first = next(iter(survey.held_out.items()))
     low, high = (f"{v:.3g}" for v in first.score.flops)
     spent = low if low == high else f"{low} to {high}"
     law = first.estimate.law
@@ -195,7 +185,7 @@ def _held_out(survey: Survey, unit: str) -> list[str]:
                     "predict. This, and not how well a law fits what it has seen, tells laws apart."
                 ),
                 table(["law", "root mean square error", "worst", "inside their 90 % interval"], rows),
-                picture(figure, f"{first.name}: the interval of a held-out run should cross the line."),
+                picture(figure, f"{best}: the interval of a held-out run should cross the line."),
             ],
         )
     ]

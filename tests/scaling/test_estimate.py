@@ -65,6 +65,24 @@ def test_what_runs_do_not_show_has_no_end(known):
     assert "beta" not in profile or np.isnan([profile["beta"].low, profile["beta"].high]).any()
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("seed", [0, 1])  # a fit whose E is as good as zero, and one where it may be
+def test_profiles_of_runs_that_hardly_show_the_floor(seed):
+    law = Chinchilla(1.0, 30.0, 2000.0, 0.15, 0.4)
+    n, d = (v.ravel() for v in np.meshgrid(np.geomspace(1e8, 1e9, 5), np.geomspace(1e9, 1e11, 5)))
+    loss = law.predict(n, d) * np.exp(0.02 * np.random.default_rng(seed).standard_normal(25))
+    fitted = engine.fit(Chinchilla, (n, d), loss, starts=16)
+    found = engine.profile(fitted, (n, d), loss, lambda law: {"E": law.E} | law.decisions(1e24), level=95)
+    assert (fitted.law.E < 1e-3) == (seed == 0)
+    assert np.isnan(found["E"].low) and found["E"].high > 1.0
+    assert "the objective rises by" in found["E"].why[0] and not found["E"].why[1]
+    # Decisions have ends, whether or not E was zero where they began, and one tells the other: a + b = 1, 6 N D = C.
+    ends = {name: (profile.low, profile.high) for name, profile in found.items()}
+    assert np.isfinite([ends[name] for name in ("a", "b", "N_opt", "D_opt", "D/N", "loss")]).all()
+    assert ends["a"] == pytest.approx((1 - ends["b"][1], 1 - ends["b"][0]), rel=0.03)
+    assert ends["N_opt"] == pytest.approx((1e24 / 6 / ends["D_opt"][1], 1e24 / 6 / ends["D_opt"][0]), rel=0.1)
+
+
 def test_predictions(known):
     *_, estimate = known
     said = estimate.predict([1e9, 7e10], [2e10, 1.4e12])

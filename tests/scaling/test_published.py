@@ -160,6 +160,12 @@ def test_repeated_data():
     # No decay, as though data could be repeated for ever: worse by far.
     explained = [_explained(law, inputs, runs["loss"]) for law in (MUENNIGHOFF, replace(MUENNIGHOFF, RD=1e9, RN=1e9))]
     assert explained == pytest.approx([0.772, 0.445], abs=0.001)
+    # The published pair lies inside both profiles. Alone, no RD is too large: data might be repeated for ever.
+    profiles = engine.profile(found, inputs, runs["loss"], lambda law: {"RD": law.RD, "RN": law.RN})
+    RD, RN = profiles["RD"], profiles["RN"]
+    assert RD.low < MUENNIGHOFF.RD and np.isnan(RD.high) and "rises by 0.4 of what rejects" in RD.why[1]
+    assert RN.low < MUENNIGHOFF.RN < RN.high and RN.why == ("", "")
+    assert (RD.low, RN.low, RN.high) == pytest.approx((5.63, 0.403, 18.1), rel=0.01)
 
 
 def _explained(law, inputs, loss):

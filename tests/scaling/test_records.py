@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from lm.core.errors import UserError
+from scaling.numbers import numbers_of
 from scaling.records import append_run, read_runs
 from scaling.tables import read_rows, write_parquet
 
@@ -56,8 +57,43 @@ def test_a_record_must_state_its_unit(tmp_path):
 def test_tokens_and_flops_are_made_from_each_other(tmp_path):
     runs = read_runs(csv(tmp_path, "params,flops,loss\n10,1200,2.0\n"))
     assert runs["tokens"][0] == 20
+    runs = read_runs(csv(tmp_path, "tokens,flops,loss\n20,1200,2.0\n"))
+    assert runs["params"][0] == 10
     runs = read_runs(csv(tmp_path, "params,tokens,loss\n10,20,2.0\n"))
     assert runs["flops"][0] == 1200
+
+
+@pytest.mark.parametrize(
+    ("texts", "numbers"),
+    [
+        (["1,234", "1,234,567"], [1234, 1234567]),
+        (["3,45", "3,456", "2"], [3.45, 3.456, 2]),
+        (["1,234"], [None]),  # or 1.234
+        (["70B", "1.4T", "350m", "12 k", "1,5G"], [70e9, 1.4e12, 350e6, 12e3, 1.5e9]),
+        (["1 234 567", "1'000", "12\u202f500,5", "-2e3", "", "GPT-2"], [1234567, 1000, 12500.5, -2000, None, None]),
+    ],
+)
+def test_numbers_as_people_write_them(texts, numbers):
+    assert numbers_of(texts) == numbers
+
+
+def test_a_table_as_a_stranger_has_it(tmp_path):
+    """Thousands, other units, text beside numbers, rows that diverged; and what cannot be known is asked for."""
+    rows = ("Model (B);Tokens;bits;note", "0,07;1,300,000,000;4,75;a", '7;1.4T;nan;"diverged; lr"', "1,3;26B;3,5;")
+    text = "\n".join(rows)
+    columns = {"params": "Model (B)*1e9", "tokens": "Tokens", "loss": "bits*0.5"}
+    with pytest.raises(UserError, match=r"line 3: loss is nan, .* leave out such rows with --where=loss,"):
+        read_runs(csv(tmp_path, text), columns=columns)
+    told = []
+    runs = read_runs(csv(tmp_path, text), columns=columns, where=["loss"], tell=told.append)
+    assert runs["params"] == pytest.approx([0.07e9, 1.3e9]) and runs["loss"] == pytest.approx([2.375, 1.75])
+    assert runs["tokens"] == pytest.approx([1.3e9, 26e9]) and not told
+    read_runs(csv(tmp_path, "params,tokens,loss\n0.07,1.3,4\n7,140,3\n"), tell=told.append)
+    assert "params are at most 7: " in told[0] and "--columns=params=NAME*1e9" in told[0] and "tokens" in told[1]
+    with pytest.raises(UserError, match=r"params is '1,234', not a positive number; write it without its comma"):
+        read_runs(csv(tmp_path, 'params,tokens,loss\n"1,234",20000,3\n'))
+    with pytest.raises(UserError, match=r"leave out such rows with --where=loss!=diverged"):
+        read_runs(csv(tmp_path, "params,tokens,loss\n10,20,diverged\n"))
 
 
 def test_columns_and_conditions(tmp_path):
