@@ -9,7 +9,7 @@ of 1 and runs - constants degrees, tau = E psi^2 / E psi' over the errors, where
 squares tau is their variance.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,6 +32,7 @@ TURNS = 24  # of steps, long and short
 ROUNDS = 2  # in which a decision is held by its second-order expansion, taken anew each time
 STRENGTH = 1e4  # of a pull, against the objective's own curvature: it bends up where terms of the law are near nothing
 TOLERANCE = 1e-10
+ENDLESS = 690.0  # logarithm of a constant that floating point hardly holds: what happens there is no law's doing
 LEAST = 1e-8  # singular value, of the greatest, that an inverse takes for no less
 NUDGE = 1e-4  # of a constant's coordinate, for derivatives of a decision
 EASE, EASES = 1e-3, np.arange(1.0, 60.0)  # rise, and changes of a constant's logarithm: see `_eased`
@@ -72,10 +73,12 @@ def profile(
 
     start = _eased(best, space.positive, as_good)
     covariance = tau / slope * _inverse(effects(space, space.build(start), data))
-    names, at = list(quantities(fitted.law)), _values(space, quantities, best)
-    _, slopes, _ = (v[:, 0] for v in _derivatives(space, quantities, start[None]))
+    names = list(quantities(fitted.law))
+    logged = {name for name, v in quantities(fitted.law).items() if v > 0}
+    at = _values(space, quantities, logged, best)
+    _, slopes, _ = (v[:, 0] for v in _derivatives(space, quantities, logged, start[None]))
     sd = np.sqrt(np.einsum("qi,ij,qj->q", slopes, covariance, slopes))
-    logged, known = _logged(quantities(fitted.law)), np.isfinite(at)
+    known = np.isfinite(at)
     shown = np.flatnonzero(known & np.isfinite(sd) & (sd > 0))
     found = {names[q]: _unseen(at[q], names[q] in logged) for q in np.flatnonzero(known) if q not in shown}
     if not len(shown):
@@ -90,12 +93,13 @@ def profile(
         """Points of least objective near those given, where the quantities are about what is `held`; what they are
         there, and the root of the rise."""
         for _ in range(ROUNDS):
-            expansion = (v[quantity, walk] for v in _derivatives(space, quantities, points))
+            expansion = (v[quantity, walk] for v in _derivatives(space, quantities, logged, points))
             value, slope, bend = (np.nan_to_num(v, posinf=0.0, neginf=0.0) for v in expansion)
             pull = Pull(points, value - held, slope, bend, strength)
             points, objectives = minimise(space, data, goal, points, delta=fitted.delta, tolerance=TOLERANCE, pull=pull)
         rises = np.maximum(objectives - fitted.objective, 0) / unit
-        return points, _values(space, quantities, points)[quantity, walk], np.sqrt(rises)
+        rises[(np.abs(points[:, space.positive]) > ENDLESS).any(1)] = np.nan
+        return points, _values(space, quantities, logged, points)[quantity, walk], np.sqrt(rises)
 
     walks = _walks(start, at[quantity], side, np.repeat(width, 2), np.repeat(ways, 2, axis=0), hold)
     for i, q in enumerate(shown):
@@ -173,28 +177,24 @@ def _inverse(jacobian: Array) -> Array:
     return np.asarray(half @ half.T)
 
 
-def _logged(values: Mapping[str, Any]) -> set[str]:
-    """Quantities that are positive, and held in their logarithm."""
-    return {name for name, v in values.items() if np.all(np.asarray(v) > 0)}
-
-
-def _values(space: Space[Any], quantities: Quantities, points: Array) -> Array:
-    """Of quantities, positive ones in their logarithm, at points [..., free]: [quantities, ...]."""
+def _values(space: Space[Any], quantities: Quantities, logged: Collection[str], points: Array) -> Array:
+    """Of quantities, `logged` ones in their logarithm, at points [..., free]: [quantities, ...]."""
     shape = points.shape[:-1]
     with np.errstate(all="ignore"):
         values = quantities(space.build(np.moveaxis(points, -1, 0)))
-        logged = _logged(quantities(space.build(points.reshape(-1, points.shape[-1])[0])))
         return np.stack([np.broadcast_to(np.log(v) if name in logged else v, shape) for name, v in values.items()])
 
 
-def _derivatives(space: Space[Any], quantities: Quantities, points: Array) -> tuple[Array, Array, Array]:
+def _derivatives(
+    space: Space[Any], quantities: Quantities, logged: Collection[str], points: Array
+) -> tuple[Array, Array, Array]:
     """Values [quantities, points], slopes [quantities, points, free] and second derivatives [quantities, points, free,
     free] of quantities at points [points, free]."""
     nudge = NUDGE * np.eye(points.shape[1])
     middle = points[:, None, None]
-    up, down, here = (_values(space, quantities, middle[:, 0] + by) for by in (nudge, -nudge, 0 * nudge[:1]))
+    up, down, here = (_values(space, quantities, logged, middle[:, 0] + by) for by in (nudge, -nudge, 0 * nudge[:1]))
     both, apart = nudge[:, None] + nudge, nudge[:, None] - nudge  # [free, free, free]
-    ends = (_values(space, quantities, middle + by) for by in (both, apart, -apart, -both))
+    ends = (_values(space, quantities, logged, middle + by) for by in (both, apart, -apart, -both))
     with np.errstate(invalid="ignore"):
         upper, mixed, other, lower = ends
         return here[..., 0], (up - down) / (2 * NUDGE), (upper - mixed - other + lower) / (4 * NUDGE**2)

@@ -166,12 +166,12 @@ def test_a_value_that_no_run_has_is_told(tmp_path):
     for where in ("seed!=7", "done!=null", "note!=x"):
         assert len(read_runs(path, where=[where], tell=lines.append)["loss"]) == 4
     said = [f"--where={where} leaves out no run" for where in ("seed!=7", "done!=null", "note!=x")]
-    assert [line.split(";")[0] for line in lines] == said
+    assert [line.split(";")[0] for line in lines if "--where" in line] == said
 
 
 def test_runs_that_stand_there_twice_are_told(tmp_path):
     lines = []
-    read_runs(csv(tmp_path, "params,tokens,loss\n1,2,3\n2,2,3\n1,2,3\n"), tell=lines.append)
+    read_runs(csv(tmp_path, "params,tokens,loss\n1e8,2e9,3\n2e8,2e9,3\n1e8,2e9,3\n"), tell=lines.append)
     assert len(lines) == 1 and "of another: 1 (" in lines[0] and "line 4 that of line 2" in lines[0]
 
 
