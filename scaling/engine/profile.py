@@ -25,12 +25,14 @@ from .space import Space
 
 GAIN = 0.5  # of the root of the rise, that a step is to make: the root is nearly straight in the value
 TOP = 2.0  # root of the rise where a walk ends, well past one, which rejects a value
-FLAT = 0.01  # gain of a step of a half-width of the plain interval or more, below which the rise has levelled off
-FARTHEST = 16.0  # where a walk ends as well, in half-widths
+FLAT = 0.01  # gain of a long step, below which the rise has levelled off
+LONG, FARTHEST = 3.0, 16.0  # such a step, and where a walk ends as well, in half-widths of the plain interval
 SHORTEST = 1e-3  # step, in half-widths, below which a walk is at a loss
 TURNS = 24  # of steps, long and short
 ROUNDS = 2  # in which a decision is held by its second-order expansion, taken anew each time
-STRENGTH = 1e4  # of a pull, against the objective's own curvature: it bends up where terms of the law are near nothing
+STRENGTH = (
+    1e4  # of a pull, against the objective's own curvature; short steps, as walls of the objective need, pull harder
+)
 TOLERANCE = 1e-10
 ENDLESS = 690.0  # logarithm of a constant that floating point hardly holds: what happens there is no law's doing
 LEAST = 1e-8  # singular value, of the greatest, that an inverse takes for no less
@@ -71,40 +73,50 @@ def profile(
             off = errors(space.build(points.T[..., None]), data, goal)
             return np.asarray(huber(off, fitted.delta).sum(-1) < fitted.objective + EASE * unit)  # False for nan
 
-    start = _eased(best, space.positive, as_good)
-    covariance = tau / slope * _inverse(effects(space, space.build(start), data))
     names = list(quantities(fitted.law))
     logged = {name for name, v in quantities(fitted.law).items() if v > 0}
     at = _values(space, quantities, logged, best)
-    _, slopes, _ = (v[:, 0] for v in _derivatives(space, quantities, logged, start[None]))
-    sd = np.sqrt(np.einsum("qi,ij,qj->q", slopes, covariance, slopes))
-    known = np.isfinite(at)
-    shown = np.flatnonzero(known & np.isfinite(sd) & (sd > 0))
-    found = {names[q]: _unseen(at[q], names[q] in logged) for q in np.flatnonzero(known) if q not in shown}
-    if not len(shown):
-        return found
-    # How points go with a value, and how far: no plain interval is believed beyond a factor of e, or of the value.
-    ways = np.einsum("ij,qj->qi", covariance, slopes[shown]) / sd[shown, None] ** 2
-    width = np.minimum(t * sd[shown], [1.0 if names[q] in logged else max(1.0, abs(at[q])) for q in shown])
-    quantity, side = np.repeat(shown, 2), np.tile([-1.0, 1.0], len(shown))  # of each walk
-    walk, strength = np.arange(len(quantity)), np.repeat(STRENGTH * tau * (t / width) ** 2, 2)
 
-    def hold(points: Array, held: Array) -> tuple[Array, Array, Array]:
-        """Points of least objective near those given, where the quantities are about what is `held`; what they are
-        there, and the root of the rise."""
-        for _ in range(ROUNDS):
-            expansion = (v[quantity, walk] for v in _derivatives(space, quantities, logged, points))
-            value, slope, bend = (np.nan_to_num(v, posinf=0.0, neginf=0.0) for v in expansion)
-            pull = Pull(points, value - held, slope, bend, strength)
-            points, objectives = minimise(space, data, goal, points, delta=fitted.delta, tolerance=TOLERANCE, pull=pull)
-        rises = np.maximum(objectives - fitted.objective, 0) / unit
-        rises[(np.abs(points[:, space.positive]) > ENDLESS).any(1)] = np.nan
-        return points, _values(space, quantities, logged, points)[quantity, walk], np.sqrt(rises)
+    def walked(start: Array) -> dict[str, tuple[_Walk, _Walk]]:
+        """Down and up from a point, of quantities that the runs show there."""
+        covariance = tau / slope * _inverse(effects(space, space.build(start), data))
+        first, slopes, _ = (v[:, 0] for v in _derivatives(space, quantities, logged, start[None]))
+        sd = np.sqrt(np.einsum("qi,ij,qj->q", slopes, covariance, slopes))
+        shown = np.flatnonzero(np.isfinite(at) & np.isfinite(first) & np.isfinite(sd) & (sd > 0))
+        if not len(shown):
+            return {}
+        # How points go with a value, and how far: no plain interval is believed beyond a factor of e, or of the value.
+        ways = np.einsum("ij,qj->qi", covariance, slopes[shown]) / sd[shown, None] ** 2
+        width = np.minimum(t * sd[shown], [1.0 if names[q] in logged else max(1.0, abs(at[q])) for q in shown])
+        quantity, side, width = np.repeat(shown, 2), np.tile([-1.0, 1.0], len(shown)), np.repeat(width, 2)  # of walks
+        walk = np.arange(len(quantity))
 
-    walks = _walks(start, at[quantity], side, np.repeat(width, 2), np.repeat(ways, 2, axis=0), hold)
-    for i, q in enumerate(shown):
-        found[names[q]] = _profile(*walks[2 * i : 2 * i + 2], names[q] in logged)
-    return {name: found[name] for name in names if name in found}
+        def hold(points: Array, held: Array, step: Array) -> tuple[Array, Array, Array]:
+            """Points of least objective near those given, where the quantities are about what is `held`, to a part of a
+            `step`; what they are there, and the root of the rise."""
+            strength = STRENGTH * tau * (t / np.minimum(width, step / GAIN)) ** 2
+            for _ in range(ROUNDS):
+                expansion = (v[quantity, walk] for v in _derivatives(space, quantities, logged, points))
+                value, towards, bend = (np.nan_to_num(v, posinf=0.0, neginf=0.0) for v in expansion)
+                pull = Pull(points, value - held, towards, bend, strength)
+                points, objectives = minimise(
+                    space, data, goal, points, delta=fitted.delta, tolerance=TOLERANCE, pull=pull
+                )
+            rises = np.maximum(objectives - fitted.objective, 0) / unit
+            rises[(np.abs(points[:, space.positive]) > ENDLESS).any(1)] = np.nan
+            return points, _values(space, quantities, logged, points)[quantity, walk], np.sqrt(rises)
+
+        walks = _walks(start, first[quantity], at[quantity], side, width, np.repeat(ways, 2, axis=0), hold)
+        return {names[q]: (walks[2 * i], walks[2 * i + 1]) for i, q in enumerate(shown)}
+
+    eased = _eased(best, space.positive, as_good)
+    both = [walked(start) for start in ([best] if (eased == best).all() else [best, eased])]
+    found = {}
+    for name, value in zip(names, at, strict=True):
+        if np.isfinite(value):
+            down, up = zip(*(walks.get(name, _unseen(value)) for walks in both), strict=True)
+            found[name] = _profile(max(down, key=_reach), max(up, key=_reach), name in logged)
+    return found
 
 
 @dataclass(frozen=True)
@@ -116,27 +128,30 @@ class _Walk:
     lost: bool = False  # whether no further value could be held; else it went as far as it was to go
 
 
-def _walks(start: Array, best: Array, side: Array, width: Array, along: Array, hold: Callable) -> list[_Walk]:
-    """From the `best` values [walks], to the `side` (-1 or 1) of each, by steps that follow how fast the objective
-    rises; `start` is the point [free] of all, `width` the half-width of the plain interval, `along` [walks, free] how
-    points go with the value."""
-    points, value, root = np.tile(start, (len(best), 1)), best, np.zeros(len(best))
+def _walks(
+    start: Array, first: Array, best: Array, side: Array, width: Array, along: Array, hold: Callable
+) -> list[_Walk]:
+    """From the point [free] `start`, where the values [walks] are `first`, to the `side` (-1 or 1) of each, by steps
+    that follow how fast the objective rises. `best` are the values of the fit, `width` is the half-width of the plain
+    interval, `along` [walks, free] how points go with the value."""
+    points, value, root = np.tile(start, (len(best), 1)), first, np.zeros(len(best))
     step, flat = GAIN * width, np.zeros(len(best), bool)
     paths = [_Walk([float(v)], [0.0]) for v in best]
     for _ in range(TURNS):
-        going = ~flat & (root < TOP) & (np.abs(value - best) < FARTHEST * width) & (step > SHORTEST * width)
+        going = ~flat & (root < TOP) & (np.abs(value - first) < FARTHEST * width) & (step > SHORTEST * width)
         if not going.any():
             break
         held = np.where(going, value + side * step, value)
-        new, now, risen = hold(points + along * (held - value)[:, None], held)
+        new, now, risen = hold(points + along * (held - value)[:, None], held, step)
         moved, gained = side * (now - value), risen - root
         # A jump is another minimum, or the edge of where the law makes sense: see nearer by.
         good = going & (moved > step / 4) & (moved < 4 * step) & (gained < 2 * GAIN)  # False for nan
         for i in np.flatnonzero(good):
             along[i] = (new[i] - points[i]) / (now[i] - value[i])
-            paths[i].values.append(float(now[i]))
-            paths[i].roots.append(float(risen[i]))
-        flat |= good & (moved >= width) & (np.abs(gained) < FLAT)
+            if side[i] * (now[i] - best[i]) > 0:
+                paths[i].values.append(float(now[i]))
+                paths[i].roots.append(float(risen[i]))
+        flat |= good & (moved > LONG * width) & (np.abs(gained) < FLAT)
         points = np.where(good[:, None], new, points)
         value, root = np.where(good, now, value), np.where(good, risen, root)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -200,9 +215,15 @@ def _derivatives(
         return here[..., 0], (up - down) / (2 * NUDGE), (upper - mixed - other + lower) / (4 * NUDGE**2)
 
 
-def _unseen(best: float, logged: bool) -> Profile:
-    value = float(np.exp(best) if logged else best)
-    return Profile(np.array([value]), np.zeros(1), np.nan, np.nan, ("no run shows it",) * 2)
+def _unseen(value: float) -> tuple[_Walk, _Walk]:
+    return _Walk([float(value)], [0.0]), _Walk([float(value)], [0.0])
+
+
+def _reach(walk: _Walk) -> float:
+    """How far from the best value it goes before values are rejected. What a walk has not rejected no other one can:
+    the objective may be lower there than it found, never higher."""
+    end = walk.values[-1] if walk.lost else np.inf
+    return abs((end if np.isnan(crossing := _crossing(walk)) else crossing) - walk.values[0])
 
 
 def _profile(down: _Walk, up: _Walk, logged: bool) -> Profile:
