@@ -103,7 +103,7 @@ def profile(
                     space, data, goal, points, delta=fitted.delta, tolerance=TOLERANCE, pull=pull
                 )
             rises = np.maximum(objectives - fitted.objective, 0) / unit
-            rises[(np.abs(points[:, space.positive]) > ENDLESS).any(1)] = np.nan
+            rises[(points[:, space.positive] > ENDLESS).any(1)] = np.nan
             return points, _values(space, quantities, logged, points)[quantity, walk], np.sqrt(rises)
 
         walks = _walks(start, first[quantity], at[quantity], side, width, np.repeat(ways, 2, axis=0), hold)
