@@ -115,7 +115,7 @@ def test_a_power_leaps_where_what_is_beneath_it_rises_evenly(tmp_path):
     assert found["accuracy"].score == pytest.approx(7) and found["accuracy^16"].score > 100
     assert found["loss"].score == pytest.approx(7)
     told = leaps.lines(found, 0.5)
-    assert told[0].startswith("accuracy: passes 0.5 at a loss of 3.000 [") and "never passes 0.5" in told[1]
+    assert told[0].startswith("accuracy: passes 0.5 at a loss of 3 [") and "never passes 0.5" in told[1]
     save(emergence(runs, names, found, 0.5), tmp_path / "emergence.png")
     assert (tmp_path / "emergence.png").stat().st_size > 20_000
 

@@ -165,7 +165,7 @@ def test_runs_that_train_together_end_where_each_alone_does(config):
 
     def losses(group):
         wanted = {trunk: trunk.points for trunk in group}
-        return {o.point.cell.id: o.loss for o in train_group(group, wanted, parts.data, parts.objective, 256)}
+        return {o.point.cell.id: o.judged.loss for o in train_group(group, wanted, parts.data, parts.objective, 256)}
 
     alone = losses(trunks[:1]) | losses(trunks[1:])
     assert len(set(alone.values())) == 4
