@@ -9,7 +9,7 @@ from experiments.trials import ROWS, shuffled
 from lm.core.errors import UserError
 from scaling.laws import Law, Repeated
 
-TRUE = Repeated(E=1.7, A=20.0, B=600.0, alpha=0.45, beta=0.45, RD=6.0, RN=4.0)
+TRUE = Repeated(E=1.7, A=90.0, B=40.0, alpha=0.45, beta=0.45, RD=6.0, RN=4.0)
 
 
 def records(law: Law, noise: float = 0.0) -> list[dict]:
