@@ -18,9 +18,13 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + flags
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
-# Examples compile programs, so their time says nothing; on a server the same examples run each time.
+# Examples compile programs, so their time says nothing. The same ones run each time, everywhere, so that a test that
+# fails is about what was changed; RANDOM_EXAMPLES=1 looks for new ones.
 settings.register_profile(
-    "lm", deadline=None, derandomize="CI" in os.environ, suppress_health_check=[HealthCheck.too_slow]
+    "lm",
+    deadline=None,
+    derandomize="RANDOM_EXAMPLES" not in os.environ,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("lm")
 
