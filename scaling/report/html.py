@@ -70,7 +70,7 @@ def folded(summary: str, part: str) -> str:
 def picture(figure: Figure, caption: str) -> str:
     """The figure as PNG inside the page."""
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=130)
+    figure.savefig(file, format="png", dpi=100)
     data = base64.b64encode(file.getvalue()).decode("ascii")
     alt = figure.get_suptitle()
     return (
