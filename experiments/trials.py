@@ -1,5 +1,5 @@
 """Trainings of one model that differ in the rows they read, in the order of these and in the initial values: what
-experiments/repeated.py and experiments/order.py are made of.
+experiments/repeated.py, order.py, batches.py and transfer.py are made of.
 
 A run is an array of row numbers, [steps, rows of a batch], so that which text it reads, how often and in what order
 are data. Config and parts are those of `lm.train`; the loop is a flat one, since all trainings of a model share one
@@ -27,13 +27,17 @@ from lm.zoo.registry import knobs
 HEAD, LAYERS, VOCAB, CONTEXT, ROWS = 16, 2, 512, 128, 8  # ROWS: of a batch
 
 
+def shape_of(width: int, layers: int = LAYERS) -> dict[str, int]:
+    """Knobs of a LLaMA. Its heads are as wide at every width: attention's scores need no other scale."""
+    return {"d_model": width, "heads": width // HEAD, "d_ff": 2 * width, "layers": layers}
+
+
 def config_of(width: int, source: str, cache: str, rate: float) -> ConfigDict:
     """A small LLaMA on pieces of about two bytes."""
     config = default()
     with config.unlocked():
         # std: about 1 / sqrt(width). With the published 0.02 models this narrow learn late, each seed at another step.
-        shape = {"d_model": width, "heads": width // HEAD, "d_ff": 2 * width, "layers": LAYERS}
-        config.model = knobs("llama", vocab=VOCAB, tied=True, std=0.1, **shape)
+        config.model = knobs("llama", vocab=VOCAB, tied=True, std=0.1, **shape_of(width))
     config.data.update(source=source, cache=cache, tokenizer=f"bpe-{VOCAB}", length=CONTEXT, batch_size=ROWS)
     config.optimizer.learning_rate = rate
     config.schedule.warmup = 20
@@ -85,10 +89,14 @@ class Trials:
         """Of the peak learning rate, at each of so many steps."""
         return np.asarray(self.parts.schedule(np.arange(steps), steps))
 
-    def loss(self, params: Tree) -> float:
-        """Nats per token of held-out text."""
+    def judged(self, params: Tree) -> float:
+        """Nats per token of held-out text; nan or infinite if the run diverged."""
         metrics = self.parts.evaluator(params, self._held_out)
-        loss = float(metrics["loss"].total / metrics["loss"].weight)
+        return float(metrics["loss"].total / metrics["loss"].weight)
+
+    def loss(self, params: Tree) -> float:
+        """The same of runs none of which may diverge. Raises `UserError`."""
+        loss = self.judged(params)
         if not np.isfinite(loss):
             raise UserError(f"a run diverged (its loss is {loss}): lower --rate")
         return loss

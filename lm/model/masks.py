@@ -5,6 +5,7 @@ by the kernel; these say what holds within one.
 
 import functools
 import operator
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import jax
@@ -18,11 +19,11 @@ Array = jax.Array
 Bounds = tuple[int | None, int | None]
 
 
-class _InParts:
+class _InParts(ABC):
     """A mask that is told in parts, and allowed by them."""
 
-    def separated(self) -> Separated:
-        raise NotImplementedError
+    @abstractmethod
+    def separated(self) -> Separated: ...
 
     def allowed(self, q: Tokens, k: Tokens) -> Array:
         return self.separated().allowed(q, k)

@@ -83,6 +83,7 @@ class Law(ABC):
         _, terms = law.terms(cls.linear, *inputs)
         for name, term in zip(cls.linear, terms, strict=True):
             sizes = np.median(np.abs(np.broadcast_to(term, (count, len(target)))), axis=1)
+            sizes = np.where(sizes > 0, sizes, 1.0)  # a term that these constants switch off: any factor does
             drawn[name] = np.median(np.abs(target)) * np.exp(rng.uniform(-4, 0, count)) / sizes
         return cls(**drawn)  # type: ignore[call-arg]
 
