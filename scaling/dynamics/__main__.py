@@ -3,7 +3,7 @@ checkpoints; and which metrics of runs leap where their loss falls evenly.
 
     python -m scaling.dynamics --checkpoint=runs/quickstart --out=runs/quickstart/dynamics
     python -m scaling.dynamics --checkpoint=runs/small,runs/large --out=runs/compared --rows=512 --noise=32
-    python -m scaling.dynamics --runs=runs/isoflop/sweep/runs.jsonl --metrics=accuracy,accuracy^16 --out=runs/leaps
+    python -m scaling.dynamics --runs=experiments/isoflop/runs.jsonl --metrics=accuracy,accuracy^4 --out=runs/leaps
 
 - memorisation: the share of windows of training text that greedy decoding reproduces from their first tokens, by the
   length of that prefix and by how often the window stands in the training text, beside windows of held-out text, which

@@ -20,6 +20,7 @@ from ..records import Runs
 Array = Any  # of numpy
 FEWEST = 3  # runs on the way of which a rise can be told
 ENDS = (0.1, 0.9)  # shares of a rise between which it is counted as made
+SAME = 1.01  # ratio of compute within which runs had the same budget: whole steps never meet one exactly
 RESAMPLES, LEVEL = 400, 90.0  # of the runs, for an interval of so many percent
 POWER = re.compile(r"(?P<name>.+)\^(?P<n>[1-9]\d*)")
 
@@ -36,11 +37,12 @@ class Emergence(NamedTuple):
 
 
 def frontier(flops: Array, loss: Array) -> Array:
-    """The numbers of the runs that no run of as much compute or less beats in loss, by compute."""
+    """The numbers of the runs that no run of as much compute (within 1 %) or less beats in loss, by compute."""
     order = np.lexsort((loss, flops))
     best = np.minimum.accumulate(loss[order])
     first = np.concatenate([[True], best[1:] < best[:-1]])
-    return order[first]
+    reach = np.searchsorted(flops[order], SAME * flops[order], side="right") - 1
+    return order[first & (best == best[reach])]
 
 
 def score(values: Array) -> float:

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike
 
 from ..laws import Array, Value
@@ -65,7 +65,9 @@ def plain_ticks(axes: Axes, count: int = 7) -> None:
     for axis in (axes.xaxis, axes.yaxis):
         low, high = axis.get_view_interval()
         if axis.get_scale() == "linear" or high < 10 * low:
-            axis.set_major_locator(MaxNLocator(count))
+            # Even steps crowd the upper end of a logarithmic axis, unless it is short.
+            even = axis.get_scale() == "linear" or high < 4 * low
+            axis.set_major_locator(MaxNLocator(count) if even else LogLocator(subs=(1, 2, 5)))
             axis.set_major_formatter("{x:.4g}")
             axis.set_minor_locator(NullLocator())
 
