@@ -3,6 +3,7 @@
     make bench                                                          # about 20 minutes on two cores
     python -m benchmarks.against_torch --torch=.venv/torch/bin/python   # what that runs, once .venv/torch is made
     python -m benchmarks.against_torch --torch=PYTHON --shapes=tiny --rounds=1
+    make bench KNOBS="--dtype=float32 --nodecoding"                     # for a processor that cannot multiply bfloat16
 
 The two sides are two processes in environments of their own, of which one works at a time; every variant takes its turn
 in every round, so that a machine whose speed drifts treats them alike. Read the ratios of the medians. Both train the
@@ -32,8 +33,9 @@ from lm.inspect.cost import training_flops
 from lm.zoo.gpt2 import gpt2
 
 HERE = Path(__file__).parent
-OURS = ("lm float32", "lm bfloat16")
-THEIRS = tuple(f"torch {how} {dtype}" for dtype in ("float32", "bfloat16") for how in ("eager", "compile"))
+DTYPES = ("float32", "bfloat16")
+OURS = tuple(f"lm {dtype}" for dtype in DTYPES)
+THEIRS = tuple(f"torch {how} {dtype}" for dtype in DTYPES for how in ("eager", "compile"))
 Seconds = dict[tuple[str, str], list[float]]  # (variant, shape) -> seconds per call, one a round
 
 
@@ -55,13 +57,14 @@ class Side:
         self._process.communicate()
 
 
-def measure(shapes: list[str], rounds: int, torch_python: str) -> Seconds:
+def measure(shapes: list[str], rounds: int, torch_python: str, dtypes: list[str], decoding: bool) -> Seconds:
     ours = Side(sys.executable, "-m", "benchmarks.jax_side")
     theirs = Side(torch_python, str(HERE / "torch_side.py"))
     work = [("XLA float32 matmul", shapes[0], ours), ("torch float32 matmul", shapes[0], theirs)]
     for shape in shapes:
-        work += [(v, shape, ours) for v in OURS] + [(v, shape, theirs) for v in THEIRS]
-        for n in DECODE.rows:
+        sides = [(v, ours) for v in OURS] + [(v, theirs) for v in THEIRS]
+        work += [(v, shape, side) for v, side in sides if v.split()[-1] in dtypes]
+        for n in DECODE.rows if decoding else ():
             work += [(f"lm decoding, batch {n}", shape, ours), (f"transformers generate, batch {n}", shape, theirs)]
     found: Seconds = {(v, s): [] for v, s, _ in work}
     with Progress(console=Console(stderr=True)) as progress:
@@ -91,22 +94,24 @@ def report(found: Seconds, shapes: list[str]) -> list[dict]:
     records = []
     for shape in shapes:
         s = SHAPES[shape]
-        groups = [(v, [t for t in THEIRS if v.split()[-1] in t]) for v in OURS] + [("best of lm", list(THEIRS))]
-        rates = {v: s.tokens / median[v, shape] for v in OURS + THEIRS}
-        rates["best of lm"] = max(rates[v] for v in OURS)
+        ours, theirs = ([v for v in variants if (v, shape) in median] for variants in (OURS, THEIRS))
+        groups = [(v, [t for t in theirs if v.split()[-1] in t]) for v in ours] + [("best of lm", theirs)]
+        rates = {v: s.tokens / median[v, shape] for v in ours + theirs}
+        rates["best of lm"] = max(rates[v] for v in ours)
         for variant, rivals in groups:
             records.append({"shape": shape, "what": variant, "ratio": rates[variant] / max(rates[r] for r in rivals)})
-        records += [{"shape": shape, "what": v} for v in THEIRS]
+        records += [{"shape": shape, "what": v} for v in theirs]
         for r in records:
             if r["shape"] == shape and r["what"] in rates:
                 r["tokens_per_second"] = rates[r["what"]]
                 r["mfu"] = rates[r["what"]] * flops_of(s) / peak
         for n in DECODE.rows:
-            ours, theirs = f"lm decoding, batch {n}", f"transformers generate, batch {n}"
-            speed = {v: n * DECODE.new / median[v, shape] for v in (ours, theirs)}
-            records.append({"shape": shape, "what": ours, "tokens_per_second": speed[ours]})
-            records[-1]["ratio"] = speed[ours] / speed[theirs]
-            records.append({"shape": shape, "what": theirs, "tokens_per_second": speed[theirs]})
+            our, their = f"lm decoding, batch {n}", f"transformers generate, batch {n}"
+            if (our, shape) in median:
+                speed = {v: n * DECODE.new / median[v, shape] for v in (our, their)}
+                records.append({"shape": shape, "what": our, "tokens_per_second": speed[our]})
+                records[-1]["ratio"] = speed[our] / speed[their]
+                records.append({"shape": shape, "what": their, "tokens_per_second": speed[their]})
     return records
 
 
@@ -129,9 +134,11 @@ FLAGS = flags.FlagValues()
 TORCH = flags.DEFINE_string("torch", None, "A Python that has torch and transformers.", flag_values=FLAGS)
 SIZES = flags.DEFINE_list("shapes", "d256,d512", f"Models, of {', '.join(SHAPES)}.", flag_values=FLAGS)
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns that each variant takes.", lower_bound=1, flag_values=FLAGS)
+KINDS = flags.DEFINE_multi_enum("dtype", DTYPES, DTYPES, "Of training; may be repeated.", flag_values=FLAGS)
+DECODING = flags.DEFINE_bool("decoding", True, "Time cached decoding, too.", flag_values=FLAGS)
 OUT = flags.DEFINE_string("out", "runs/bench", "Folder of bench.json and bench.png.", flag_values=FLAGS)
 
-USAGE = "--torch=PYTHON [--shapes=d256,d512] [--rounds=N] [--out=DIR]"
+USAGE = "--torch=PYTHON [--shapes=d256,d512] [--rounds=N] [--dtype=float32] [--out=DIR]"
 
 
 def main(argv: list[str]) -> None:
@@ -142,7 +149,7 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--torch={TORCH.value} is no program: `make bench` makes .venv/torch/bin/python")
     if unknown := [s for s in shapes if s not in SHAPES]:
         raise UserError(f"--shapes: {unknown[0]} is unknown{nearest(unknown[0], SHAPES)}")
-    found = measure(shapes, ROUNDS.value, TORCH.value)
+    found = measure(shapes, ROUNDS.value, TORCH.value, KINDS.value, DECODING.value)
     records = report(found, shapes)
     out.mkdir(parents=True, exist_ok=True)
     seconds = [{"variant": v, "shape": s, "seconds": times} for (v, s), times in found.items()]
