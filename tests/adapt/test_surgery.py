@@ -137,6 +137,7 @@ def test_experts_that_are_copies_compute_what_the_layer_did():
         CopyExperts(4, part="ffn").model(GPT)
 
 
+@pytest.mark.slow
 def test_experts_that_are_never_chosen_are_pruned():
     """In a model whose router's bias forbids them; of one of which all experts are copies any may go."""
     model = toys.dense_first(Dropless())

@@ -204,6 +204,7 @@ def test_an_imported_run_has_no_data(tmp_path, texts):
         scored(open_any(tmp_path / "run"), Asked(), "run")
 
 
+@pytest.mark.slow
 def test_a_mixture_is_evaluated_part_by_part(tmp_path):
     c = tiny.config(tmp_path)
     other = tmp_path / "other.jsonl"

@@ -35,7 +35,7 @@ def mean_square(scores) -> jax.Array:
     return sum(jnp.square(s).mean() for s in jax.tree.leaves(scores))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ["plain", pytest.param("encoder-decoder", marks=pytest.mark.slow)])
 def test_a_linen_module_has_our_tree_outputs_and_gradients(name):
     model = MODELS[name]
     module, batch, key = as_linen(model), batch_of(model), jax.random.key(3)
@@ -56,7 +56,7 @@ def test_a_linen_module_has_our_tree_outputs_and_gradients(name):
     equal(grads, linen_grads)
 
 
-@pytest.mark.parametrize("name", ["experts", "encoder-decoder"])
+@pytest.mark.parametrize("name", ["experts", pytest.param("encoder-decoder", marks=pytest.mark.slow)])
 def test_an_nnx_module_has_our_tree_outputs_and_gradients(name):
     model = MODELS[name]
     batch, key = batch_of(model), jax.random.key(3)

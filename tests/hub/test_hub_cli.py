@@ -157,6 +157,7 @@ def call(module: str, *args: str, said: str = "") -> subprocess.CompletedProcess
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env, input=said)
 
 
+@pytest.mark.slow
 def test_a_folder_generates_and_chats(folder):
     pytest.importorskip("jinja2", reason="the package jinja2 is not installed")
     done = call("lm.generate", f"--checkpoint={folder}", "--prompt=hi", "--max_new=3", "--temperature=0")

@@ -54,7 +54,7 @@ def test_what_is_read_anew_is_as_without_a_cache(name):
             assert token == read_whole(model, params, np.concatenate([text, found[:i]])), (len(text), i)
 
 
-@pytest.mark.parametrize("name", ["read anew", "kept"])
+@pytest.mark.parametrize("name", [pytest.param("read anew", marks=pytest.mark.slow), "kept"])
 @settings(max_examples=10, deadline=None)
 @given(texts=prompts, seed=st.integers(0, 3))
 def test_a_row_never_depends_on_its_neighbours(name, texts, seed):

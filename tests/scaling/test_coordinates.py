@@ -12,6 +12,7 @@ from tests.train import tiny
 SIZES = sizes_of("d_model=16,heads=2; d_model=64,heads=8")
 
 
+@pytest.mark.slow
 def test_changes_of_two_widths(tmp_path):
     config = tiny.config(tmp_path)
     config.optimizer.update(learning_rate=2e-2, weight_decay=0.0, eps=1e-10)

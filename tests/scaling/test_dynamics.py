@@ -145,6 +145,7 @@ def run(tmp_path_factory):
     return folder / "run"
 
 
+@pytest.mark.slow
 def test_a_run_that_reads_one_page_knows_it_by_heart(run, tmp_path):
     records = [{"run": "run", **r} for r in measure(run, [100, 200], Asked(32, (2, 6), 6, noise=4))]
     early, late = records
@@ -168,6 +169,7 @@ def test_what_is_drawn():
     assert chosen([*records, {"run": "b", "step": 3}]) == [records[-1], {"run": "b", "step": 3}]
 
 
+@pytest.mark.slow
 def test_the_command_line(run, tmp_path):
     command = [sys.executable, "-m", "scaling.dynamics", f"--checkpoint={run}", f"--out={tmp_path}"]
     bad = subprocess.run(command, capture_output=True, text=True, cwd=tiny.ROOT, check=False)
@@ -177,6 +179,7 @@ def test_the_command_line(run, tmp_path):
     assert [r["step"] for r in json.loads((tmp_path / "dynamics.json").read_text())] == [100, 200]
 
 
+@pytest.mark.slow
 def test_a_run_of_another_objective_is_refused(run, tmp_path):
     config = json.loads((run / "config.json").read_text())
     config["objective"] = to_dict(PrefixNextToken())

@@ -21,9 +21,8 @@ def get_config():
 """
 
 
-@pytest.mark.parametrize(
-    "harm", ["no checkpoint fits", pytest.param("not even the metrics fit", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("harm", ["no checkpoint fits", "not even the metrics fit"])
 def test_a_full_disk(tmp_path, harm):
     """RLIMIT_FSIZE stands for it: no file may grow beyond that."""
     (tmp_path / "experiment.py").write_text(EXPERIMENT)

@@ -6,6 +6,7 @@ import io
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from rich.console import Console
 
 from lm.core.ctx import Ctx
@@ -48,6 +49,7 @@ def test_a_step_goes_by_the_weights_of_the_step_before():
     assert step._cache_size() == 1
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_both(tmp_path, monkeypatch):
     tiny.use_one_device(monkeypatch)
     c = tiny.config(tmp_path, schedule=ConstantRate(warmup=0), learning_rate=1e-2)

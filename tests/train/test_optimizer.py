@@ -194,7 +194,7 @@ def test_state_has_the_axes_along_which_it_varies(kind, shape):
         assert any(axis in p.axes for _, p in varies)
 
 
-@pytest.mark.parametrize("kind", [AdamW, Muon])
+@pytest.mark.parametrize("kind", [AdamW, pytest.param(Muon, marks=pytest.mark.slow)])
 def test_multipliers_scale_and_freeze(kind):
     """Frozen parameters stay to the bit and have no optimizer state, doubled ones move twice as far."""
     knobs = {"optimizer": kind(eps=1e-4), "clip": 0.0}

@@ -75,6 +75,7 @@ def test_the_text_format_and_context_stay_with_the_model(hf, tmp_path, kind):
     assert again.tokenizer.fingerprint == there.tokenizer.fingerprint
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_without_the_folder_that_it_began_with(hf, tmp_path):
     import shutil
 
@@ -158,6 +159,7 @@ def test_an_imported_model_has_no_data_of_its_own(hf, tmp_path):
         run(config, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_our_own_runs_context_is_their_row(tmp_path):
     c = tiny.config(tmp_path)
     c.train.steps = 1

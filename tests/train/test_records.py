@@ -72,6 +72,7 @@ def losses(workdir: Path) -> list[float]:
     return [r["loss"] for r in read_metrics(workdir / "metrics.jsonl") if "loss" in r]
 
 
+@pytest.mark.slow
 def test_a_run_is_repeated_from_its_folder(tmp_path):
     c = short(tmp_path, 4, decay_rules=((r"norm", 0.0), (r".*", 1.0)))
     other = tmp_path / "other.txt"
@@ -86,6 +87,7 @@ def test_a_run_is_repeated_from_its_folder(tmp_path):
     assert first == second == {name: part for name, part in written.items() if name != KEY}
 
 
+@pytest.mark.slow
 def test_what_changes_between_starts_is_told_and_kept(tmp_path):
     run(short(tmp_path), tmp_path / "run")
     first = (tmp_path / "run/config.json").read_bytes()

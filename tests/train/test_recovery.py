@@ -100,6 +100,7 @@ def test_a_rewind_passes_over_the_bad_batch(tmp_path, spoiled, monkeypatch):
     assert BAD not in spoiled and {9, 16} <= set(spoiled)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_its_skips(tmp_path, spoiled):
     run(tmp_path, "whole", steps=24, action="rewind")
     run(tmp_path, "parts", steps=24, action="rewind")
@@ -133,7 +134,8 @@ def spoiled_once(monkeypatch):
     return spent
 
 
-@pytest.mark.parametrize("action", ["reshuffle", pytest.param("lower", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("action", ["reshuffle", "lower"])
 def test_a_run_that_went_back_is_resumed_to_the_bit(tmp_path, spoiled_once, action):
     output = " ".join(run(tmp_path, "whole", action=action).split())
     (event,) = events(tmp_path / "whole")
@@ -161,6 +163,7 @@ def test_a_run_that_went_back_is_resumed_to_the_bit(tmp_path, spoiled_once, acti
     assert ends[0] == ends[1]
 
 
+@pytest.mark.slow
 def test_a_rewind_to_the_beginning(tmp_path, spoiled):
     output = run(tmp_path, "run", action="rewind", back=13, skip=20)
     assert "back to step 0, then past 20 batches from step 0 on" in " ".join(output.split())

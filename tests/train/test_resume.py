@@ -143,6 +143,7 @@ def test_a_run_killed_and_stopped_ends_with_the_same_bits(tmp_path, monkeypatch)
     assert (calm / "metrics.jsonl").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_run_may_change_its_mesh(tmp_path, monkeypatch):
     """Eight devices in two stages, then one, against one from beginning to end, dropout and all."""
     programs = []

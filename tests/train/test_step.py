@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from lm.core.metrics import values
 from lm.core.param import flatten
@@ -79,6 +80,7 @@ def test_microbatches_add_up_to_the_batch():
     assert later["objective"].total != done[4][1]["objective"].total, "another step, another dropout"
 
 
+@pytest.mark.slow
 def test_experts_learn_in_bfloat16():
     trainer, hyper = tiny.trainer(tiny.sparse(SWITCH), dtype="bfloat16", optimizer=Muon(eps=1e-4), learning_rate=1e-2)
     state, seen = run(trainer, hyper, 25)

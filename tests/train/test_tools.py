@@ -64,6 +64,7 @@ def test_a_run_from_the_weights_of_another(tmp_path, one_device):
     assert tiny.bits(open_model(tmp_path / "second").params) == tiny.bits(end.params)
 
 
+@pytest.mark.slow
 def test_the_average_is_evaluated_saved_and_opened(tmp_path, one_device):
     config = tiny.config(tmp_path, ema=0.5)
     run(config, tmp_path / "run")

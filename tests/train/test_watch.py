@@ -103,6 +103,7 @@ def test_the_average_follows_the_parameters():
         np.testing.assert_allclose(leaf, want[path], rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_float16_trains_like_float32():
     ends = {}
     for dtype in ("float32", "float16"):
@@ -123,6 +124,7 @@ def test_float16_trains_like_float32():
     assert float(state.monitor.scale) < 2.0**24
 
 
+@pytest.mark.slow
 def test_a_warm_up_batch_steps_like_a_small_batch():
     """Two of four microbatches are empty: the step equals one of the two alone, in parameters and in metrics."""
     small = tiny.batch(0, rows=4)

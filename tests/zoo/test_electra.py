@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from lm.core.component import from_dict, to_dict
 from lm.core.param import flatten
@@ -40,6 +41,7 @@ def test_they_share_tokens_and_positions_and_nothing_else():
         assert {f"{name}/body/embed/{part}" for name in ("generator", "discriminator")} <= spec.keys()
 
 
+@pytest.mark.slow
 def test_both_train_the_tables():
     params, tokens = toys.values(PAIR.spec()), toys.tokens(2)
     for name in ("generator", "discriminator"):
