@@ -1,7 +1,7 @@
 """Is a larger batch worth its tokens? One model on the same tokens in batches of several sizes, and with the batch
 doubled half-way as Gopher, PaLM and GPT-3 raised theirs, beside its gradient noise scale.
 
-    python -m experiments.batches --out=runs/batches           a quarter of an hour on two quiet CPU cores
+    python -m experiments.batches --out=runs/batches           ten minutes on a core
     python -m experiments.batches --out=runs/quick --quick     a minute: that it runs
 
 All runs read the same rows once, in the same order for a seed (`experiments.trials`): batches of twice the rows take

@@ -1,7 +1,7 @@
 """How much of a result is the order of its data? One model, one text, read once: in several shuffled orders from the
 same initial values, from several initial values in the same order, and in orders with a plan.
 
-    python -m experiments.order --out=runs/order           a quarter of an hour on two quiet CPU cores
+    python -m experiments.order --out=runs/order           ten minutes on a core
     python -m experiments.order --out=runs/quick --quick   a minute: that it runs
 
 shuffles     orders drawn by seed, all from the initial values of seed 0

@@ -1,6 +1,6 @@
 """Is the learning rate of a small model that of a large one?
 
-    python -m experiments.transfer --out=runs/transfer           # an hour on two quiet CPU cores
+    python -m experiments.transfer --out=runs/transfer           # three quarters of an hour on one core
     python -m experiments.transfer --out=runs/quick --quick      # a minute: that it runs
 
 LLaMAs of 32 to 128 wide, then of 2 to 8 layers, each trained at several learning rates on the same rows in the same
