@@ -54,11 +54,11 @@ Losses = list[float | None]  # at each rate; None: it diverged, once at least
 Results = dict[str, float | None]  # name of a run -> its loss
 
 
-def parametrized(size: Knobs, base: Knobs | None, alpha: float | None) -> ConfigDict:
-    """Of one model; in the standard parametrization if it has no base, or is it."""
+def parametrized(size: Knobs, base: Knobs, alpha: float | None) -> ConfigDict:
+    """Of one model; in the standard parametrization with no alpha, or if it is the base."""
     config = config_of(size["d_model"], SOURCE.value, str(Path(OUT.value) / "cache"), RATES[0])
     config.model.update(size)
-    if base and base != size and alpha is not None:
+    if alpha is not None and size != base:
         config.parametrization.update(base=tuple(base.items()), alpha=alpha)
     return config
 

@@ -35,7 +35,9 @@ def mean_square(scores) -> jax.Array:
     return sum(jnp.square(s).mean() for s in jax.tree.leaves(scores))
 
 
-@pytest.mark.parametrize("name", ["plain", pytest.param("encoder-decoder", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["plain", *(pytest.param(n, marks=pytest.mark.slow) for n in ("experts", "encoder-decoder"))]
+)
 def test_a_linen_module_has_our_tree_outputs_and_gradients(name):
     model = MODELS[name]
     module, batch, key = as_linen(model), batch_of(model), jax.random.key(3)

@@ -120,6 +120,12 @@ def test_a_power_leaps_where_what_is_beneath_it_rises_evenly(tmp_path):
     assert (tmp_path / "emergence.png").stat().st_size > 20_000
 
 
+def test_runs_whose_steps_nearly_meet_a_budget_share_it():
+    flops = np.array([1e12, 1.0005e12, 1.9995e12, 2e12, 2.1e12])
+    assert leaps.frontier(flops, np.array([2.3, 1.8, 1.7, 1.6, 1.5])).tolist() == [1, 3, 4]
+    assert leaps.frontier(flops, np.array([1.8, 1.8, 1.7, 1.7, 1.7])).tolist() == [0, 2]  # a tie: the cheapest
+
+
 def test_runs_without_a_rise_are_refused():
     runs = leaping(np.array([0.2, 0.3]))
     with pytest.raises(UserError, match="2 runs are better than all with less compute"):
