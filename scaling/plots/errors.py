@@ -28,6 +28,7 @@ def residuals(runs: Runs, estimate: Estimate[Law], *, title: str = "Errors of th
         axes.set(xlabel=name.replace("_", " "))
         if (runs[name] > 0).all() and runs[name].max() > 10 * runs[name].min():
             axes.set_xscale("log")
+            plain_ticks(axes)
     each[0].set_ylabel(f"run over law ({unit})")
     each[-1].hist(off, bins=min(40, 5 + len(off) // 5), orientation="horizontal", color=PALE)
     each[-1].set(xlabel="runs")

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
 from numpy.typing import ArrayLike
 
 from ..laws import Array, Value
@@ -70,6 +70,10 @@ def plain_ticks(axes: Axes, count: int = 7) -> None:
             axis.set_major_locator(MaxNLocator(count) if even else LogLocator(subs=(1, 2, 5)))
             axis.set_major_formatter("{x:.4g}")
             axis.set_minor_locator(NullLocator())
+        elif high < 100 * low:  # where matplotlib would write beside every small tick
+            axis.set_major_locator(LogLocator(subs=(1, 3)))
+            axis.set_major_formatter("{x:.4g}")
+            axis.set_minor_formatter(NullFormatter())
 
 
 def tex(value: Value) -> str:
