@@ -36,8 +36,8 @@ class Learned:
         return self.rows - self.offset
 
     def spec(self, d: int) -> Tree:
-        # Small, so kept whole on every device: looking up rows that are split over devices is partitioned badly.
-        return {"w": Param((self.rows, d), ("position", None), self.init)}
+        # Rows stay together, however many devices: looking up rows that are split is partitioned badly.
+        return {"w": Param((self.rows, d), ("position", "embed"), self.init)}
 
     def __call__(self, p: Tree, positions: Array, d: int, dtype: jax.typing.DTypeLike) -> Array:
         return take(p["w"], jnp.minimum(positions + self.offset, self.rows - 1), dtype)

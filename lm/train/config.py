@@ -135,7 +135,8 @@ class ParallelConfig:
     zigzag: bool = True  # a ring balances causal attention by the order in which tokens lie, where the model allows it
     # what the axis fsdp shares out: the optimizer's state (1), gradients too (2), parameters too (3), as ZeRO 1 to 3
     zero: Annotated[int, Range(1, 3)] = 3
-    # in which devices add up gradients of weights that they share out; bfloat16 halves what is sent, and is coarser
+    # in which devices add up gradients of weights that they share out, and of what these read; bfloat16 halves what is
+    # sent, and is coarser
     reduce_dtype: Literal["float32", "bfloat16"] = "float32"
     # a preset of lm.core.rules: or sequence: between sub-layers the tensor axis shares out the tokens of a row; 2d,
     # 2.5d and 3d: the axes row, column and depth, in place of tensor, cut weights in two directions
