@@ -121,8 +121,9 @@ def test_several_weights_are_read_like_one():
     np.testing.assert_allclose(other, one + 0.5, atol=1e-5)
 
 
-def test_gradients_are_added_up_in_a_dtype_of_choice():
-    sharding, found = MESHES["fsdp"], {}
+@pytest.mark.parametrize("name", ["fsdp", "sequence"])
+def test_gradients_are_added_up_in_a_dtype_of_choice(name):
+    sharding, found = MESHES[name], {}
     for sums in ("float32", "bfloat16"):
 
         def ours(params, ids, sums=sums):
@@ -134,6 +135,23 @@ def test_gradients_are_added_up_in_a_dtype_of_choice():
         for gradients in found.values():
             np.testing.assert_allclose(gradients[path], plain[path], atol=0.05 * float(jnp.abs(plain[path]).max()))
         assert (found["float32"][path] != found["bfloat16"][path]).any()
+
+
+@pytest.mark.parametrize("name", ["fsdp", "tensor"])
+def test_what_several_devices_have_of_the_gradient_of_an_input_is_added_up_in_it_too(name):
+    """Those that share out a weight's outputs; where nothing is added up, nothing is rounded before the end."""
+    sharding = MESHES[name]
+    x = jax.random.normal(jax.random.key(2), (ROWS, LENGTH, WIDTH), jnp.bfloat16)
+
+    def gradient(sums):
+        def total(x, params):
+            return dot(x, fully_sharded(params, SPEC, sharding, sums)["up"]).astype(jnp.float32).sum()
+
+        return jax.jit(jax.grad(total)).lower(x, placed(sharding)).as_text()
+
+    product = f"-> tensor<{ROWS}x{LENGTH}x{WIDTH}xf32>"
+    assert product in gradient(jnp.float32)
+    assert (product in gradient(jnp.bfloat16)) == (name == "fsdp")
 
 
 def test_a_loop_over_tokens_communicates_once():
