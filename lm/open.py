@@ -5,7 +5,6 @@ import logging
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 from ml_collections.config_dict import ConfigDict
 
 from lm.core.component import to_dict
@@ -38,7 +37,7 @@ def open_any(path: str | Path, step: int | None = None) -> OpenedModel:
     with ModelFiles(path) as files:
         text, opened = files.text(), files.read(files.find())
     text = _fitted(text, opened, path)
-    params = jax.tree.map(jnp.asarray, opened.params)
+    params = jax.device_put(opened.params)  # as they are: `jnp.asarray` compiles a program for each shape
     return OpenedModel(opened.model, params, text, config_of(opened, path), None)
 
 

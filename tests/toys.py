@@ -5,7 +5,6 @@ import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from lm.core.ctx import Ctx, Execution
@@ -331,18 +330,19 @@ DECODERS = {
 
 
 def values(spec: Any, seed: int = 0) -> Any:
-    """Parameters of a spec, with nothing left at zero or one. By numpy: no program is compiled for each shape."""
+    """Parameters of a spec, with nothing left at zero or one. By numpy, and put on the
+    device as they are: no program is compiled for each shape (`jnp.asarray` would)."""
     rng = np.random.default_rng(seed)
 
-    def one(p: Param) -> jax.Array:
+    def one(p: Param) -> np.ndarray:
         mean, std = (p.init.value, 0.1) if isinstance(p.init, Constant) else (0.0, 0.4)
-        return jnp.asarray(mean + std * rng.standard_normal(p.shape), jnp.float32)
+        return (mean + std * rng.standard_normal(p.shape)).astype(np.float32)
 
-    return jax.tree.map(one, spec)
+    return jax.device_put(jax.tree.map(one, spec))
 
 
 def tokens(batch: int, length: int = LENGTH, seed: int = 0) -> jax.Array:
-    return jnp.asarray(np.random.default_rng(seed).integers(0, VOCAB, (batch, length)), jnp.int32)
+    return jax.device_put(np.random.default_rng(seed).integers(0, VOCAB, (batch, length)).astype(np.int32))
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames="execution")

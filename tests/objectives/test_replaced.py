@@ -149,7 +149,7 @@ def test_the_joint_loss_equals_that_of_transformers(monkeypatch):
         binding = Binding(part, spelling({"model_type": "electra", "architectures": [CLASSES[name]]}).names)
         stored = {n: tensor(owner(name, n), link.shape) for n, link in binding.links.items()}
         given[name] = binding.to_params(stored)
-    params = without_aliases(jax.tree.map(jnp.asarray, given), pair.ties)
+    params = without_aliases(jax.device_put(given), pair.ties)
     monkeypatch.setattr("lm.objectives.replaced.drawn_tokens", lambda *_: known["drawn"])
     rows = {
         "tokens": known["shown"],

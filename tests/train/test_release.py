@@ -25,7 +25,7 @@ def trained(rule, grads, params, first=0):
     """Parameters after every step, from step `first` on."""
     optimizer, hyper = BoundOptimizer.of(rule, SPEC, ConstantRate(warmup=0), STEPS), rule.hyper
     update = jax.jit(optimizer.update)
-    params = jax.tree.map(jnp.asarray, params)
+    params = jax.device_put(params)
     state, seen = jax.jit(optimizer.init)(params, hyper), [params]
     shapes = [p.shape for _, p in flatten(optimizer.state_spec(hyper))]
     assert shapes == [x.shape for _, x in flatten(state)]

@@ -87,7 +87,7 @@ def golden(name: str) -> Golden:
     model, (names, prefix, _) = build(described.knobs), described.spelling
     known, given = Binding(model, names).links, tensors(meta["shapes"])
     given = {f"{prefix}{n}" if f"{prefix}{n}" in known else n: t for n, t in given.items()}  # a base model's
-    params = jax.tree.map(jnp.asarray, Binding(model, names).to_params(given))
+    params = jax.device_put(Binding(model, names).to_params(given))
     return Golden(model, names, params, meta["config"], set(meta["fields"]), meta["noise"], meta["class"], arrays)
 
 
