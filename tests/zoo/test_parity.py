@@ -218,8 +218,8 @@ def loss(g: Golden, found: dict[str, jax.Array]) -> jax.Array:
     if first.shape[-1] == 1 and first.ndim == 3:  # which tokens were replaced
         replaced, labels = first[..., 0][arrays["mask"] == 1], arrays["labels"][arrays["mask"] == 1]
         return (jnp.logaddexp(0, replaced) - replaced * labels).mean()
-    alone = "greedy" in arrays and "encoder/tokens" not in arrays
-    if alone or (g.kind.endswith("ForCausalLM") and (arrays["labels"][:, -1] >= 0).any()):
+    causal = g.kind.endswith("ForCausalLM") or ("greedy" in arrays and "encoder/tokens" not in arrays)
+    if causal and (arrays["labels"][:, -1] >= 0).any():
         return nll(first[:, :-1], arrays["labels"][:, 1:])  # the tokens themselves: theirs moves them
     total = nll(first, arrays["labels"])
     for head, labels in (("nsp", "next_sentence_label"), ("sop", "sentence_order_label")):
