@@ -55,8 +55,7 @@ def _backward(
 ) -> tuple[Array, Array, Array | None]:
     x, w, bias = saved
     dy, rounded = dy.astype(x.dtype), shards.gather(w, x.dtype) if shards else w.astype(x.dtype)
-    apart = shards is not None and shards.whole.spec[0 if transpose else 1] is not None  # dy lies over several devices
-    sums = jnp.promote_types(shards.sums, x.dtype) if shards and apart else None
+    sums = shards.summed_over(0 if transpose else 1, x.dtype) if shards else None
     dx = product(dy, rounded if transpose else turned(rounded), sums).astype(x.dtype)
     rows, dys = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
     dw = _outer(transpose, shards.sums if shards else None, rows, dys)

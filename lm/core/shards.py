@@ -57,6 +57,11 @@ class Shards:
         """What devices have of the gradient of the whole weight, added up into the shards."""
         return lay_out(self._halfway(gradient.astype(self.sums)), self.cut).astype(dtype)
 
+    def summed_over(self, axis: int, dtype: Any) -> Any:
+        """The dtype for a product that sums over this axis of the whole weight: where devices share that out, they add
+        up what each has. None: each has all of it."""
+        return None if self.whole.spec[axis] is None else jnp.promote_types(self.sums, dtype)
+
     def _halfway(self, x: Array) -> Array:
         """Between whole and cut. (Within a stage of a pipeline, whose mesh has an axis less, all at once.)"""
         if self.halves is None or jax.sharding.get_abstract_mesh().manual_axes:

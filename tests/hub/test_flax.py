@@ -117,12 +117,29 @@ def test_wrong_parameters_are_named():
         as_nnx(model, {"body": params["body"]})
 
 
-@pytest.mark.parametrize("family", [name for name, family in FAMILIES.items() if family.sizes])
-def test_every_family_is_a_linen_module(family):
-    """From shapes alone: the tree of the spec."""
+SIZED = [name for name, family in FAMILIES.items() if family.sizes]
+
+
+def of_shapes(family: str) -> tuple:
+    """A model of the family's first size, and the shapes of a batch."""
     model = build({"family": family, "size": next(iter(FAMILIES[family].sizes))})
     tokens = jax.ShapeDtypeStruct((1, 16), jnp.int32)
-    batch = {"tokens": tokens} | ({"encoder/tokens": tokens} if hasattr(model, "encoder") else {})
+    return model, {"tokens": tokens} | ({"encoder/tokens": tokens} if hasattr(model, "encoder") else {})
+
+
+@pytest.mark.parametrize("family", SIZED)
+def test_every_family_is_a_linen_module(family):
+    """From shapes alone: the tree of the spec."""
+    model, batch = of_shapes(family)
     made, params = jax.eval_shape(as_linen(model).init, jax.random.key(0), batch)["params"], abstract(model.spec())
     assert jax.tree.structure(made) == jax.tree.structure(params)
     assert jax.tree.leaves(made) == jax.tree.leaves(params)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", SIZED)
+def test_every_linen_module_has_outputs_of_our_shapes(family):
+    model, batch = of_shapes(family)
+    params = abstract(model.spec())
+    scores = jax.eval_shape(as_linen(model).apply, {"params": params}, batch)
+    assert scores == jax.eval_shape(model.__call__, params, batch)
